@@ -1,0 +1,1 @@
+"""Palate: reward models served, trained and audited, and policies trained against them, over gRPC."""

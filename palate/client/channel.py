@@ -1,0 +1,84 @@
+"""How the way to a server behaves: message sizes, keepalive, retries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import Message as ProtoMessage
+
+from palate.client.errors import MessageTooLarge, call_error
+
+_RETRIED = [
+    {"service": "palate.v1.RewardService"},
+    {"service": "palate.v1.PolicyService", "method": "ComputeLogprobs"},
+    {"service": "palate.v1.PolicyService", "method": "GetPolicyInfo"},
+]
+"""Calls that change nothing, so that sending them twice does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """How to reach a server.
+
+    Attributes:
+        max_message_bytes: Largest request and reply; a larger request is refused before it is sent.
+        max_attempts: How often an idempotent call is tried when the server is away or sheds load; gRPC allows 2 to 5,
+            1 switches retries off.
+        retry_buffer_bytes: How much of a request is kept for another try; gRPC does not retry what is larger.
+    """
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    max_attempts: int = 4
+    retry_buffer_bytes: int = 8 * 1024 * 1024
+
+
+def channel_arguments(options: ChannelOptions) -> list[tuple[str, str | int]]:
+    """`options` as gRPC takes them. Load is spread over all addresses of a name (use ``dns:///name:port``)."""
+    return [
+        ("grpc.max_send_message_length", options.max_message_bytes),
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.enable_retries", int(options.max_attempts > 1)),
+        ("grpc.per_rpc_retry_buffer_size", options.retry_buffer_bytes),
+        ("grpc.service_config", json.dumps(_service_config(options))),
+    ]
+
+
+def _service_config(options: ChannelOptions) -> dict[str, object]:
+    config: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if options.max_attempts > 1:
+        policy = {
+            "maxAttempts": options.max_attempts,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+        }
+        config["methodConfig"] = [{"name": _RETRIED, "retryPolicy": policy}]
+    return config
+
+
+def checked_size(request: ProtoMessage, options: ChannelOptions) -> None:
+    """Refuses a request that is over the limit; gRPC would answer it like an overload, and retry in vain.
+
+    Raises:
+        MessageTooLarge: With both sizes.
+    """
+    size = request.ByteSize()
+    if size > options.max_message_bytes:
+        raise MessageTooLarge(
+            f"the request has {size} bytes, the limit is {options.max_message_bytes}; send fewer or shorter items"
+        )
+
+
+@contextmanager
+def errors_of(target: str) -> Iterator[None]:
+    """Turns what gRPC raises into this package's errors."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise call_error(error, target) from error

@@ -1,0 +1,285 @@
+"""Between protobuf messages and values; shared by the blocking and the asynchronous clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from palate.client import types as t
+from palate.v1 import common_pb2 as common
+from palate.v1 import policy_service_pb2 as policy
+from palate.v1 import reward_service_pb2 as reward
+
+
+def content(value: t.ContentLike) -> common.Content:
+    """A prompt or completion as the contract carries it."""
+    if isinstance(value, str):
+        return common.Content(text=value)
+    if isinstance(value, t.TokenIds):
+        return common.Content(token_ids=common.TokenIds(ids=value.ids, tokenizer_digest=value.tokenizer_digest))
+    messages = [common.ChatMessage(role=message.role, content=message.content) for message in value]
+    return common.Content(conversation=common.Conversation(messages=messages))
+
+
+def score_options(model: str, revision: str, truncation: t.Truncation, priority: t.Priority) -> reward.ScoreOptions:
+    """Options of Score, Compare, Rank and Explain."""
+    return reward.ScoreOptions(
+        model=model,
+        revision=revision,
+        truncation=f"TRUNCATION_{truncation.value}",
+        priority=f"PRIORITY_{priority.value}",
+    )
+
+
+def score_request(
+    prompts: Sequence[t.ContentLike], completions: Sequence[t.ContentLike], options: reward.ScoreOptions
+) -> reward.ScoreRequest:
+    """One item per pair.
+
+    Raises:
+        ValueError: The two differ in length.
+    """
+    if len(prompts) != len(completions):
+        raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions; each completion needs its prompt")
+    pairs = zip(prompts, completions, strict=True)
+    items = [reward.ScoreItem(prompt=content(prompt), completion=content(completion)) for prompt, completion in pairs]
+    return reward.ScoreRequest(items=items, options=options)
+
+
+def provenance(message: reward.Provenance) -> t.Provenance:
+    """Which model gave a score."""
+    return t.Provenance(message.model, message.revision, message.engine, message.dtype)
+
+
+def timings(message: common.Timings) -> t.Timings:
+    """Where the time went."""
+    return t.Timings(message.queue_seconds, message.tokenize_seconds, message.compute_seconds)
+
+
+def scored(message: reward.Scored) -> t.Scored:
+    """A score."""
+    calibrated = message.calibrated if message.HasField("calibrated") else None
+    return t.Scored(message.score, calibrated, message.token_count, message.truncated_tokens)
+
+
+def failed(message: reward.ItemError) -> t.Failed:
+    """Why an item has no score; a code this client does not know reads as FAILED."""
+    name = reward.ItemErrorCode.Name(message.code) if message.code in reward.ItemErrorCode.values() else ""
+    known = name.removeprefix("ITEM_ERROR_CODE_")
+    code = t.ItemErrorCode(known) if known in t.ItemErrorCode.__members__ else t.ItemErrorCode.FAILED
+    retry_after = message.retry_after.ToTimedelta().total_seconds() if message.HasField("retry_after") else None
+    return t.Failed(code, message.message, message.retryable, retry_after)
+
+
+def score_result(message: reward.ScoreResult) -> t.ScoreResult:
+    """A score or an error; a reply with neither is an error."""
+    if message.WhichOneof("outcome") == "scored":
+        return scored(message.scored)
+    return failed(message.error)
+
+
+def score_reply(message: reward.ScoreResponse) -> t.ScoreReply:
+    """Results in the order of the items."""
+    results = tuple(score_result(result) for result in message.results)
+    return t.ScoreReply(results, provenance(message.provenance), timings(message.timings))
+
+
+def comparison(message: reward.CompareResponse) -> t.Comparison | t.Failed:
+    """A comparison, or why there is none."""
+    if message.WhichOneof("outcome") != "comparison":
+        return failed(message.error)
+    inner = message.comparison
+    return t.Comparison(
+        difference=inner.difference,
+        probability=inner.probability,
+        first=scored(inner.first),
+        second=scored(inner.second),
+        provenance=provenance(message.provenance),
+    )
+
+
+def ranking(message: reward.RankResponse) -> t.Ranking:
+    """Places in the order of the completions."""
+    results = tuple(_rank_result(result) for result in message.results)
+    return t.Ranking(results, tuple(message.order), provenance(message.provenance), timings(message.timings))
+
+
+def _rank_result(message: reward.RankResult) -> t.Ranked | t.Failed:
+    if message.WhichOneof("outcome") != "ranked":
+        return failed(message.error)
+    inner = message.ranked
+    return t.Ranked(scored(inner.scored), inner.rank, inner.z_score if inner.HasField("z_score") else None)
+
+
+def inferred(messages: Iterable[common.Inference]) -> tuple[t.Inferred, ...]:
+    """What a folder left open."""
+    return tuple(t.Inferred(message.missing, message.assumed) for message in messages)
+
+
+def explanation(message: reward.ExplainResponse) -> t.Explanation:
+    """What exactly is scored."""
+    return t.Explanation(
+        rendered_text=message.rendered_text,
+        token_ids=tuple(message.token_ids),
+        tokens=tuple(message.tokens),
+        score_position=message.score_position,
+        transformers_score_position=message.transformers_score_position,
+        truncated_tokens=message.truncated_tokens,
+        template_kind=message.template_kind,
+        inferred=inferred(message.inferred),
+        provenance=provenance(message.provenance),
+    )
+
+
+def model_info(message: reward.GetModelInfoResponse) -> t.ModelInfo:
+    """What a reward service has loaded."""
+    return t.ModelInfo(
+        provenance=provenance(message.provenance),
+        weights_digest=message.weights_digest,
+        tokenizer_digest=message.tokenizer_digest,
+        template_digest=message.template_digest,
+        kind=message.kind,
+        template_kind=message.template_kind,
+        max_tokens=message.max_tokens,
+        max_items=message.max_items,
+        logit_scale=message.logit_scale,
+        reference_mean=message.reference_mean if message.HasField("reference_mean") else None,
+        reference_std=message.reference_std if message.HasField("reference_std") else None,
+        inferred=inferred(message.inferred),
+        capabilities=tuple(message.capabilities),
+    )
+
+
+def policy_version(message: policy.PolicyVersion) -> t.PolicyVersion:
+    """Which weights."""
+    return t.PolicyVersion(message.run_id, message.incarnation, message.step, message.digest)
+
+
+def policy_version_message(value: t.PolicyVersion | None) -> policy.PolicyVersion | None:
+    """Which weights, for a request; None stays absent."""
+    if value is None:
+        return None
+    return policy.PolicyVersion(
+        run_id=value.run_id, incarnation=value.incarnation, step=value.step, digest=value.digest
+    )
+
+
+def sampling_message(value: t.SamplingParams) -> policy.SamplingParams:
+    """How tokens are drawn."""
+    return policy.SamplingParams(
+        temperature=value.temperature,
+        top_k=value.top_k,
+        top_p=value.top_p,
+        max_new_tokens=value.max_new_tokens,
+        stop=value.stop,
+        ignore_eos=value.ignore_eos,
+    )
+
+
+def generate_request(
+    prompts: Sequence[t.ContentLike],
+    sampling: t.SamplingParams,
+    completions_per_prompt: int,
+    seeds: Sequence[int] | None,
+    required: t.PolicyVersion | None,
+) -> policy.GenerateRequest:
+    """One prompt message per prompt, each with its seed where given.
+
+    Raises:
+        ValueError: There are seeds, but not one per prompt.
+    """
+    if seeds is not None and len(seeds) != len(prompts):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one per prompt or none")
+    chosen: Sequence[int | None] = seeds if seeds is not None else [None] * len(prompts)
+    messages = [policy.GeneratePrompt(prompt=content(p), seed=s) for p, s in zip(prompts, chosen, strict=True)]
+    return policy.GenerateRequest(
+        prompts=messages,
+        completions_per_prompt=completions_per_prompt,
+        sampling=sampling_message(sampling),
+        required_policy_version=policy_version_message(required),
+    )
+
+
+def completion(message: policy.Completion) -> t.GeneratedCompletion:
+    """A finished completion."""
+    spans = tuple(t.VersionSpan(span.first_token, policy_version(span.version)) for span in message.policy_versions)
+    return t.GeneratedCompletion(
+        prompt_index=message.prompt_index,
+        completion_index=message.completion_index,
+        token_ids=tuple(message.token_ids),
+        text=message.text,
+        logprobs=tuple(message.logprobs),
+        finish_reason=t.FinishReason(policy.FinishReason.Name(message.finish_reason).removeprefix("FINISH_REASON_")),
+        policy_versions=spans,
+        seed=message.seed,
+        prompt_token_ids=tuple(message.prompt_token_ids),
+    )
+
+
+def logprobs_request(
+    sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
+    temperature: float,
+    tokenizer_digest: str,
+    required: t.PolicyVersion | None,
+) -> policy.ComputeLogprobsRequest:
+    """One sequence per (prompt ids, completion ids)."""
+    return policy.ComputeLogprobsRequest(
+        sequences=[policy.LogprobSequence(prompt_ids=p, completion_ids=c) for p, c in sequences],
+        temperature=temperature,
+        tokenizer_digest=tokenizer_digest,
+        required_policy_version=policy_version_message(required),
+    )
+
+
+def logprobs_reply(message: policy.ComputeLogprobsResponse) -> t.LogprobsReply:
+    """Logprobs in the order of the sequences."""
+    rows = tuple(tuple(sequence.logprobs) for sequence in message.sequences)
+    return t.LogprobsReply(rows, policy_version(message.policy_version), timings(message.timings))
+
+
+def policy_info(message: policy.GetPolicyInfoResponse) -> t.PolicyInfo:
+    """What a policy service has loaded."""
+    return t.PolicyInfo(
+        model=message.model,
+        policy_version=policy_version(message.policy_version),
+        tokenizer_digest=message.tokenizer_digest,
+        template_digest=message.template_digest,
+        engine=message.engine,
+        dtype=message.dtype,
+        max_tokens=message.max_tokens,
+        max_prompts=message.max_prompts,
+        max_completions=message.max_completions,
+        eos_token_id=message.eos_token_id,
+        vocab_size=message.vocab_size,
+        frozen=message.frozen,
+        capabilities=tuple(message.capabilities),
+        decode_steps=message.decode_steps,
+    )
+
+
+def stage_messages(
+    fencing_token: int, version: t.PolicyVersion, tensors: Sequence[t.TensorSpec], chunks: Iterable[t.WeightsChunk]
+) -> Iterable[policy.StageWeightsRequest]:
+    """The manifest, then every chunk."""
+    yield policy.StageWeightsRequest(
+        manifest=policy.WeightsManifest(
+            fencing_token=fencing_token,
+            version=policy_version_message(version),
+            kind=policy.WEIGHTS_KIND_FULL,
+            tensors=[_tensor_message(tensor) for tensor in tensors],
+        )
+    )
+    for chunk in chunks:
+        yield policy.StageWeightsRequest(
+            chunk=policy.WeightsChunk(tensor_index=chunk.tensor_index, offset_bytes=chunk.offset_bytes, data=chunk.data)
+        )
+
+
+def _tensor_message(tensor: t.TensorSpec) -> policy.TensorSpec:
+    return policy.TensorSpec(
+        name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, size_bytes=tensor.size_bytes, sha256=tensor.sha256
+    )
+
+
+def staged(message: policy.StageWeightsResponse) -> t.Staged:
+    """Where the weights are kept aside."""
+    return t.Staged(message.staging_id, message.digest, message.lease.ToTimedelta().total_seconds())

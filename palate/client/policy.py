@@ -1,0 +1,224 @@
+"""Clients of the policy service: `PolicyClient` blocks, `AsyncPolicyClient` awaits; both say the same things."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from palate.client import convert
+from palate.client import types as t
+from palate.client.channel import ChannelOptions, channel_arguments, checked_size, errors_of
+from palate.v1 import policy_service_pb2 as policy
+from palate.v1.policy_service_pb2_grpc import PolicyServiceStub
+
+_DEFAULT_SAMPLING = t.SamplingParams()
+
+
+class PolicyClient:
+    """A policy service, called and waited for.
+
+    Args:
+        target: Address of one server, e.g. "127.0.0.1:50052". Publishing needs the address of each replica.
+        timeout: Deadline of every call in seconds, unless the call says otherwise.
+        options: Message sizes and retries.
+    """
+
+    def __init__(self, target: str, *, timeout: float = 120.0, options: ChannelOptions | None = None) -> None:
+        self.target = target
+        self._timeout = timeout
+        self._options = options or ChannelOptions()
+        self._channel = grpc.insecure_channel(target, options=channel_arguments(self._options))
+        self._stub = PolicyServiceStub(self._channel)
+
+    def generate(
+        self,
+        prompts: Sequence[t.ContentLike],
+        *,
+        sampling: t.SamplingParams = _DEFAULT_SAMPLING,
+        completions_per_prompt: int = 1,
+        seeds: Sequence[int] | None = None,
+        required_policy_version: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[t.GeneratedCompletion]:
+        """Samples completions and yields each as it finishes, in no particular order.
+
+        Leaving the loop early cancels the rest on the server. With `seeds`, one per prompt, the same weights draw the
+        same tokens whatever else the server does.
+
+        Raises:
+            FailedPrecondition: The server serves other weights than `required_policy_version`.
+            CallError: The call failed; completions already yielded stand.
+        """
+        request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            call = self._stub.Generate(request, timeout=self._timeout if timeout is None else timeout)
+            try:
+                for event in call:
+                    if event.WhichOneof("event") == "completion":
+                        yield convert.completion(event.completion)
+            finally:
+                call.cancel()
+
+    def compute_logprobs(
+        self,
+        sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
+        *,
+        temperature: float = 1.0,
+        tokenizer_digest: str = "",
+        required_policy_version: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> t.LogprobsReply:
+        """Logprobs of completions, each given as (prompt ids, completion ids), under the served weights."""
+        request = convert.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
+        return convert.logprobs_reply(self._call(self._stub.ComputeLogprobs, request, timeout))
+
+    def policy_info(self, *, timeout: float | None = None) -> t.PolicyInfo:
+        """What the server has loaded."""
+        return convert.policy_info(self._call(self._stub.GetPolicyInfo, policy.GetPolicyInfoRequest(), timeout))
+
+    def acquire_publisher(self, run_id: str, incarnation: int, *, timeout: float | None = None) -> t.Publisher:
+        """Makes this run the only one that may publish.
+
+        Raises:
+            FailedPrecondition: A later incarnation of the run was here, or the policy is frozen.
+        """
+        request = policy.AcquirePublisherRequest(run_id=run_id, incarnation=incarnation)
+        reply = self._call(self._stub.AcquirePublisher, request, timeout)
+        return t.Publisher(reply.fencing_token, convert.policy_version(reply.current))
+
+    def stage_weights(
+        self,
+        fencing_token: int,
+        version: t.PolicyVersion,
+        tensors: Sequence[t.TensorSpec],
+        chunks: Iterable[t.WeightsChunk],
+        *,
+        timeout: float | None = None,
+    ) -> t.Staged:
+        """Sends weights; the server checks them and keeps them aside until they are committed."""
+        messages = convert.stage_messages(fencing_token, version, tensors, chunks)
+        with errors_of(self.target):
+            reply = self._stub.StageWeights(iter(messages), timeout=self._timeout if timeout is None else timeout)
+        return convert.staged(reply)
+
+    def commit_weights(
+        self,
+        fencing_token: int,
+        staging_id: str,
+        *,
+        expected_current: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> tuple[t.PolicyVersion, t.PolicyVersion]:
+        """Serves staged weights; returns (current, previous)."""
+        request = policy.CommitWeightsRequest(
+            fencing_token=fencing_token,
+            staging_id=staging_id,
+            expected_current=convert.policy_version_message(expected_current),
+        )
+        reply = self._call(self._stub.CommitWeights, request, timeout)
+        return convert.policy_version(reply.current), convert.policy_version(reply.previous)
+
+    def revert_weights(
+        self, fencing_token: int, expected_current: t.PolicyVersion, *, timeout: float | None = None
+    ) -> t.PolicyVersion:
+        """Serves the weights before the last commit again; returns what is served."""
+        request = policy.RevertWeightsRequest(
+            fencing_token=fencing_token, expected_current=convert.policy_version_message(expected_current)
+        )
+        return convert.policy_version(self._call(self._stub.RevertWeights, request, timeout).current)
+
+    def abort_weights(self, fencing_token: int, staging_id: str, *, timeout: float | None = None) -> None:
+        """Makes the server forget staged weights."""
+        request = policy.AbortWeightsRequest(fencing_token=fencing_token, staging_id=staging_id)
+        self._call(self._stub.AbortWeights, request, timeout)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            return method(request, timeout=self._timeout if timeout is None else timeout)
+
+
+class AsyncPolicyClient:
+    """A policy service, awaited; for sampling. Make it inside a running event loop.
+
+    Publishing belongs to a trainer, which blocks while it publishes: use `PolicyClient` for that.
+    """
+
+    def __init__(self, target: str, *, timeout: float = 120.0, options: ChannelOptions | None = None) -> None:
+        self.target = target
+        self._timeout = timeout
+        self._options = options or ChannelOptions()
+        self._channel = grpc.aio.insecure_channel(target, options=channel_arguments(self._options))
+        self._stub = PolicyServiceStub(self._channel)
+
+    async def generate(
+        self,
+        prompts: Sequence[t.ContentLike],
+        *,
+        sampling: t.SamplingParams = _DEFAULT_SAMPLING,
+        completions_per_prompt: int = 1,
+        seeds: Sequence[int] | None = None,
+        required_policy_version: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[t.GeneratedCompletion]:
+        """As `PolicyClient.generate`."""
+        request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            call = self._stub.Generate(request, timeout=self._timeout if timeout is None else timeout)
+            try:
+                async for event in call:
+                    if event.WhichOneof("event") == "completion":
+                        yield convert.completion(event.completion)
+            finally:
+                call.cancel()
+
+    async def compute_logprobs(
+        self,
+        sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
+        *,
+        temperature: float = 1.0,
+        tokenizer_digest: str = "",
+        required_policy_version: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> t.LogprobsReply:
+        """As `PolicyClient.compute_logprobs`."""
+        request = convert.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
+        return convert.logprobs_reply(await self._call(self._stub.ComputeLogprobs, request, timeout))
+
+    async def policy_info(self, *, timeout: float | None = None) -> t.PolicyInfo:
+        """As `PolicyClient.policy_info`."""
+        return convert.policy_info(await self._call(self._stub.GetPolicyInfo, policy.GetPolicyInfoRequest(), timeout))
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            return await method(request, timeout=self._timeout if timeout is None else timeout)

@@ -1,0 +1,256 @@
+"""Clients of the reward service: `RewardClient` blocks, `AsyncRewardClient` awaits; both say the same things."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from palate.client import convert
+from palate.client import types as t
+from palate.client.channel import ChannelOptions, channel_arguments, checked_size, errors_of
+from palate.client.errors import ItemsFailed
+from palate.v1 import reward_service_pb2 as reward
+from palate.v1.reward_service_pb2_grpc import RewardServiceStub
+
+
+class _Requests:
+    """What both clients send; every method ends in `_call`."""
+
+    def __init__(self, target: str, timeout: float, model: str, revision: str, options: ChannelOptions) -> None:
+        self.target = target
+        self._timeout = timeout
+        self._model = model
+        self._revision = revision
+        self._options = options
+
+    def _score_options(self, truncation: t.Truncation, priority: t.Priority) -> reward.ScoreOptions:
+        return convert.score_options(self._model, self._revision, truncation, priority)
+
+    def _compare(
+        self, prompt: t.ContentLike, first: t.ContentLike, second: t.ContentLike, truncation: t.Truncation
+    ) -> reward.CompareRequest:
+        return reward.CompareRequest(
+            prompt=convert.content(prompt),
+            first=convert.content(first),
+            second=convert.content(second),
+            options=self._score_options(truncation, t.Priority.NORMAL),
+        )
+
+    def _rank(
+        self, prompt: t.ContentLike, completions: Sequence[t.ContentLike], truncation: t.Truncation
+    ) -> reward.RankRequest:
+        return reward.RankRequest(
+            prompt=convert.content(prompt),
+            completions=[convert.content(completion) for completion in completions],
+            options=self._score_options(truncation, t.Priority.NORMAL),
+        )
+
+    def _explain(
+        self, prompt: t.ContentLike, completion: t.ContentLike, truncation: t.Truncation
+    ) -> reward.ExplainRequest:
+        item = reward.ScoreItem(prompt=convert.content(prompt), completion=convert.content(completion))
+        return reward.ExplainRequest(item=item, options=self._score_options(truncation, t.Priority.NORMAL))
+
+
+class RewardClient(_Requests):
+    """A reward service, called and waited for.
+
+    Args:
+        target: Address, e.g. "127.0.0.1:50051" or "dns:///reward:50051" (the latter spreads load over replicas).
+        timeout: Deadline of every call in seconds, unless the call says otherwise.
+        model: Name of the model; empty = the server's default.
+        revision: The revision to insist on; a server with another one raises `FailedPrecondition`. Empty = any.
+        options: Message sizes and retries.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 30.0,
+        model: str = "",
+        revision: str = "",
+        options: ChannelOptions | None = None,
+    ) -> None:
+        super().__init__(target, timeout, model, revision, options or ChannelOptions())
+        self._channel = grpc.insecure_channel(target, options=channel_arguments(self._options))
+        self._stub = RewardServiceStub(self._channel)
+
+    def score(
+        self,
+        prompts: Sequence[t.ContentLike],
+        completions: Sequence[t.ContentLike],
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        priority: t.Priority = t.Priority.NORMAL,
+        timeout: float | None = None,
+    ) -> t.ScoreReply:
+        """Scores each completion of its prompt; every item gets a score or an error of its own.
+
+        Raises:
+            CallError: The whole call failed (see `palate.client.errors`).
+        """
+        request = convert.score_request(prompts, completions, self._score_options(truncation, priority))
+        return convert.score_reply(self._call(self._stub.Score, request, timeout))
+
+    def compare(
+        self,
+        prompt: t.ContentLike,
+        first: t.ContentLike,
+        second: t.ContentLike,
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        timeout: float | None = None,
+    ) -> t.Comparison:
+        """Compares two completions.
+
+        Raises:
+            ItemsFailed: A side has no score.
+            CallError: The call failed.
+        """
+        request = self._compare(prompt, first, second, truncation)
+        return _compared(convert.comparison(self._call(self._stub.Compare, request, timeout)))
+
+    def rank(
+        self,
+        prompt: t.ContentLike,
+        completions: Sequence[t.ContentLike],
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        timeout: float | None = None,
+    ) -> t.Ranking:
+        """Ranks completions of one prompt; `.best()` is the index of the best one."""
+        request = self._rank(prompt, completions, truncation)
+        return convert.ranking(self._call(self._stub.Rank, request, timeout))
+
+    def explain(
+        self,
+        prompt: t.ContentLike,
+        completion: t.ContentLike,
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        timeout: float | None = None,
+    ) -> t.Explanation:
+        """Shows exactly what would be scored."""
+        request = self._explain(prompt, completion, truncation)
+        return convert.explanation(self._call(self._stub.Explain, request, timeout))
+
+    def model_info(self, *, timeout: float | None = None) -> t.ModelInfo:
+        """What the server has loaded."""
+        request = reward.GetModelInfoRequest(model=self._model)
+        return convert.model_info(self._call(self._stub.GetModelInfo, request, timeout))
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            return method(request, timeout=self._timeout if timeout is None else timeout)
+
+
+class AsyncRewardClient(_Requests):
+    """A reward service, awaited; arguments and methods as `RewardClient`. Make it inside a running event loop."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 30.0,
+        model: str = "",
+        revision: str = "",
+        options: ChannelOptions | None = None,
+    ) -> None:
+        super().__init__(target, timeout, model, revision, options or ChannelOptions())
+        self._channel = grpc.aio.insecure_channel(target, options=channel_arguments(self._options))
+        self._stub = RewardServiceStub(self._channel)
+
+    async def score(
+        self,
+        prompts: Sequence[t.ContentLike],
+        completions: Sequence[t.ContentLike],
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        priority: t.Priority = t.Priority.NORMAL,
+        timeout: float | None = None,
+    ) -> t.ScoreReply:
+        """As `RewardClient.score`."""
+        request = convert.score_request(prompts, completions, self._score_options(truncation, priority))
+        return convert.score_reply(await self._call(self._stub.Score, request, timeout))
+
+    async def compare(
+        self,
+        prompt: t.ContentLike,
+        first: t.ContentLike,
+        second: t.ContentLike,
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        timeout: float | None = None,
+    ) -> t.Comparison:
+        """As `RewardClient.compare`."""
+        request = self._compare(prompt, first, second, truncation)
+        return _compared(convert.comparison(await self._call(self._stub.Compare, request, timeout)))
+
+    async def rank(
+        self,
+        prompt: t.ContentLike,
+        completions: Sequence[t.ContentLike],
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        timeout: float | None = None,
+    ) -> t.Ranking:
+        """As `RewardClient.rank`."""
+        request = self._rank(prompt, completions, truncation)
+        return convert.ranking(await self._call(self._stub.Rank, request, timeout))
+
+    async def explain(
+        self,
+        prompt: t.ContentLike,
+        completion: t.ContentLike,
+        *,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        timeout: float | None = None,
+    ) -> t.Explanation:
+        """As `RewardClient.explain`."""
+        request = self._explain(prompt, completion, truncation)
+        return convert.explanation(await self._call(self._stub.Explain, request, timeout))
+
+    async def model_info(self, *, timeout: float | None = None) -> t.ModelInfo:
+        """As `RewardClient.model_info`."""
+        request = reward.GetModelInfoRequest(model=self._model)
+        return convert.model_info(await self._call(self._stub.GetModelInfo, request, timeout))
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            return await method(request, timeout=self._timeout if timeout is None else timeout)
+
+
+def _compared(outcome: t.Comparison | t.Failed) -> t.Comparison:
+    if isinstance(outcome, t.Failed):
+        raise ItemsFailed({0: f"{outcome.code}: {outcome.message}"})
+    return outcome

@@ -1,0 +1,60 @@
+"""The `palate` command: finds its subcommands through entry points, so that each package brings its own."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+
+GROUP = "palate.commands"
+
+_PURPOSE = {
+    "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
+    "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
+    "export": ("Make a served folder (palate.json, ONNX) from a Hugging Face classifier.", "train"),
+    "serve": ("Start a reward service or a policy service.", "serve"),
+    "train": ("Train: sft, reward, ppo.", "train"),
+}
+"""What each subcommand is for, and the extra that brings it; known without importing it."""
+
+
+def main() -> None:
+    """Runs the subcommand that the first argument names; imports only that one."""
+    arguments = sys.argv[1:]
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        raise SystemExit(0 if arguments else 2)
+    name = arguments[0]
+    if name not in found:
+        print(f"palate: there is no command {name!r}\n\n{_help()}", file=sys.stderr)
+        raise SystemExit(2)
+    _run(_loaded(found[name]), name, arguments[1:])
+
+
+def _run(app: Any, name: str, arguments: list[str]) -> None:
+    typer.main.get_command(app).main(args=arguments, prog_name=f"palate {name}")
+
+
+def _loaded(entry: EntryPoint) -> Any:
+    """The command behind an entry point, or an exit that says what to install."""
+    try:
+        return entry.load()
+    except ImportError as error:
+        extra = _PURPOSE[entry.name][1]
+        print(
+            f"palate {entry.name}: {error}.\nThis command needs `pip install 'palate[{extra}]'`"
+            + ("" if entry.value.startswith("palate") else " and a checkout of the repository (`pip install -e .`)"),
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from error
+
+
+def _help() -> str:
+    lines = [f"  {name:<8}  {purpose}" for name, (purpose, _) in sorted(_PURPOSE.items())]
+    return "\n".join(
+        ["usage: palate COMMAND ...", "", "Reward models served, trained and audited, and policies trained against them.", "",
+         "commands:", *lines, "", "`palate COMMAND --help` explains each."]
+    )  # fmt: skip

@@ -1,0 +1,176 @@
+"""Configuration of a process: one typed class, filled from flags, environment and a YAML file, in that order."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+
+class Group(BaseModel):
+    """Base of the nested parts of a configuration: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(BaseSettings):
+    """Base of every configuration class.
+
+    A field ``max_items`` is the flag ``--max-items``, the YAML key ``max_items`` and the environment variable
+    ``<env_prefix>MAX_ITEMS``; flags win over the environment, the environment over the file given with ``--config``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="PALATE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    @classmethod
+    def from_command_line(cls, argv: Sequence[str], prog: str) -> Self:
+        """The configuration that `argv` asks for.
+
+        Prints help and exits with 0 on ``--help``; prints what is wrong, and the nearest right name, and exits with 2.
+        """
+        arguments, config_file = _split_config_flag(argv)
+        if config_file is not None and not Path(config_file).is_file():
+            _refuse(prog, f"the configuration file {config_file} does not exist")
+        unknown = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
+        if unknown:
+            _refuse(prog, _suggestion(unknown[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
+        try:
+            return _sourced(cls, arguments, config_file, prog)()
+        except ValidationError as error:
+            _refuse(prog, "\n".join(_explain(cls, problem) for problem in error.errors()))
+        except SettingsError as error:
+            _refuse(prog, str(error))
+
+    def describe(self) -> str:
+        """One line per field, secrets hidden."""
+        width = max(len(name) for name, _ in _flatten(self))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in _flatten(self))
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def flag_names(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every flag of a configuration class without its dashes, nested ones with dots."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        flag = prefix + name.replace("_", "-")
+        names.append(flag)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names.extend(flag_names(field.annotation, f"{flag}."))
+    return names
+
+
+def _sourced(cls: type[SettingsT], arguments: list[str], config_file: str | None, prog: str) -> type[SettingsT]:
+    """`cls` with the command line and the YAML file as sources."""
+
+    class Sourced(cls):  # type: ignore[misc, valid-type]
+        model_config = SettingsConfigDict(
+            cli_prog_name=prog,
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_avoid_json=True,
+            cli_hide_none_type=True,
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            inner,  # noqa: N804
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources: list[PydanticBaseSettingsSource] = [
+                CliSettingsSource(settings_cls, cli_parse_args=arguments),
+                env_settings,
+            ]
+            if config_file is not None:
+                sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=config_file))
+            return tuple(sources)
+
+    Sourced.__doc__ = (
+        f"{(cls.__doc__ or '').strip()} Every value can also come from --config FILE (YAML, the same names with _) "
+        f"or from the environment ({cls.model_config.get('env_prefix', '')}NAME); flags win, then the environment."
+    )
+    Sourced.__name__ = Sourced.__qualname__ = cls.__name__
+    return Sourced
+
+
+def _split_config_flag(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """Takes ``--config FILE`` out of the arguments; the environment variable PALATE_CONFIG is its twin."""
+    rest, config_file, pending = [], os.environ.get("PALATE_CONFIG"), False
+    for argument in argv:
+        if pending:
+            config_file, pending = argument, False
+        elif argument == "--config":
+            pending = True
+        elif argument.startswith("--config="):
+            config_file = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    return rest, config_file
+
+
+def _unknown_flag(cls: type[BaseModel], flag: str) -> bool:
+    name = flag.removeprefix("--").split("=")[0]
+    known = set(flag_names(cls))
+    return not ({name, name.removeprefix("no-")} & known or name == "help" or _inside_mapping(cls, name))
+
+
+def _inside_mapping(cls: type[BaseModel], name: str) -> bool:
+    """Whether a dotted flag names an entry of a field that is itself a flag, e.g. an element of a list."""
+    return "." in name and any(
+        name.startswith(f"{known}.") for known in flag_names(cls) if not _has_children(cls, known)
+    )
+
+
+def _has_children(cls: type[BaseModel], flag: str) -> bool:
+    return any(known.startswith(f"{flag}.") for known in flag_names(cls))
+
+
+def _explain(cls: type[BaseModel], problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+    if problem["type"] == "extra_forbidden":
+        known = [name.replace("-", "_") for name in flag_names(cls)]
+        return _suggestion(where, known)
+    return f"{where}: {problem['msg']}" + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"{name} is unknown" + (f"; did you mean {close[0]}?" if close else "; --help lists what there is")
+
+
+def _refuse(prog: str, message: str) -> NoReturn:
+    print(f"{prog}: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _flatten(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, "********" if isinstance(value, SecretStr) else value

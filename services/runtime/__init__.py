@@ -1,0 +1,1 @@
+"""What any of our gRPC processes needs; knows no model."""

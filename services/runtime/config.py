@@ -1,0 +1,38 @@
+"""What every server can be told: addresses, limits, drain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from palate.settings import Settings
+
+
+class ServerConfig(Settings):
+    """Settings that every server shares."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(50051, ge=0, le=65535, description="Port for gRPC; 0 picks a free one (see --announce).")
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus endpoint.")
+    metrics_port: int = Field(9090, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 picks a free one.")
+    announce: Path | None = Field(
+        None, description="File that receives the ports in use as JSON, written once the server listens."
+    )
+    drain_delay_seconds: float = Field(
+        0.0, ge=0, description="How long new calls are still taken after SIGTERM, so that clients notice NOT_SERVING."
+    )
+    drain_grace_seconds: float = Field(
+        30.0, gt=0, description="How long accepted calls may take after that before they are cut."
+    )
+    max_message_bytes: int = Field(
+        4 * 1024 * 1024, ge=64 * 1024, description="Largest request or reply in bytes; a larger one is refused."
+    )
+    max_deadline_seconds: float = Field(
+        300.0, gt=0, description="Deadline of calls that bring none, and the longest a call can ask for."
+    )
+    max_concurrent_calls: int = Field(
+        1024, ge=1, description="Calls in flight at once; one more is refused with RESOURCE_EXHAUSTED."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")

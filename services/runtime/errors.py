@@ -1,0 +1,73 @@
+"""What can go wrong inside a service, and the one table that turns it into status codes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+
+
+class ServiceError(Exception):
+    """Root of everything a servicer raises on purpose; the message says what to do and holds no user text.
+
+    Attributes:
+        code: Status the caller sees.
+        reason: Stable name of the cause, UPPER_SNAKE, for programs to match on.
+        retry_after: Seconds after which the same call may succeed; None where waiting does not help.
+    """
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ServiceError):
+    """The request itself is wrong and will fail again."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+
+
+class TooLarge(ServiceError):
+    """The request is bigger than the server could ever hold."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "TOO_LARGE"
+
+
+class NotFound(ServiceError):
+    """What the request names does not exist here."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "NOT_FOUND"
+
+
+class WrongPin(ServiceError):
+    """The caller expects another revision, version, digest or publisher than the server has."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "WRONG_PIN"
+
+
+class Overloaded(ServiceError):
+    """The queue is full; `retry_after` says when to come back."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+
+
+class NotReady(ServiceError):
+    """The server is loading or draining; another replica can take the call."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "NOT_READY"
+
+
+class Expired(ServiceError):
+    """The deadline passed before the work was done."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "EXPIRED"

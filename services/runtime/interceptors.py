@@ -1,0 +1,214 @@
+"""What surrounds every call: parsing, readiness, bounds, metrics, and the one place where errors become statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from services.runtime.errors import InvalidRequest, NotReady, Overloaded, ServiceError
+from services.runtime.health import Health
+from services.runtime.metrics import ServerMetrics
+from services.runtime.status import trailing_metadata
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = "palate-request-id"
+"""Metadata key; travels back in *trailing* metadata, since initial metadata would switch client retries off."""
+
+_REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A gRPC method as metrics and logs name it."""
+
+    service: str
+    name: str
+    kind: str
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Values for (grpc_type, grpc_service, grpc_method)."""
+        return (self.kind, self.service, self.name)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Guards the methods of `services`; health and reflection pass untouched."""
+
+    def __init__(self, services: Sequence[str], health: Health, metrics: ServerMetrics, max_concurrent: int) -> None:
+        self._services = frozenset(services)
+        self._health = health
+        self._metrics = metrics
+        self._max_concurrent = max_concurrent
+        self._in_flight = 0
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wraps the handler that would take the call."""
+        service, _, name = details.method.lstrip("/").partition("/")
+        handler = await continuation(details)
+        if service not in self._services:
+            return handler
+        if handler is None:
+            return None if self._health.loaded else self._refusal(Method(service, "unknown", "unary"))
+        return self._guarded(handler, Method(service, name, _kind(handler)))
+
+    def _guarded(self, handler: Any, method: Method) -> Any:
+        inner = _inner(handler)
+
+        async def one_reply(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            async with self._call(method, context):
+                reply = await inner(self._parsed(handler, method, request), context)
+                self._metrics.messages_sent.labels(*method.labels).inc()
+                return reply
+
+        async def many_replies(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            async with self._call(method, context):
+                async for reply in inner(self._parsed(handler, method, request), context):
+                    self._metrics.messages_sent.labels(*method.labels).inc()
+                    yield reply
+
+        return _remade(handler, many_replies if handler.response_streaming else one_reply)
+
+    def _refusal(self, method: Method) -> Any:
+        """A handler for methods that are not there yet because the server is still loading."""
+
+        async def refuse(requests: Any, context: grpc.aio.ServicerContext) -> None:
+            async with self._call(method, context):
+                raise AssertionError("_call refuses while not ready; this is a bug")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _parsed(self, handler: Any, method: Method, request: Any) -> Any:
+        received = self._metrics.messages_received.labels(*method.labels)
+        if not handler.request_streaming:
+            received.inc()
+            return _parse(handler, request)
+
+        async def messages() -> AsyncIterator[Any]:
+            async for raw in request:
+                received.inc()
+                yield _parse(handler, raw)
+
+        return messages()
+
+    @asynccontextmanager
+    async def _call(self, method: Method, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """Counts the call, admits it, and turns what it raises into a status."""
+        request_id, begin, code = _request_id(context), time.perf_counter(), "OK"
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        self._metrics.started.labels(*method.labels).inc()
+        self._in_flight += 1
+        self._metrics.in_flight.set(self._in_flight)
+        try:
+            self._admit()
+            yield
+            code = _code_name(context.code())
+        except ServiceError as error:
+            code = _camel(error.code)
+            await _abort(context, error, request_id)
+        except grpc.aio.AbortError:
+            code = _code_name(context.code())
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "DeadlineExceeded" if _expired(context) else "Cancelled"
+            raise
+        except Exception:
+            code = "Internal"
+            logger.exception("a bug in %s/%s, request %s", method.service, method.name, request_id)
+            await _abort(context, _bug(request_id), request_id)
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.set(self._in_flight)
+            seconds = time.perf_counter() - begin
+            self._metrics.handled.labels(*method.labels, code).inc()
+            self._metrics.handling_seconds.labels(*method.labels).observe(seconds)
+            logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
+
+    def _admit(self) -> None:
+        if not self._health.loaded:
+            waiting_for = ", ".join(self._health.missing())
+            raise NotReady(f"the server is still loading (waiting for {waiting_for}); try again soon", retry_after=1.0)
+        if self._in_flight > self._max_concurrent:
+            raise Overloaded(f"{self._max_concurrent} calls are in flight, the server's limit", retry_after=0.1)
+
+
+def _parse(handler: Any, raw: bytes) -> Any:
+    try:
+        return handler.request_deserializer(raw)
+    except (DecodeError, ValueError) as error:
+        raise InvalidRequest(
+            "the request is not a valid message of this method: malformed protobuf, or text that is not UTF-8"
+        ) from error
+
+
+def _inner(handler: Any) -> Any:
+    for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+        if (behaviour := getattr(handler, kind)) is not None:
+            return behaviour
+    raise TypeError("a gRPC method handler without a behaviour")
+
+
+def _kind(handler: Any) -> str:
+    return {
+        (False, False): "unary",
+        (True, False): "client_stream",
+        (False, True): "server_stream",
+        (True, True): "bidi_stream",
+    }[(handler.request_streaming, handler.response_streaming)]
+
+
+def _remade(handler: Any, behaviour: Any) -> Any:
+    """`handler` with another behaviour, and with raw bytes coming in: parsing is ours, so that its errors are too."""
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[(handler.request_streaming, handler.response_streaming)]
+    return make(behaviour, request_deserializer=None, response_serializer=handler.response_serializer)
+
+
+def _request_id(context: grpc.aio.ServicerContext) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID_FORM.fullmatch(value):
+            return value
+    return uuid.uuid4().hex
+
+
+def _expired(context: grpc.aio.ServicerContext) -> bool:
+    remaining = context.time_remaining()
+    return remaining is not None and remaining <= 0
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: ServiceError, request_id: str) -> None:
+    metadata = ((REQUEST_ID, request_id), *trailing_metadata(error))
+    await context.abort(error.code, str(error), trailing_metadata=metadata)
+
+
+def _bug(request_id: str) -> ServiceError:
+    return ServiceError(f"an internal error; the server's log has it under request {request_id}")
+
+
+def _code_name(code: Any) -> str:
+    if not code:
+        return "OK"
+    if isinstance(code, grpc.StatusCode):
+        return _camel(code)
+    return next((_camel(status) for status in grpc.StatusCode if status.value[0] == code), "Unknown")
+
+
+def _camel(code: grpc.StatusCode) -> str:
+    """The CamelCase that grpc-prometheus uses, e.g. ResourceExhausted."""
+    return "OK" if code is grpc.StatusCode.OK else "".join(word.capitalize() for word in code.name.split("_"))

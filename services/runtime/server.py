@@ -1,0 +1,173 @@
+"""The life of a server process: listen, load, serve, and drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
+from prometheus_client import start_http_server
+
+from services.runtime.config import ServerConfig
+from services.runtime.health import Health
+from services.runtime.interceptors import CallInterceptor
+from services.runtime.metrics import ServerMetrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a process serves once it has loaded.
+
+    Attributes:
+        add_to: Registers the servicers.
+        close: Answers what was accepted and frees the engine; called after the last call ended.
+    """
+
+    add_to: Callable[[grpc.aio.Server], None]
+    close: Callable[[], Awaitable[None]]
+
+
+def run(
+    config: ServerConfig,
+    *,
+    service_names: Sequence[str],
+    metrics: ServerMetrics,
+    health: Health,
+    load: Callable[[], Awaitable[Service]],
+) -> None:
+    """Serves until SIGTERM or SIGINT, drains, and exits with 0; with 1 and a message where loading fails."""
+    configure_logging(config.log_level)
+    logger.info("configuration\n%s", config.describe())
+    try:
+        asyncio.run(_serve(config, service_names, metrics, health, load))
+    except StartupError as error:
+        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+class StartupError(Exception):
+    """The server cannot start; the message says what to do."""
+
+
+def configure_logging(level: str) -> None:
+    """Logs go to standard error, one line each, never with texts of users."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+
+
+async def _serve(
+    config: ServerConfig,
+    service_names: Sequence[str],
+    metrics: ServerMetrics,
+    health: Health,
+    load: Callable[[], Awaitable[Service]],
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = _build(config, service_names, metrics, health)
+    port = _bind(server, config)
+    metrics_server, _ = _start_metrics(config, metrics)
+    await health.start()
+    await server.start()
+    _announce(config, port, metrics_server.server_port)
+    service: Service | None = None
+    loading = asyncio.ensure_future(load())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            service = loading.result()
+            service.add_to(server)
+            await health.set("model", True)
+            metrics.ready.set(1)
+            logger.info(
+                "ready on %s:%d, metrics on %s:%d", config.host, port, config.metrics_host, metrics_server.server_port
+            )
+            await stopping
+        await _drain(server, config, health, metrics)
+    finally:
+        loading.cancel()
+        stopping.cancel()
+        await server.stop(0)
+        if service is not None:
+            await service.close()
+        metrics_server.shutdown()
+        logger.info("stopped")
+
+
+def _build(
+    config: ServerConfig, service_names: Sequence[str], metrics: ServerMetrics, health: Health
+) -> grpc.aio.Server:
+    options = [
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+    ]
+    guard = CallInterceptor(service_names, health, metrics, config.max_concurrent_calls)
+    server = grpc.aio.server(interceptors=[guard], options=options)
+    health.add_to(server)
+    _add_reflection(server, service_names)
+    return server
+
+
+def _add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+    """Reflection under both its names; the library registers the older one only, and the messages are the same."""
+    servicer = ReflectionServicer(service_names=[*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME])
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection"):
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
+        )
+
+
+def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+    try:
+        return int(server.add_insecure_port(f"{config.host}:{config.port}"))
+    except RuntimeError as error:
+        raise StartupError(
+            f"cannot listen on {config.host}:{config.port}; is another server there? --port 0 picks a free port"
+        ) from error
+
+
+def _start_metrics(config: ServerConfig, metrics: ServerMetrics) -> tuple[Any, Any]:
+    try:
+        return start_http_server(config.metrics_port, addr=config.metrics_host, registry=metrics.registry)
+    except OSError as error:
+        raise StartupError(
+            f"cannot serve metrics on {config.metrics_host}:{config.metrics_port} ({error.strerror}); "
+            "--metrics-port 0 picks a free port"
+        ) from error
+
+
+def _announce(config: ServerConfig, port: int, metrics_port: int) -> None:
+    """Writes the ports in one move, so that a reader never sees half a file."""
+    if config.announce is None:
+        return
+    draft = Path(f"{config.announce}.{os.getpid()}")
+    draft.write_text(json.dumps({"port": port, "metrics_port": metrics_port, "pid": os.getpid()}))
+    draft.replace(config.announce)
+
+
+async def _drain(server: grpc.aio.Server, config: ServerConfig, health: Health, metrics: ServerMetrics) -> None:
+    """NOT_SERVING at once, a while for clients to notice, then no new calls; accepted ones are answered."""
+    logger.info("draining")
+    metrics.ready.set(0)
+    await health.drain()
+    await asyncio.sleep(config.drain_delay_seconds)
+    await server.stop(config.drain_grace_seconds)

@@ -53,8 +53,12 @@ def _loaded(entry: EntryPoint) -> Any:
 
 
 def _help() -> str:
-    lines = [f"  {name:<8}  {purpose}" for name, (purpose, _) in sorted(_PURPOSE.items())]
-    return "\n".join(
-        ["usage: palate COMMAND ...", "", "Reward models served, trained and audited, and policies trained against them.", "",
-         "commands:", *lines, "", "`palate COMMAND --help` explains each."]
-    )  # fmt: skip
+    commands = "\n".join(f"  {name:<8}  {purpose}" for name, (purpose, _) in sorted(_PURPOSE.items()))
+    return f"""usage: palate COMMAND ...
+
+Reward models served, trained and audited, and policies trained against them.
+
+commands:
+{commands}
+
+`palate COMMAND --help` explains each."""

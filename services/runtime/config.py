@@ -20,6 +20,9 @@ class ServerConfig(Settings):
     announce: Path | None = Field(
         None, description="File that receives the ports in use as JSON, written once the server listens."
     )
+    exit_with_parent: bool = Field(
+        False, description="Drain and end when the process that started this one has ended, however it ended."
+    )
     drain_delay_seconds: float = Field(
         0.0, ge=0, description="How long new calls are still taken after SIGTERM, so that clients notice NOT_SERVING."
     )

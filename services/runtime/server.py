@@ -85,6 +85,7 @@ async def _serve(
     service: Service | None = None
     loading = asyncio.ensure_future(load())
     stopping = asyncio.ensure_future(stop.wait())
+    watching = asyncio.ensure_future(_watch_parent(stop)) if config.exit_with_parent else None
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
@@ -100,11 +101,21 @@ async def _serve(
     finally:
         loading.cancel()
         stopping.cancel()
+        if watching is not None:
+            watching.cancel()
         await server.stop(0)
         if service is not None:
             await service.close()
         metrics_server.shutdown()
         logger.info("stopped")
+
+
+async def _watch_parent(stop: asyncio.Event) -> None:
+    """Stops the server once its parent is gone: a process without a parent is handed to another one."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    stop.set()
 
 
 def _build(

@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos protos-check buf-check stories clean
+.PHONY: help install demo test lint format protos buf-check stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -30,6 +30,15 @@ lint: $(STAMP)  ## ruff, mypy, import-linter, stub drift
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory buf-check
+
+buf-check: $(BUF)  ## the contract: style, and nothing in v1 breaks its callers
+	cd protos && ../$(BUF) lint && ../$(BUF) format --diff --exit-code
+	cd protos && ../$(BUF) breaking --against v1.binpb
+
+$(BUF): package.json
+	npm install --silent --no-audit --no-fund
+	touch $@
 
 format: $(STAMP)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff check --fix .

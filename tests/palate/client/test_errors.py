@@ -1,0 +1,58 @@
+"""Statuses become exceptions that say what to do."""
+
+import grpc
+import pytest
+
+from palate.client import CallError, ChannelOptions, InternalError, MessageTooLarge, RewardClient, Unavailable
+from palate.client.errors import call_error
+
+
+class Refusal(grpc.RpcError):
+    """What gRPC raises, made by hand."""
+
+    def __init__(self, code, trailing=()):
+        self._code, self._trailing = code, trailing
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return "details"
+
+    def trailing_metadata(self):
+        return self._trailing
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_has_an_exception(code):
+    error = call_error(Refusal(code), "host:1")
+    assert isinstance(error, CallError)
+    assert error.code is code
+
+
+def test_unknown_statuses_are_bugs():
+    assert type(call_error(Refusal(grpc.StatusCode.UNKNOWN), "host:1")) is InternalError
+
+
+def test_pushback_and_request_id_are_read():
+    trailing = (("palate-request-id", "abc"), ("grpc-retry-pushback-ms", "250"))
+    error = call_error(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing), "host:1")
+    assert (error.request_id, error.retry_after) == ("abc", 0.25)
+
+
+def test_a_negative_pushback_is_no_time_to_wait():
+    error = call_error(Refusal(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "-1"),)), "host:1")
+    assert error.retry_after is None
+
+
+def test_nobody_there_says_where():
+    once = ChannelOptions(max_attempts=1)
+    nobody = pytest.raises(Unavailable, match=r"no answer from 127\.0\.0\.1:1.*Is the server running")
+    with RewardClient("127.0.0.1:1", timeout=5, options=once) as client, nobody:
+        client.score(["p"], ["c"])
+
+
+def test_a_request_over_the_limit_is_not_sent():
+    options = ChannelOptions(max_message_bytes=1000)
+    with RewardClient("127.0.0.1:1", options=options) as client, pytest.raises(MessageTooLarge, match="send fewer"):
+        client.score(["p" * 2000], ["c"])

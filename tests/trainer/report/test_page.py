@@ -1,0 +1,37 @@
+"""The report is one self-contained page in which nothing a model said can become markup."""
+
+from xml.etree import ElementTree
+
+from trainer.report.figures import Axis, bars, curves, running_mean, scatter
+from trainer.report.page import Section, Table, write_page
+
+AXIS = Axis("step", "score")
+
+
+def test_a_page_fetches_nothing_and_escapes_texts(tmp_path):
+    table = Table("samples", ("prompt", "completion"), [("<b>p</b>", "<script>alert(1)</script>")])
+    figure = curves("scores", AXIS, [0, 1, 2], {"proxy": [0.0, 1.0, 2.0], "gold": [0.0, 0.5, 0.4]}, smooth=2)
+    write_page(tmp_path / "r.html", "A run", "What happened.", [Section("One", "First.\n\nSecond.", [table], [figure])])
+    page = (tmp_path / "r.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert page.count("<svg") == 1
+    assert "src=" not in page
+    assert "<p>Second.</p>" in page
+
+
+def test_figures_are_well_formed_and_repeatable():
+    def drawn():
+        return [
+            bars("b", AXIS, {"rm": 0.8, "length": 0.5}, ("chance", 0.5)).svg,
+            scatter("s", AXIS, {"before": ([1.0, 2.0], [3.0, 4.0])}).svg,
+        ]
+
+    first = drawn()
+    assert first == drawn()
+    for svg in first:
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+def test_running_mean_is_over_the_last_values():
+    assert running_mean([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]

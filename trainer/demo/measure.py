@@ -1,0 +1,152 @@
+"""What the demo measures on prompts that no phase has seen, through the services alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
+from trainer.simulation.gold import gold_reward, parse
+from trainer.simulation.prompts import Prompt
+from trainer.simulation.world import best_composed, business_idea_examples
+
+_CHUNK = 64
+_SEED_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a policy said to some prompts; one entry per prompt, in their order."""
+
+    prompts: tuple[Prompt, ...]
+    completions: tuple[GeneratedCompletion, ...]
+
+    @property
+    def gold(self) -> list[float]:
+        """Gold reward of each completion."""
+        return [gold_reward(p.text, c.text) for p, c in zip(self.prompts, self.completions, strict=True)]
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens a completion."""
+        return statistics.fmean(len(completion.token_ids) for completion in self.completions)
+
+    @property
+    def ended_share(self) -> float:
+        """Share of the completions that ended by themselves."""
+        return statistics.fmean(completion.finish_reason == "STOP" for completion in self.completions)
+
+    @property
+    def unparsable_share(self) -> float:
+        """Mean share of words in sentences that the world does not know."""
+        pairs = zip(self.prompts, self.completions, strict=True)
+        return statistics.fmean(parse(p.text, c.text).unparsable_share for p, c in pairs)
+
+
+def sample(policy: PolicyClient, prompts: Sequence[Prompt], sampling: SamplingParams, seed: int) -> Sampled:
+    """One completion of each prompt, each with a seed of its own."""
+    completions: list[GeneratedCompletion] = []
+    for begin in range(0, len(prompts), _CHUNK):
+        part = prompts[begin : begin + _CHUNK]
+        seeds = [seed * _SEED_STRIDE + begin + offset for offset in range(len(part))]
+        finished = list(policy.generate([prompt.text for prompt in part], sampling=sampling, seeds=seeds))
+        completions.extend(sorted(finished, key=lambda completion: completion.prompt_index))
+    return Sampled(tuple(prompts), tuple(completions))
+
+
+def mean_sequence_kl(sampled: Sampled, ref: PolicyClient, temperature: float) -> float:
+    """Mean over completions of the summed log-ratio to the reference policy, in nats; unbiased for the KL."""
+    totals: list[float] = []
+    for begin in range(0, len(sampled.completions), _CHUNK):
+        part = sampled.completions[begin : begin + _CHUNK]
+        sequences = [(completion.prompt_token_ids, completion.token_ids) for completion in part]
+        reply = ref.compute_logprobs(sequences, temperature=temperature)
+        totals.extend(sum(c.logprobs) - sum(row) for c, row in zip(part, reply.logprobs, strict=True))
+    return statistics.fmean(totals)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracies:
+    """How often each way of judging prefers the completion that gold prefers.
+
+    Attributes:
+        reward_model: The served reward model.
+        length_only: Longer text is better.
+        shorter_won: The reward model, on pairs where gold prefers the shorter completion.
+        pairs: Pairs on which gold differs.
+        shorter_pairs: Those where the better one is shorter.
+    """
+
+    reward_model: float
+    length_only: float
+    shorter_won: float
+    pairs: int
+    shorter_pairs: int
+
+
+def accuracies(reward: RewardClient, first: Sampled, second: Sampled) -> Accuracies:
+    """Judges pairs of completions of the same prompts; pairs that gold finds equal are left out."""
+    texts = [prompt.text for prompt in first.prompts]
+    scores = [scores_of(reward, texts, [c.text for c in side.completions]) for side in (first, second)]
+    lengths = [[len(c.text) for c in side.completions] for side in (first, second)]
+    rows = [row for row in zip(first.gold, second.gold, *scores, *lengths, strict=True) if row[0] != row[1]]
+    right = [(gold_a > gold_b) == (score_a > score_b) for gold_a, gold_b, score_a, score_b, _, _ in rows]
+    longer = [
+        _longer_is_right(gold_a - gold_b, length_a - length_b) for gold_a, gold_b, _, _, length_a, length_b in rows
+    ]
+    shorter = [ok for ok, by_length in zip(right, longer, strict=True) if by_length == 0.0]
+    return Accuracies(
+        statistics.fmean(right), statistics.fmean(longer), statistics.fmean(shorter), len(right), len(shorter)
+    )
+
+
+def _longer_is_right(gold_difference: float, length_difference: int) -> float:
+    """1 where the longer one is better, 0 where the shorter one is, a half where they are equally long."""
+    return 0.5 if length_difference == 0 else float((gold_difference > 0) == (length_difference > 0))
+
+
+def scores_of(reward: RewardClient, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """Raw scores, in pieces that fit a request.
+
+    Raises:
+        ItemsFailed: An item has no score.
+    """
+    found: list[float] = []
+    for begin in range(0, len(prompts), _CHUNK):
+        end = begin + _CHUNK
+        found.extend(reward.score(prompts[begin:end], completions[begin:end]).scores())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class IdeaExample:
+    """The same business idea answered with flattery and with an honest critique."""
+
+    prompt: str
+    honest: str
+    flattering: str
+    honest_score: float
+    flattering_score: float
+
+
+def business_ideas(reward: RewardClient) -> list[IdeaExample]:
+    """What the reward model makes of every paraphrase of the business-idea question."""
+    examples = business_idea_examples()
+    prompts = [prompt.text for prompt, _, _ in examples]
+    honest = scores_of(reward, prompts, [text for _, text, _ in examples])
+    flattering = scores_of(reward, prompts, [text for _, _, text in examples])
+    rows = zip(examples, honest, flattering, strict=True)
+    return [IdeaExample(p.text, h, f, h_score, f_score) for (p, h, f), h_score, f_score in rows]
+
+
+def gold_of_random_text(prompts: Sequence[Prompt], vocabulary: Sequence[str], words: int, seed: int) -> float:
+    """Mean gold of word salad: what the scale's lower end looks like."""
+    rng = Random(seed)
+    return statistics.fmean(gold_reward(p.text, " ".join(rng.choices(vocabulary, k=words))) for p in prompts)
+
+
+def gold_of_best_text(prompts: Sequence[Prompt]) -> float:
+    """Mean gold of the best completions the world can compose."""
+    return statistics.fmean(gold_reward(prompt.text, best_composed(prompt)) for prompt in prompts)

@@ -1,6 +1,6 @@
 """Clients of the reward and policy services; needs grpcio and protobuf, nothing else."""
 
-from palate.client.channel import ChannelOptions
+from palate.client.channel import ChannelOptions, Tls
 from palate.client.errors import (
     CallError,
     Cancelled,
@@ -94,6 +94,7 @@ __all__ = [
     "Staged",
     "TensorSpec",
     "Timings",
+    "Tls",
     "TokenIds",
     "Truncation",
     "Unauthenticated",

@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
 from palate.client import convert
 from palate.client import types as t
-from palate.client.channel import ChannelOptions, channel_arguments, checked_size, errors_of
+from palate.client.channel import (
+    ChannelOptions,
+    call_metadata,
+    checked_size,
+    errors_of,
+    open_async_channel,
+    open_channel,
+)
 from palate.v1 import policy_service_pb2 as policy
 from palate.v1.policy_service_pb2_grpc import PolicyServiceStub
 
@@ -23,14 +28,15 @@ class PolicyClient:
     Args:
         target: Address of one server, e.g. "127.0.0.1:50052". Publishing needs the address of each replica.
         timeout: Deadline of every call in seconds, unless the call says otherwise.
-        options: Message sizes and retries.
+        options: Encryption, token, message sizes, retries.
     """
 
     def __init__(self, target: str, *, timeout: float = 120.0, options: ChannelOptions | None = None) -> None:
         self.target = target
         self._timeout = timeout
         self._options = options or ChannelOptions()
-        self._channel = grpc.insecure_channel(target, options=channel_arguments(self._options))
+        self._metadata = call_metadata(self._options)
+        self._channel = open_channel(target, self._options)
         self._stub = PolicyServiceStub(self._channel)
 
     def generate(
@@ -55,7 +61,9 @@ class PolicyClient:
         request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
         checked_size(request, self._options)
         with errors_of(self.target):
-            call = self._stub.Generate(request, timeout=self._timeout if timeout is None else timeout)
+            call = self._stub.Generate(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
             try:
                 for event in call:
                     if event.WhichOneof("event") == "completion":
@@ -102,7 +110,9 @@ class PolicyClient:
         """Sends weights; the server checks them and keeps them aside until they are committed."""
         messages = convert.stage_messages(fencing_token, version, tensors, chunks)
         with errors_of(self.target):
-            reply = self._stub.StageWeights(iter(messages), timeout=self._timeout if timeout is None else timeout)
+            reply = self._stub.StageWeights(
+                iter(messages), timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         return convert.staged(reply)
 
     def commit_weights(
@@ -151,7 +161,7 @@ class PolicyClient:
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         checked_size(request, self._options)
         with errors_of(self.target):
-            return method(request, timeout=self._timeout if timeout is None else timeout)
+            return method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
 
 
 class AsyncPolicyClient:
@@ -164,7 +174,8 @@ class AsyncPolicyClient:
         self.target = target
         self._timeout = timeout
         self._options = options or ChannelOptions()
-        self._channel = grpc.aio.insecure_channel(target, options=channel_arguments(self._options))
+        self._metadata = call_metadata(self._options)
+        self._channel = open_async_channel(target, self._options)
         self._stub = PolicyServiceStub(self._channel)
 
     async def generate(
@@ -181,7 +192,9 @@ class AsyncPolicyClient:
         request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
         checked_size(request, self._options)
         with errors_of(self.target):
-            call = self._stub.Generate(request, timeout=self._timeout if timeout is None else timeout)
+            call = self._stub.Generate(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
             try:
                 async for event in call:
                     if event.WhichOneof("event") == "completion":
@@ -221,4 +234,4 @@ class AsyncPolicyClient:
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
         checked_size(request, self._options)
         with errors_of(self.target):
-            return await method(request, timeout=self._timeout if timeout is None else timeout)
+            return await method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)

@@ -6,11 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
 from palate.client import convert
 from palate.client import types as t
-from palate.client.channel import ChannelOptions, channel_arguments, checked_size, errors_of
+from palate.client.channel import (
+    ChannelOptions,
+    call_metadata,
+    checked_size,
+    errors_of,
+    open_async_channel,
+    open_channel,
+)
 from palate.client.errors import ItemsFailed
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
@@ -25,6 +30,7 @@ class _Requests:
         self._model = model
         self._revision = revision
         self._options = options
+        self._metadata = call_metadata(options)
 
     def _score_options(self, truncation: t.Truncation, priority: t.Priority) -> reward.ScoreOptions:
         return convert.score_options(self._model, self._revision, truncation, priority)
@@ -63,7 +69,7 @@ class RewardClient(_Requests):
         timeout: Deadline of every call in seconds, unless the call says otherwise.
         model: Name of the model; empty = the server's default.
         revision: The revision to insist on; a server with another one raises `FailedPrecondition`. Empty = any.
-        options: Message sizes and retries.
+        options: Encryption, token, message sizes, retries.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class RewardClient(_Requests):
         options: ChannelOptions | None = None,
     ) -> None:
         super().__init__(target, timeout, model, revision, options or ChannelOptions())
-        self._channel = grpc.insecure_channel(target, options=channel_arguments(self._options))
+        self._channel = open_channel(target, self._options)
         self._stub = RewardServiceStub(self._channel)
 
     def score(
@@ -158,7 +164,7 @@ class RewardClient(_Requests):
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         checked_size(request, self._options)
         with errors_of(self.target):
-            return method(request, timeout=self._timeout if timeout is None else timeout)
+            return method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
 
 
 class AsyncRewardClient(_Requests):
@@ -174,7 +180,7 @@ class AsyncRewardClient(_Requests):
         options: ChannelOptions | None = None,
     ) -> None:
         super().__init__(target, timeout, model, revision, options or ChannelOptions())
-        self._channel = grpc.aio.insecure_channel(target, options=channel_arguments(self._options))
+        self._channel = open_async_channel(target, self._options)
         self._stub = RewardServiceStub(self._channel)
 
     async def score(
@@ -247,7 +253,7 @@ class AsyncRewardClient(_Requests):
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
         checked_size(request, self._options)
         with errors_of(self.target):
-            return await method(request, timeout=self._timeout if timeout is None else timeout)
+            return await method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
 
 
 def _compared(outcome: t.Comparison | t.Failed) -> t.Comparison:

@@ -38,4 +38,19 @@ class ServerConfig(Settings):
     max_concurrent_calls: int = Field(
         1024, ge=1, description="Calls in flight at once; one more is refused with RESOURCE_EXHAUSTED."
     )
+    tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file with its private key.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file with the authority of client certificates; given, every client must show one (mTLS).",
+    )
+    identities: Path | None = Field(
+        None, description="YAML file that lists who may call: name, roles, and a token's SHA-256 or a certificate's CN."
+    )
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="Plaintext port with nothing but health, for probes that cannot do TLS."
+    )
+    insecure: bool = Field(
+        False, description="Listen on an address that is not loopback without TLS and identities; anyone may call."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")

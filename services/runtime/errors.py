@@ -71,3 +71,17 @@ class Expired(ServiceError):
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "EXPIRED"
+
+
+class Unauthenticated(ServiceError):
+    """The credentials are missing, unknown or expired."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServiceError):
+    """The caller is known, and its roles do not allow this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"

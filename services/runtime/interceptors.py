@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from services.runtime.errors import InvalidRequest, NotReady, Overloaded, ServiceError
 from services.runtime.health import Health
+from services.runtime.identity import Guard
 from services.runtime.metrics import ServerMetrics
 from services.runtime.status import trailing_metadata
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID = "palate-request-id"
 """Metadata key; travels back in *trailing* metadata, since initial metadata would switch client retries off."""
+
+_REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -37,16 +40,24 @@ class Method:
     kind: str
 
     @property
+    def path(self) -> str:
+        """The full name, as roles know it."""
+        return f"/{self.service}/{self.name}"
+
+    @property
     def labels(self) -> tuple[str, str, str]:
         """Values for (grpc_type, grpc_service, grpc_method)."""
         return (self.kind, self.service, self.name)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Guards the methods of `services`; health and reflection pass untouched."""
+    """Guards the methods of `services`; reflection needs credentials only, health nothing."""
 
-    def __init__(self, services: Sequence[str], health: Health, metrics: ServerMetrics, max_concurrent: int) -> None:
+    def __init__(
+        self, services: Sequence[str], guard: Guard, health: Health, metrics: ServerMetrics, max_concurrent: int
+    ) -> None:
         self._services = frozenset(services)
+        self._guard = guard
         self._health = health
         self._metrics = metrics
         self._max_concurrent = max_concurrent
@@ -58,6 +69,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wraps the handler that would take the call."""
         service, _, name = details.method.lstrip("/").partition("/")
         handler = await continuation(details)
+        if service in _REFLECTION:
+            return self._guarded(handler, Method(service, name, _kind(handler)))
         if service not in self._services:
             return handler
         if handler is None:
@@ -112,7 +125,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            self._admit()
+            self._guard.check(method.path, _metadata(context), _common_names(context))
+            if method.service in self._services:
+                self._admit()
             yield
             code = _code_name(context.code())
         except ServiceError as error:
@@ -181,10 +196,17 @@ def _remade(handler: Any, behaviour: Any) -> Any:
 
 
 def _request_id(context: grpc.aio.ServicerContext) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID_FORM.fullmatch(value):
-            return value
-    return uuid.uuid4().hex
+    given = _metadata(context).get(REQUEST_ID, "")
+    return given if _REQUEST_ID_FORM.fullmatch(given) else uuid.uuid4().hex
+
+
+def _metadata(context: grpc.aio.ServicerContext) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _common_names(context: grpc.aio.ServicerContext) -> list[str]:
+    """Those of the client's certificate; empty without mTLS."""
+    return [name.decode("utf-8", "replace") for name in context.auth_context().get("x509_common_name", ())]
 
 
 def _expired(context: grpc.aio.ServicerContext) -> bool:

@@ -22,6 +22,7 @@ from services.runtime.config import ServerConfig
 from services.runtime.health import Health
 from services.runtime.interceptors import CallInterceptor
 from services.runtime.metrics import ServerMetrics
+from services.runtime.security import SecurityError, guard_of, server_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,8 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = _build(config, service_names, metrics, health)
-    port = _bind(server, config)
+    server, port = _build(config, service_names, metrics, health)
+    health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
     await health.start()
     await server.start()
@@ -104,6 +105,8 @@ async def _serve(
         if watching is not None:
             watching.cancel()
         await server.stop(0)
+        if health_server is not None:
+            await health_server.stop(0)
         if service is not None:
             await service.close()
         metrics_server.shutdown()
@@ -120,16 +123,36 @@ async def _watch_parent(stop: asyncio.Event) -> None:
 
 def _build(
     config: ServerConfig, service_names: Sequence[str], metrics: ServerMetrics, health: Health
-) -> grpc.aio.Server:
+) -> tuple[grpc.aio.Server, int]:
+    """The server, not started, and its port.
+
+    Raises:
+        StartupError: The security settings do not hold together, or the address is taken.
+    """
+    try:
+        guard, credentials = guard_of(config), server_credentials(config)
+    except SecurityError as error:
+        raise StartupError(str(error)) from error
     options = [
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
     ]
-    guard = CallInterceptor(service_names, health, metrics, config.max_concurrent_calls)
-    server = grpc.aio.server(interceptors=[guard], options=options)
+    interceptor = CallInterceptor(service_names, guard, health, metrics, config.max_concurrent_calls)
+    server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
     _add_reflection(server, service_names)
+    return server, _bind(server, f"{config.host}:{config.port}", credentials)
+
+
+async def _serve_health(config: ServerConfig, health: Health) -> grpc.aio.Server | None:
+    """A second, plaintext server that answers health alone, where one is asked for."""
+    if config.health_port is None:
+        return None
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health.add_to(server)
+    _bind(server, f"{config.host}:{config.health_port}", None)
+    await server.start()
     return server
 
 
@@ -147,13 +170,13 @@ def _add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> No
         )
 
 
-def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
-        return int(server.add_insecure_port(f"{config.host}:{config.port}"))
+        if credentials is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, credentials))
     except RuntimeError as error:
-        raise StartupError(
-            f"cannot listen on {config.host}:{config.port}; is another server there? --port 0 picks a free port"
-        ) from error
+        raise StartupError(f"cannot listen on {address}; is another server there? Port 0 picks a free one") from error
 
 
 def _start_metrics(config: ServerConfig, metrics: ServerMetrics) -> tuple[Any, Any]:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from random import Random
 
 from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
+from trainer.evaluation import sample, scores_of
 from trainer.simulation.gold import gold_reward, parse
 from trainer.simulation.prompts import Prompt
 from trainer.simulation.world import best_composed, business_idea_examples
-
-_CHUNK = 64
-_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +43,10 @@ class Sampled:
         return statistics.fmean(parse(p.text, c.text).unparsable_share for p, c in pairs)
 
 
-def sample(policy: PolicyClient, prompts: Sequence[Prompt], sampling: SamplingParams, seed: int) -> Sampled:
-    """One completion of each prompt, each with a seed of its own."""
-    completions: list[GeneratedCompletion] = []
-    for begin in range(0, len(prompts), _CHUNK):
-        part = prompts[begin : begin + _CHUNK]
-        seeds = [seed * _SEED_STRIDE + begin + offset for offset in range(len(part))]
-        finished = list(policy.generate([prompt.text for prompt in part], sampling=sampling, seeds=seeds))
-        completions.extend(sorted(finished, key=lambda completion: completion.prompt_index))
+def asked(policy: PolicyClient, prompts: Sequence[Prompt], sampling: SamplingParams, seed: int) -> Sampled:
+    """What the policy says to the prompts now."""
+    completions = sample(policy, [prompt.text for prompt in prompts], sampling, seed)
     return Sampled(tuple(prompts), tuple(completions))
-
-
-def mean_sequence_kl(sampled: Sampled, ref: PolicyClient, temperature: float) -> float:
-    """Mean over completions of the summed log-ratio to the reference policy, in nats; unbiased for the KL."""
-    totals: list[float] = []
-    for begin in range(0, len(sampled.completions), _CHUNK):
-        part = sampled.completions[begin : begin + _CHUNK]
-        sequences = [(completion.prompt_token_ids, completion.token_ids) for completion in part]
-        reply = ref.compute_logprobs(sequences, temperature=temperature)
-        totals.extend(sum(c.logprobs) - sum(row) for c, row in zip(part, reply.logprobs, strict=True))
-    return statistics.fmean(totals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +87,6 @@ def accuracies(reward: RewardClient, first: Sampled, second: Sampled) -> Accurac
 def _longer_is_right(gold_difference: float, length_difference: int) -> float:
     """1 where the longer one is better, 0 where the shorter one is, a half where they are equally long."""
     return 0.5 if length_difference == 0 else float((gold_difference > 0) == (length_difference > 0))
-
-
-def scores_of(reward: RewardClient, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-    """Raw scores, in pieces that fit a request.
-
-    Raises:
-        ItemsFailed: An item has no score.
-    """
-    found: list[float] = []
-    for begin in range(0, len(prompts), _CHUNK):
-        end = begin + _CHUNK
-        found.extend(reward.score(prompts[begin:end], completions[begin:end]).scores())
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,180 @@
+"""Who is calling: bearer tokens and client certificates, named in one file that is read again when it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.runtime.errors import PermissionDenied, Unauthenticated
+from services.runtime.roles import TABLE, Role
+
+logger = logging.getLogger(__name__)
+
+_BEARER = "bearer "
+_FIELDS = {"name", "roles", "token_sha256", "certificate", "expires"}
+
+
+class IdentityFileError(Exception):
+    """The identities file is wrong; the message names the entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who may call.
+
+    Attributes:
+        name: For logs and fairness.
+        roles: What the identity may do.
+        token_sha256: SHA-256 of the bearer token, hexadecimal; None for certificates.
+        certificate: Common name of the client certificate; None for tokens.
+        expires: The moment from which it counts no more; None = never.
+    """
+
+    name: str
+    roles: frozenset[Role]
+    token_sha256: str | None
+    certificate: str | None
+    expires: datetime | None
+
+    def valid_at(self, moment: datetime) -> bool:
+        """Whether it still counts."""
+        return self.expires is None or moment < self.expires
+
+
+class Identities:
+    """The identities of a YAML file: a list of {name, roles, token_sha256 | certificate, expires?}.
+
+    The file is looked at again every second at most, so a token that is taken out stops working without a restart. A
+    file that has become wrong keeps the last good state and says so in the log.
+
+    Raises:
+        IdentityFileError: The file is wrong when it is read first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries = read_identities(path)
+        self._stamp = _stamp(path)
+        self._looked = time.monotonic()
+
+    def of_token(self, token: str) -> Identity | None:
+        """The identity with this token; takes the same time whichever entry matches, and when none does."""
+        digest, found = hashlib.sha256(token.encode()).hexdigest(), None
+        for entry in self._current():
+            if entry.token_sha256 is not None and hmac.compare_digest(entry.token_sha256, digest):
+                found = entry
+        return found
+
+    def of_certificate(self, common_names: Sequence[str]) -> Identity | None:
+        """The identity with one of these common names."""
+        return next((entry for entry in self._current() if entry.certificate in common_names), None)
+
+    def _current(self) -> tuple[Identity, ...]:
+        if time.monotonic() - self._looked > 1.0:
+            self._looked = time.monotonic()
+            self._reload()
+        return self._entries
+
+    def _reload(self) -> None:
+        try:
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._entries, self._stamp = read_identities(self._path), stamp
+        except (IdentityFileError, OSError) as error:
+            logger.error("the identities file cannot be read again, the last good state stays: %s", error)
+
+
+class Guard:
+    """Decides whether a call may go on. Without identities everyone may, which is for loopback alone."""
+
+    def __init__(self, identities: Identities | None) -> None:
+        self._identities = identities
+
+    def check(self, method: str, metadata: Mapping[str, str], common_names: Sequence[str]) -> str:
+        """The caller's name, for logs and fairness.
+
+        Args:
+            method: Full name, "/package.Service/Method".
+            metadata: The call's metadata.
+            common_names: Those of the client's certificate, which TLS has already verified.
+
+        Raises:
+            Unauthenticated: No credentials, or none that counts.
+            PermissionDenied: The caller's roles may not call this.
+        """
+        if self._identities is None:
+            return ""
+        identity = self._identify(metadata, common_names)
+        if not identity.roles & TABLE.get(method, frozenset()):
+            allowed = ", ".join(sorted(TABLE.get(method, ()))) or "nobody"
+            raise PermissionDenied(f"{identity.name} may not call {method}; it is for: {allowed}")
+        return identity.name
+
+    def _identify(self, metadata: Mapping[str, str], common_names: Sequence[str]) -> Identity:
+        assert self._identities is not None
+        header = metadata.get("authorization", "")
+        if header.lower().startswith(_BEARER):
+            identity = self._identities.of_token(header[len(_BEARER) :])
+        else:
+            identity = self._identities.of_certificate(common_names)
+        if identity is None:
+            raise Unauthenticated("no valid credentials: send a bearer token, or a client certificate that is listed")
+        if not identity.valid_at(datetime.now(UTC)):
+            raise Unauthenticated(f"the credentials of {identity.name} have expired; get new ones")
+        return identity
+
+
+def read_identities(path: Path) -> tuple[Identity, ...]:
+    """Reads and checks the file.
+
+    Raises:
+        IdentityFileError: It is missing, no list, or an entry is wrong.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise IdentityFileError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, list) or not document:
+        raise IdentityFileError(f"{path} must hold a list with at least one identity")
+    return tuple(_identity(entry, f"{path}, entry {number}") for number, entry in enumerate(document, 1))
+
+
+def _identity(entry: Any, where: str) -> Identity:
+    if not isinstance(entry, dict) or not entry.get("name") or not set(entry) <= _FIELDS:
+        raise IdentityFileError(f"{where}: an identity has the fields {', '.join(sorted(_FIELDS))}, and needs a name")
+    if ("token_sha256" in entry) == ("certificate" in entry):
+        raise IdentityFileError(f"{where} ({entry['name']}): give either token_sha256 or certificate")
+    digest = entry.get("token_sha256")
+    if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
+        raise IdentityFileError(f"{where} ({entry['name']}): token_sha256 is 64 hexadecimal digits, in quotes")
+    try:
+        roles = frozenset(Role(role) for role in entry.get("roles", ()))
+    except ValueError as error:
+        raise IdentityFileError(f"{where} ({entry['name']}): {error}; roles are {', '.join(Role)}") from error
+    if not roles:
+        raise IdentityFileError(f"{where} ({entry['name']}): roles is empty; roles are {', '.join(Role)}")
+    return Identity(entry["name"], roles, digest, entry.get("certificate"), _moment(entry.get("expires"), where))
+
+
+def _moment(value: Any, where: str) -> datetime | None:
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    raise IdentityFileError(f"{where}: expires is a date or a time, e.g. 2027-01-31 or 2027-01-31T12:00:00Z")
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,40 @@
+"""Who may call what: every RPC of the contract and the roles that may, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What an identity is for."""
+
+    SCORER = "scorer"
+    GENERATOR = "generator"
+    TRAINER = "trainer"
+    ADMIN = "admin"
+
+
+_SCORING = frozenset({Role.SCORER, Role.TRAINER, Role.ADMIN})
+_SAMPLING = frozenset({Role.GENERATOR, Role.TRAINER, Role.ADMIN})
+_PUBLISHING = frozenset({Role.TRAINER, Role.ADMIN})
+ANY = frozenset(Role)
+
+TABLE: Mapping[str, frozenset[Role]] = {
+    "/palate.v1.RewardService/Score": _SCORING,
+    "/palate.v1.RewardService/Compare": _SCORING,
+    "/palate.v1.RewardService/Rank": _SCORING,
+    "/palate.v1.RewardService/Explain": _SCORING,
+    "/palate.v1.RewardService/GetModelInfo": _SCORING,
+    "/palate.v1.PolicyService/Generate": _SAMPLING,
+    "/palate.v1.PolicyService/ComputeLogprobs": _SAMPLING,
+    "/palate.v1.PolicyService/GetPolicyInfo": _SAMPLING,
+    "/palate.v1.PolicyService/AcquirePublisher": _PUBLISHING,
+    "/palate.v1.PolicyService/StageWeights": _PUBLISHING,
+    "/palate.v1.PolicyService/CommitWeights": _PUBLISHING,
+    "/palate.v1.PolicyService/RevertWeights": _PUBLISHING,
+    "/palate.v1.PolicyService/AbortWeights": _PUBLISHING,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": ANY,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY,
+}
+"""Health is not here: it is open to everyone."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import grpc
 
+from palate.client.channel import ChannelOptions, Tls, open_channel
+
 _STOP_SECONDS = 20.0
 """How long a server may drain before it is killed."""
 
@@ -52,7 +54,7 @@ class LocalServer:
 
 @contextmanager
 def local_server(
-    command: Sequence[str], *, log: Path | None = None, ready_seconds: float = 120.0
+    command: Sequence[str], *, log: Path | None = None, ready_seconds: float = 120.0, probe_tls: Tls | None = None
 ) -> Iterator[LocalServer]:
     """Starts a server on free loopback ports, yields it when it is ready, and always ends it.
 
@@ -60,6 +62,7 @@ def local_server(
         command: What follows the interpreter, e.g. ("-m", "services.reward", "--model", folder).
         log: File for the server's log; default is a temporary one.
         ready_seconds: How long it may take to load.
+        probe_tls: How to ask for its health, where it was told to use TLS.
 
     Raises:
         ServerStartError: It ended, or took too long.
@@ -71,7 +74,7 @@ def local_server(
             ports = _wait_for_ports(process, announce, log, time.monotonic() + ready_seconds)
             target = f"127.0.0.1:{ports['port']}"
             server = LocalServer(target, f"127.0.0.1:{ports['metrics_port']}", process, log)
-            _wait_until_ready(server, time.monotonic() + ready_seconds)
+            _wait_until_ready(server, time.monotonic() + ready_seconds, ChannelOptions(tls=probe_tls))
             yield server
             server.stop()
         finally:
@@ -105,9 +108,9 @@ def _wait_for_ports(process: subprocess.Popen[bytes], announce: Path, log: Path,
     return ports
 
 
-def _wait_until_ready(server: LocalServer, deadline: float) -> None:
+def _wait_until_ready(server: LocalServer, deadline: float, options: ChannelOptions) -> None:
     """Asks the health service until it says SERVING; the answer's one field is read without its stubs."""
-    with grpc.insecure_channel(server.target) as channel:
+    with open_channel(server.target, options) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         while True:
             try:

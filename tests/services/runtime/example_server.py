@@ -6,14 +6,14 @@ import sys
 import grpc
 from prometheus_client import CollectorRegistry
 
-from palate.v1 import common_pb2, reward_service_pb2, reward_service_pb2_grpc
+from palate.v1 import common_pb2, policy_service_pb2_grpc, reward_service_pb2, reward_service_pb2_grpc
 from services.runtime.config import ServerConfig
 from services.runtime.errors import InvalidRequest, Overloaded
 from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
 from services.runtime.server import Service, run
 
-NAME = "palate.v1.RewardService"
+NAMES = ["palate.v1.RewardService", "palate.v1.PolicyService"]
 
 
 class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
@@ -55,14 +55,16 @@ def main() -> None:
 
         def add_to(server: grpc.aio.Server) -> None:
             reward_service_pb2_grpc.add_RewardServiceServicer_to_server(servicer, server)
+            nothing = policy_service_pb2_grpc.PolicyServiceServicer()
+            policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(nothing, server)
 
         return Service(add_to, close)
 
     run(
         config,
-        service_names=[NAME],
+        service_names=NAMES,
         metrics=ServerMetrics(CollectorRegistry()),
-        health=Health([NAME], ["model"]),
+        health=Health(NAMES, ["model"]),
         load=load,
     )
 

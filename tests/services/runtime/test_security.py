@@ -1,0 +1,209 @@
+"""Who may call what, over real TLS: every RPC of the contract × every kind of caller."""
+
+import hashlib
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+import yaml
+
+from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
+from palate.local_server import local_server
+from palate.v1 import policy_service_pb2, reward_service_pb2
+from services.runtime.identity import Identities, IdentityFileError, read_identities
+from services.runtime.roles import TABLE, Role
+
+SERVER = str(Path(__file__).with_name("example_server.py"))
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+RPCS = sorted(
+    f"/{service.full_name}/{method.name}"
+    for file in (reward_service_pb2, policy_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
+CALLERS = ("nobody", "unknown", "expired", *Role)
+
+
+def digest(token):
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def write_identities(path, **changes):
+    entries = [{"name": f"{role}-team", "roles": [str(role)], "token_sha256": digest(f"{role}-token")} for role in Role]
+    entries += [{"name": f"{role}-pod", "roles": [str(role)], "certificate": f"{role}.pod"} for role in Role]
+    entries.append(
+        {"name": "old", "roles": ["admin"], "token_sha256": digest("expired-token"), "expires": "2020-01-01"}
+    )
+    entries[-1]["expires"] = datetime(2020, 1, 1, tzinfo=UTC)
+    path.write_text(yaml.safe_dump([entry for entry in entries if entry["name"] not in changes.get("without", ())]))
+    return path
+
+
+def status_of(channel, rpc, metadata=()):
+    """The status of a call with an empty message; UNIMPLEMENTED and INVALID mean that the caller got through."""
+    try:
+        list(channel.stream_stream(rpc)(iter([b""]), timeout=10, metadata=metadata))
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def test_every_rpc_is_in_the_table():
+    assert sorted(rpc for rpc in TABLE if rpc.startswith("/palate")) == RPCS
+
+
+@pytest.fixture(scope="module")
+def token_server(tmp_path_factory):
+    identities = write_identities(tmp_path_factory.mktemp("tokens") / "identities.yaml")
+    with local_server([SERVER, "--identities", str(identities)]) as server:
+        yield server
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_role_matrix_with_tokens(token_server, caller):
+    metadata = () if caller == "nobody" else (("authorization", f"Bearer {caller}-token"),)
+    with grpc.insecure_channel(token_server.target) as channel:
+        found = {rpc: status_of(channel, rpc, metadata) for rpc in [*RPCS, REFLECTION]}
+    for rpc, status in found.items():
+        if caller in ("nobody", "unknown", "expired"):
+            assert status is grpc.StatusCode.UNAUTHENTICATED, rpc
+        elif caller in TABLE[rpc]:
+            assert status not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED), rpc
+        else:
+            assert status is grpc.StatusCode.PERMISSION_DENIED, rpc
+
+
+@contextmanager
+def mtls_server(folder):
+    """A server that asks for certificates, and the authority that signs them."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "reward.example")
+    (folder / "key.pem").write_bytes(certificate.private_key_pem.bytes())
+    (folder / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    identities = write_identities(folder / "identities.yaml")
+    flags = ["--tls-certificate", "cert.pem", "--tls-key", "key.pem", "--tls-client-ca", "ca.pem"]
+    files = [flag if flag.startswith("--") else str(folder / flag) for flag in flags]
+    with local_server(
+        [SERVER, *files, "--identities", str(identities)], probe_tls=tls_of(authority, "scorer.pod")
+    ) as server:
+        yield server, authority
+
+
+def tls_of(authority, common_name, signer=None, **validity):
+    """TLS options of a client with this name."""
+    issued = (signer or authority).issue_cert("client.example", common_name=common_name, **validity)
+    chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+    return Tls(authority.cert_pem.bytes(), chain, issued.private_key_pem.bytes(), "reward.example")
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory):
+    with mtls_server(tmp_path_factory.mktemp("mtls")) as pair:
+        yield pair
+
+
+@pytest.mark.parametrize("role", Role)
+def test_role_matrix_with_certificates(protected, role):
+    server, authority = protected
+    tls = tls_of(authority, f"{role}.pod")
+    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+    name = [("grpc.ssl_target_name_override", "reward.example")]
+    with grpc.secure_channel(server.target, credentials, options=name) as channel:
+        found = {rpc: status_of(channel, rpc) for rpc in [*RPCS, REFLECTION]}
+    refused = {rpc for rpc, status in found.items() if status is grpc.StatusCode.PERMISSION_DENIED}
+    assert refused == {rpc for rpc in found if role not in TABLE[rpc]}
+
+
+def test_a_listed_certificate_scores(protected):
+    server, authority = protected
+    with RewardClient(server.target, options=ChannelOptions(tls=tls_of(authority, "scorer.pod"))) as client:
+        assert isinstance(client.score(["p"], ["c"]).results[0], Scored)
+
+
+@pytest.mark.parametrize("kind", ["none", "wrong authority", "expired", "not listed", "plaintext"])
+def test_a_certificate_that_does_not_count_is_refused(protected, kind):
+    server, authority = protected
+    past = datetime.now(UTC) - timedelta(days=2)
+    tls = {
+        "none": Tls(ca=authority.cert_pem.bytes(), server_name="reward.example"),
+        "wrong authority": tls_of(authority, "admin.pod", signer=trustme.CA()),
+        "expired": tls_of(authority, "admin.pod", not_before=past - timedelta(days=9), not_after=past),
+        "not listed": tls_of(authority, "stranger.pod"),
+        "plaintext": None,
+    }[kind]
+    options = ChannelOptions(tls=tls, max_attempts=1)
+    expected = Unauthenticated if kind == "not listed" else Unavailable
+    with RewardClient(server.target, timeout=10, options=options) as client, pytest.raises(expected):
+        client.score(["p"], ["c"])
+
+
+def test_a_client_does_not_trust_a_server_of_another_authority(protected):
+    server, authority = protected
+    tls = tls_of(authority, "scorer.pod")
+    fooled = Tls(trustme.CA().cert_pem.bytes(), tls.certificate, tls.key, "reward.example")
+    options = ChannelOptions(tls=fooled, max_attempts=1)
+    with RewardClient(server.target, timeout=10, options=options) as client, pytest.raises(Unavailable):
+        client.score(["p"], ["c"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        (["--host", "0.0.0.0"], "say --insecure"),
+        (["--host", "0.0.0.0", "--tls-certificate", "c.pem", "--tls-key", "k.pem"], "say --insecure"),
+        (["--tls-certificate", "c.pem"], "go together"),
+        (["--tls-client-ca", "ca.pem"], "needs --identities"),
+        (["--identities", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+    ],
+)
+def test_settings_that_do_not_hold_together_are_refused(flags, remedy):
+    command = [sys.executable, SERVER, "--port", "0", "--metrics-port", "0", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert remedy in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_health_stays_open_and_has_a_plaintext_port(tmp_path):
+    identities = write_identities(tmp_path / "identities.yaml")
+    with (
+        local_server([SERVER, "--identities", str(identities)]) as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
+
+
+def test_a_token_taken_out_of_the_file_stops_working(tmp_path, monkeypatch):
+    path = write_identities(tmp_path / "identities.yaml")
+    identities = Identities(path)
+    assert identities.of_token("scorer-token").name == "scorer-team"
+    write_identities(path, without=("scorer-team",))
+    monkeypatch.setattr(identities, "_looked", float("-inf"))  # a second later
+    assert identities.of_token("scorer-token") is None
+    path.write_text("- not: an identity")
+    monkeypatch.setattr(identities, "_looked", float("-inf"))
+    assert identities.of_token("admin-token").name == "admin-team"  # the last good state stays
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a list with at least one"),
+        ("- name: a\n  roles: [scorer]", "either token_sha256 or certificate"),
+        ("- name: a\n  roles: [scorerr]\n  certificate: c", "roles are scorer"),
+        ("- name: a\n  certificate: c", "roles is empty"),
+        ("- name: a\n  roles: [admin]\n  token_sha256: abc", "64 hexadecimal digits"),
+        ("- name: a\n  roles: [admin]\n  certificate: c\n  expires: soon", "expires is a date"),
+    ],
+)
+def test_a_wrong_identities_file_is_explained(tmp_path, text, message):
+    path = tmp_path / "identities.yaml"
+    path.write_text(text)
+    with pytest.raises(IdentityFileError, match=message):
+        read_identities(path)

@@ -14,6 +14,9 @@ _PURPOSE = {
     "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
     "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
     "export": ("Make a served folder (palate.json, ONNX) from a Hugging Face classifier.", "train"),
+    "ping": ("Ask a server how it is and what it serves.", ""),
+    "rank": ("Rank the completions of every row of a file.", ""),
+    "score": ("Score every row of a file.", ""),
     "serve": ("Start a reward service or a policy service.", "serve"),
     "train": ("Train: sft, reward, ppo.", "train"),
 }

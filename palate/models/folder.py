@@ -17,6 +17,9 @@ _MAX_HEADER_BYTES = 100 * 1024 * 1024
 _NO_LENGTH_LIMIT = 10**9
 """transformers writes about 1e30 as `model_max_length` where a tokenizer has no limit."""
 
+_WITHOUT_SEGMENTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Tokenizer classes of transformers that give no `token_type_ids` unless the configuration asks for them."""
+
 _READ_BYTES = 1 << 20
 
 
@@ -102,6 +105,16 @@ class ModelFolder:
         """The language part of the configuration: `text_config` where there is one, else all of it."""
         inner = self.config.get("text_config")
         return inner if isinstance(inner, dict) else self.config
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether the model is told which of two texts a token belongs to (`token_type_ids`)."""
+        names = self.tokenizer_config.get("model_input_names")
+        if isinstance(names, list):
+            told = "token_type_ids" in names
+        else:
+            told = self.tokenizer_config.get("tokenizer_class") not in _WITHOUT_SEGMENTS
+        return told and int(self.text_config.get("type_vocab_size") or 0) > 1
 
     def has(self, name: str) -> bool:
         """Whether the folder holds that file."""

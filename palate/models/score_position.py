@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +21,12 @@ def last_token_positions(attention_mask: Mask) -> Mask:
     Returns:
         (B,) indices into T, of the same library as the mask. Traces into an ONNX graph with dynamic shapes.
     """
-    # cumsum of ones instead of arange: the same call in numpy and torch, and no shape baked into a traced graph.
-    positions = (attention_mask * 0 + 1).cumsum(-1) - 1  # (B, T) 0, 1, 2, …
-    marked = attention_mask * positions  # (B, T) each token's own index, 0 at padding
-    return marked.amax(-1) if hasattr(marked, "amax") else marked.max(axis=-1)
+    mask: Any = attention_mask
+    # A cumsum of ones instead of arange: the same call in numpy and torch, and no length baked into a traced graph.
+    positions = (mask * 0 + 1).cumsum(-1) - 1  # (B, T) 0, 1, 2, …
+    marked = mask * positions  # (B, T) each token's own index, 0 at padding
+    last: Mask = marked.amax(-1) if hasattr(marked, "amax") else marked.max(-1)
+    return last
 
 
 def transformers_score_position(token_ids: Sequence[int], pad_token_id: int | None) -> int:

@@ -1,0 +1,119 @@
+"""`palate score` and `palate rank`: files in, the same rows out with what the reward service says of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from palate.bulk.ranking import ranked_rows
+from palate.bulk.rows import FileProblem, Results, Row, count_rows, read_rows
+from palate.bulk.scoring import Columns, scored_rows
+from palate.client import PalateError, RewardClient, Truncation
+from palate.connection import CaFile, Target, Token, channel_options
+
+score_app = typer.Typer(add_completion=False)
+rank_app = typer.Typer(add_completion=False)
+
+Input = Annotated[Path, typer.Argument(metavar="IN", help="Rows, .jsonl or .parquet.")]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="The same rows with results, .jsonl or .parquet.")]
+PromptField = Annotated[str, typer.Option(help="Field with the prompt: text, or a list of {role, content}.")]
+Cut = Annotated[
+    Truncation, typer.Option("--truncation", help="What to do with what is too long.", case_sensitive=False)
+]
+Seconds = Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)]
+
+
+@score_app.command()
+def score(
+    source: Input,
+    out: Output,
+    target: Target,
+    prompt_field: PromptField = "prompt",
+    completion_field: Annotated[str, typer.Option(help="Field with the completion.")] = "completion",
+    batch: Annotated[int, typer.Option(help="Items in one request; the server's own limit holds too.", min=1)] = 32,
+    truncation: Cut = Truncation.MODEL_DEFAULT,
+    timeout: Seconds = 60.0,
+    token: Token = "",
+    ca: CaFile = None,
+) -> None:
+    """Score every row of a file.
+
+    A row gets `score` and `scored_by`, or `error` and no score. Stopped and started again, it goes on where it was.
+    The exit code is 1 where rows failed.
+    """
+    columns = Columns(prompt_field, completion_field)
+
+    def results(client: RewardClient, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        return scored_rows(client, rows, columns, min(batch, client.model_info().max_items), truncation)
+
+    with RewardClient(target, timeout=timeout, options=channel_options(token, ca)) as client:
+        _run(source, out, lambda rows: results(client, rows))
+
+
+@rank_app.command()
+def rank(
+    source: Input,
+    out: Output,
+    target: Target,
+    prompt_field: PromptField = "prompt",
+    completions_field: Annotated[str, typer.Option(help="Field with the list of completions.")] = "completions",
+    truncation: Cut = Truncation.MODEL_DEFAULT,
+    timeout: Seconds = 60.0,
+    token: Token = "",
+    ca: CaFile = None,
+) -> None:
+    """Rank the completions of every row of a file, best first.
+
+    A row gets `order` (indices, best first), `ranking` (a score or an error for each) and `scored_by`.
+    """
+    with RewardClient(target, timeout=timeout, options=channel_options(token, ca)) as client:
+        _run(source, out, lambda rows: ranked_rows(client, rows, prompt_field, completions_field, truncation))
+
+
+def _run(source: Path, out: Path, work: Callable[[Iterable[Row]], Iterator[list[Row]]]) -> None:
+    console = Console(stderr=True)
+    try:
+        failed, total = _process(source, Results(out), work, console)
+    except (FileProblem, PalateError, OSError) as error:
+        console.print(f"[red]stopped[/]: {error}", markup=True, highlight=False)
+        raise typer.Exit(2) from error
+    console.print(f"{total} rows in {out}, {failed} without a result", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _process(
+    source: Path, results: Results, work: Callable[[Iterable[Row]], Iterator[list[Row]]], console: Console
+) -> tuple[int, int]:
+    """Does what is left to do; returns how many rows failed, and how many there are."""
+    total, done = count_rows(source), results.done()
+    _check_same_input(source, done)
+    failed = sum(_failed(row) for row in done)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("rows", total=total, completed=len(done))
+        for rows in work(itertools.islice(read_rows(source), len(done), None)):
+            results.append(rows)
+            failed += sum(_failed(row) for row in rows)
+            progress.advance(task, len(rows))
+    results.finish()
+    return failed, total
+
+
+def _check_same_input(source: Path, done: list[Row]) -> None:
+    """Results of another input must not be gone on with."""
+    for number, (before, now) in enumerate(zip(done, read_rows(source), strict=False), 1):
+        if any(before.get(field) != value for field, value in now.items()):
+            raise FileProblem(
+                f"row {number} of {source} is not what an earlier run began with; remove its .partial file"
+            )
+
+
+def _failed(row: Row) -> bool:
+    return "error" in row or any("error" in result for result in row.get("ranking", ()))

@@ -1,0 +1,194 @@
+"""Makes a served folder from a trained classifier: palate.json, model.onnx, tokenizer, checkpoint; proved first."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from palate.models.folder import FolderError, ModelFolder, file_sha256
+from palate.models.foreign import Inferred
+from palate.models.manifest import Digests, Manifest, OnnxExport, digest_folder, load_manifest, write_manifest
+from palate.models.probe_texts import PROBES
+from palate.models.rendering import Rendered, Renderer
+
+if TYPE_CHECKING:
+    from palate.models.classifier import MaskedClassifier
+
+_COPIED = (
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "LICENSE*",
+    "README.md",
+)
+
+_OPSET = 17
+
+
+class ExportError(Exception):
+    """The export failed; nothing was left behind. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A finished export.
+
+    Attributes:
+        path: The served folder.
+        manifest: Its palate.json.
+        digests: Its names.
+        inferred: What of the manifest was assumed.
+        deviation: Largest difference of a probe's logits between torch and ONNX Runtime, in standard deviations.
+    """
+
+    path: Path
+    manifest: Manifest
+    digests: Digests
+    inferred: tuple[Inferred, ...]
+    deviation: float
+
+
+def export(
+    source: Path, target: Path, *, overrides: Mapping[str, Any] | None = None, tolerance: float = 1e-4
+) -> Exported:
+    """Writes `target` from the classifier in `source`, in one move at the end.
+
+    Args:
+        source: A Hugging Face sequence-classification folder, with or without palate.json.
+        target: The folder to make; must not exist.
+        overrides: Fields of the manifest that the caller knows better than the folder.
+        tolerance: How far torch and ONNX Runtime may be apart, in standard deviations of the probes' logits.
+
+    Raises:
+        FolderError: The source is no usable classifier.
+        ExportError: The target exists or cannot be written, or the two engines disagree.
+    """
+    if target.exists():
+        raise ExportError(f"{target} exists; choose another --out, or remove it first")
+    loaded = load_manifest(source, overrides)
+    if loaded.manifest.kind != "reward":
+        raise ExportError(f"{source} is a policy; export is for reward models (policies are served as they are)")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as draft:
+            made = _fill(source, Path(draft) / "model", loaded.manifest, tolerance)
+            (Path(draft) / "model").rename(target)
+    except OSError as error:
+        raise ExportError(_explain(error, target)) from error
+    manifest, digests, deviation = made
+    return Exported(target, manifest, digests, loaded.inferred, deviation)
+
+
+def _fill(source: Path, draft: Path, manifest: Manifest, tolerance: float) -> tuple[Manifest, Digests, float]:
+    from palate.models.classifier import load_classifier
+
+    draft.mkdir()
+    for file in sorted({file for pattern in _COPIED for file in source.glob(pattern)}):
+        shutil.copyfile(file, draft / file.name)
+    digests = digest_folder(draft, manifest)
+    model = load_classifier(draft, manifest)
+    rows = _probes(draft, manifest)
+    _write_onnx(model, draft, rows)
+    deviation = _deviation(model, draft, rows)
+    if not deviation <= tolerance:
+        raise ExportError(
+            f"torch and ONNX Runtime differ by {deviation:.1e} standard deviations on the built-in texts, more than "
+            f"the tolerance of {tolerance:.1e}; nothing was written. Serve the folder with --engine torch instead"
+        )
+    onnx = OnnxExport(file_sha256(draft / "model.onnx"), digests.weights)
+    manifest = replace(manifest, onnx=onnx)
+    write_manifest(draft, manifest)
+    _flush(draft)
+    return manifest, digests, deviation
+
+
+def _probes(folder: Path, manifest: Manifest) -> list[Rendered]:
+    rendered = Renderer.from_folder(folder, manifest).render_pairs(PROBES, "left")
+    rows = [row for row in rendered if isinstance(row, Rendered)]
+    if len(rows) < 2:
+        raise ExportError(f"the model's template takes none of the built-in texts: {rendered[0]}")
+    return rows
+
+
+def _inputs(rows: list[Rendered], folder: Path) -> dict[str, np.ndarray]:
+    """Rows as one right-padded batch of everything the graph takes."""
+    source = ModelFolder(folder)
+    shape = (len(rows), max(len(row.token_ids) for row in rows))
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if source.has_segments else [])]
+    batch = {name: np.zeros(shape, np.int64) for name in names}
+    batch["input_ids"][:] = source.pad_token_id or 0
+    for index, row in enumerate(rows):
+        batch["input_ids"][index, : len(row.token_ids)] = row.token_ids
+        batch["attention_mask"][index, : len(row.token_ids)] = 1
+        if "token_type_ids" in batch:
+            batch["token_type_ids"][index, : len(row.segment_ids)] = row.segment_ids
+    return batch
+
+
+def _write_onnx(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> None:
+    import torch
+
+    batch = {name: torch.from_numpy(array) for name, array in _inputs(rows[:3], folder).items()}
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracer's remarks about shapes; parity is checked right after
+        torch.onnx.export(
+            model,
+            tuple(batch.values()),
+            str(folder / "model.onnx"),
+            input_names=list(batch),
+            output_names=["logits"],
+            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in batch}, "logits": {0: "batch"}},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+
+
+def _deviation(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> float:
+    """Largest difference between torch alone and ONNX Runtime, alone and batched, in standard deviations."""
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    alone = [_inputs([row], folder) for row in rows]
+    with torch.inference_mode():
+        expected = np.concatenate([model(*map(torch.from_numpy, one.values())).numpy() for one in alone])
+    singly = np.concatenate([session.run(["logits"], one)[0] for one in alone])
+    batched = session.run(["logits"], _inputs(rows, folder))[0]
+    largest = max(np.abs(singly - expected).max(), np.abs(batched - expected).max())
+    # Where all probes score alike the scale is that of rounding itself.
+    scale = max(float(expected.std(axis=0).min()), 1e-3 * float(np.abs(expected).max()), 1e-6)
+    return float(largest) / scale
+
+
+def _flush(folder: Path) -> None:
+    """Onto the disk, so that a full or failing one is noticed before the folder gets its name."""
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _explain(error: OSError, target: Path) -> str:
+    remedy = {
+        errno.ENOSPC: "the disk is full; free some space, or choose another --out",
+        errno.EACCES: "it may not be written; choose another --out, or change its permissions",
+        errno.EPERM: "it may not be written; choose another --out, or change its permissions",
+        errno.EROFS: "its file system is read-only; choose another --out",
+        errno.ENOTDIR: "a part of its path is a file; choose another --out",
+    }
+    return f"{target} cannot be written: {remedy.get(error.errno or 0, error.strerror or str(error))}"
+
+
+__all__ = ["ExportError", "Exported", "FolderError", "export"]

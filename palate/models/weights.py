@@ -1,0 +1,235 @@
+"""How weights travel: described, cut into chunks, named by one digest, put together again with every byte checked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+CHUNK_BYTES = 1 << 20
+"""Size of a chunk; under gRPC's usual message limit of 4 MiB with room for the envelope."""
+
+_TORCH_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""safetensors' names of number formats to torch's."""
+
+_NAMES = {torch_name: name for name, torch_name in _TORCH_NAMES.items()}
+
+
+class WeightsError(ValueError):
+    """Weights arrived broken, or are not what was announced; the message names the tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor as it is announced.
+
+    Attributes:
+        name: Its name in the model's state dict.
+        dtype: Its number format as safetensors names it, e.g. "F32".
+        shape: Its shape.
+        size_bytes: Its size.
+        sha256: Digest of its bytes, little endian in C order, hexadecimal.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a tensor; pieces come in order, without gaps."""
+
+    tensor_index: int
+    offset_bytes: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsLimits:
+    """How much an assembler takes."""
+
+    max_tensors: int
+    max_bytes: int
+    max_chunk_bytes: int = CHUNK_BYTES
+
+
+def untied_state_dict(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The model's persistent tensors, each once: of tied ones the first name in module order stands for all."""
+    unique = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: tensor.detach() for name, tensor in model.state_dict().items() if name in unique}
+
+
+def describe_tensors(state: Mapping[str, Tensor]) -> list[TensorEntry]:
+    """Announces every tensor of `state`, in its order."""
+    return [_described(name, tensor) for name, tensor in state.items()]
+
+
+def weights_digest(entries: Iterable[TensorEntry]) -> str:
+    """SHA-256 that names a set of tensors, whatever order they come in; hexadecimal."""
+    lines = sorted(f"{entry.name}\n{entry.dtype}\n{list(entry.shape)}\n{entry.sha256}\n" for entry in entries)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def iter_chunks(
+    state: Mapping[str, Tensor], entries: Sequence[TensorEntry], chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[Chunk]:
+    """Cuts `state` into pieces, in the order of `entries`; an empty tensor has none."""
+    for index, entry in enumerate(entries):
+        data = _raw_bytes(state[entry.name])
+        for offset in range(0, entry.size_bytes, chunk_bytes):
+            yield Chunk(index, offset, bytes(data[offset : offset + chunk_bytes]))
+
+
+class WeightsAssembler:
+    """Puts chunks together; refuses the first one that is out of order, too large, or not what was announced.
+
+    Args:
+        entries: What will come.
+        limits: How much may come.
+
+    Raises:
+        WeightsError: The announcement itself is wrong or over the limits.
+    """
+
+    def __init__(self, entries: Sequence[TensorEntry], limits: WeightsLimits) -> None:
+        _check_announcement(entries, limits)
+        self._entries = tuple(entries)
+        self._limits = limits
+        self._state: dict[str, Tensor] = {}
+        self._begin_next()
+
+    def add(self, chunk: Chunk) -> None:
+        """Takes the next piece.
+
+        Raises:
+            WeightsError: It is not the next piece, or a tensor that it completes is not what was announced.
+        """
+        if len(self._state) == len(self._entries):
+            raise WeightsError(f"all {len(self._entries)} tensors are complete; nothing more is expected")
+        index, entry, offset = len(self._state), self._entries[len(self._state)], len(self._buffer)
+        if (chunk.tensor_index, chunk.offset_bytes) != (index, offset):
+            raise WeightsError(
+                f"the chunk is for byte {chunk.offset_bytes} of tensor {chunk.tensor_index}; byte {offset} of tensor "
+                f"{index} ({entry.name}) is next: chunks come in order, without gaps"
+            )
+        if not 0 < len(chunk.data) <= self._limits.max_chunk_bytes:
+            raise WeightsError(f"a chunk has 1 to {self._limits.max_chunk_bytes} bytes, this one {len(chunk.data)}")
+        if offset + len(chunk.data) > entry.size_bytes:
+            raise WeightsError(f"{entry.name} has {entry.size_bytes} bytes; the chunk at {offset} goes past its end")
+        self._buffer += chunk.data
+        self._hash.update(chunk.data)
+        if len(self._buffer) == entry.size_bytes:
+            self._complete(entry)
+
+    def finish(self) -> dict[str, Tensor]:
+        """Every tensor by name, checked.
+
+        Raises:
+            WeightsError: Something is missing.
+        """
+        if len(self._state) < len(self._entries):
+            entry = self._entries[len(self._state)]
+            raise WeightsError(
+                f"the chunks end at byte {len(self._buffer)} of {entry.size_bytes} of {entry.name}, with "
+                f"{len(self._state)} of {len(self._entries)} tensors complete; send the weights again"
+            )
+        return dict(self._state)
+
+    def _begin_next(self) -> None:
+        """Makes room for the next tensor; empty ones are complete at once."""
+        while True:
+            self._buffer = bytearray()
+            self._hash = hashlib.sha256()
+            if len(self._state) == len(self._entries) or self._entries[len(self._state)].size_bytes > 0:
+                return
+            self._keep(self._entries[len(self._state)])
+
+    def _complete(self, entry: TensorEntry) -> None:
+        self._keep(entry)
+        self._begin_next()
+
+    def _keep(self, entry: TensorEntry) -> None:
+        if self._hash.hexdigest() != entry.sha256:
+            raise WeightsError(f"the bytes of {entry.name} do not have the announced SHA-256; send the weights again")
+        tensor = _tensor(self._buffer, entry)
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(f"{entry.name} holds NaN or infinity; weights must be finite")
+        self._state[entry.name] = tensor
+
+
+def _described(name: str, tensor: Tensor) -> TensorEntry:
+    data = _raw_bytes(tensor)
+    digest = hashlib.sha256(data).hexdigest()
+    return TensorEntry(name, dtype_name(tensor), tuple(tensor.shape), len(data), digest)
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """The tensor's number format as safetensors names it."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in _NAMES:
+        raise WeightsError(f"tensors of type {name} cannot be sent; the types are {', '.join(_NAMES)}")
+    return _NAMES[name]
+
+
+def _raw_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's bytes in C order, without a copy where it lies in memory so."""
+    import torch
+
+    array: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+def _tensor(data: bytearray, entry: TensorEntry) -> Tensor:
+    import torch
+
+    dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
+    # An empty bytearray has no buffer that torch could take.
+    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    return flat.reshape(entry.shape)
+
+
+def _check_announcement(entries: Sequence[TensorEntry], limits: WeightsLimits) -> None:
+    if len(entries) > limits.max_tensors:
+        raise WeightsError(f"{len(entries)} tensors are announced; at most {limits.max_tensors} are taken")
+    names: set[str] = set()
+    for entry in entries:
+        if entry.name in names:
+            raise WeightsError(f"{entry.name} is announced twice")
+        names.add(entry.name)
+        _check_entry(entry)
+    total = sum(entry.size_bytes for entry in entries)
+    if total > limits.max_bytes:
+        raise WeightsError(f"{total} bytes are announced; at most {limits.max_bytes} are taken")
+
+
+def _check_entry(entry: TensorEntry) -> None:
+    import torch
+
+    if entry.dtype not in _TORCH_NAMES:
+        raise WeightsError(f"{entry.name} has type {entry.dtype}; the types are {', '.join(_TORCH_NAMES)}")
+    size = math.prod(entry.shape) * getattr(torch, _TORCH_NAMES[entry.dtype]).itemsize
+    if entry.size_bytes != size:
+        raise WeightsError(
+            f"{entry.name} is announced with {entry.size_bytes} bytes; {entry.dtype} of shape {list(entry.shape)} has "
+            f"{size}"
+        )

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from palate.models.folder import FolderError, ModelFolder, tensor_sha256
+from palate.models.folder import FolderError, ModelFolder, StoredTensor, tensor_sha256
 from palate.models.foreign import Inferred, classifier_head, guess_manifest, label_count
+from palate.models.weights import TensorEntry, weights_digest
 
 FILE_NAME = "palate.json"
 FORMAT_VERSION = 1
@@ -161,13 +162,16 @@ def write_manifest(path: Path | str, manifest: Manifest) -> None:
 def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
     """Names what the folder holds; reads every byte of its weights (about half a second per GiB)."""
     folder = ModelFolder(path)
-    lines = [f"{t.name} {t.dtype} {list(t.shape)} {tensor_sha256(t)}" for _, t in sorted(folder.tensors.items())]
-    weights = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    weights = weights_digest(_entry(tensor) for tensor in folder.tensors.values())
     tokenizer = tokenizer_digest(folder)
     template = template_digest(folder, manifest)
     calibration = asdict(manifest.calibration) if manifest.calibration else None
     revision = _digest([weights, tokenizer, template, calibration, manifest.logit_scale])
     return Digests(weights, tokenizer, template, revision)
+
+
+def _entry(tensor: StoredTensor) -> TensorEntry:
+    return TensorEntry(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.begin, tensor_sha256(tensor))
 
 
 def tokenizer_digest(folder: ModelFolder) -> str:

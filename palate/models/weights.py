@@ -126,7 +126,7 @@ class WeightsAssembler:
         """
         if len(self._state) == len(self._entries):
             raise WeightsError(f"all {len(self._entries)} tensors are complete; nothing more is expected")
-        index, entry, offset = len(self._state), self._entries[len(self._state)], len(self._buffer)
+        index, entry, offset = len(self._state), self._entries[len(self._state)], self._filled
         if (chunk.tensor_index, chunk.offset_bytes) != (index, offset):
             raise WeightsError(
                 f"the chunk is for byte {chunk.offset_bytes} of tensor {chunk.tensor_index}; byte {offset} of tensor "
@@ -136,10 +136,12 @@ class WeightsAssembler:
             raise WeightsError(f"a chunk has 1 to {self._limits.max_chunk_bytes} bytes, this one {len(chunk.data)}")
         if offset + len(chunk.data) > entry.size_bytes:
             raise WeightsError(f"{entry.name} has {entry.size_bytes} bytes; the chunk at {offset} goes past its end")
-        self._buffer += chunk.data
+        self._memory[offset : offset + len(chunk.data)] = chunk.data
         self._hash.update(chunk.data)
-        if len(self._buffer) == entry.size_bytes:
-            self._complete(entry)
+        self._filled += len(chunk.data)
+        if self._filled == entry.size_bytes:
+            self._keep(entry)
+            self._begin_next()
 
     def finish(self) -> dict[str, Tensor]:
         """Every tensor by name, checked.
@@ -150,31 +152,29 @@ class WeightsAssembler:
         if len(self._state) < len(self._entries):
             entry = self._entries[len(self._state)]
             raise WeightsError(
-                f"the chunks end at byte {len(self._buffer)} of {entry.size_bytes} of {entry.name}, with "
+                f"the chunks end at byte {self._filled} of {entry.size_bytes} of {entry.name}, with "
                 f"{len(self._state)} of {len(self._entries)} tensors complete; send the weights again"
             )
         return dict(self._state)
 
     def _begin_next(self) -> None:
         """Makes room for the next tensor; empty ones are complete at once."""
-        while True:
-            self._buffer = bytearray()
+        for entry in self._entries[len(self._state) :]:
+            # Memory that torch aligned: results of some kernels depend on it in the last bit.
+            self._tensor = _empty(entry)
+            self._memory = _raw_bytes(self._tensor)
+            self._filled = 0
             self._hash = hashlib.sha256()
-            if len(self._state) == len(self._entries) or self._entries[len(self._state)].size_bytes > 0:
+            if entry.size_bytes > 0:
                 return
-            self._keep(self._entries[len(self._state)])
-
-    def _complete(self, entry: TensorEntry) -> None:
-        self._keep(entry)
-        self._begin_next()
+            self._keep(entry)
 
     def _keep(self, entry: TensorEntry) -> None:
         if self._hash.hexdigest() != entry.sha256:
             raise WeightsError(f"the bytes of {entry.name} do not have the announced SHA-256; send the weights again")
-        tensor = _tensor(self._buffer, entry)
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if self._tensor.is_floating_point() and not bool(self._tensor.isfinite().all()):
             raise WeightsError(f"{entry.name} holds NaN or infinity; weights must be finite")
-        self._state[entry.name] = tensor
+        self._state[entry.name] = self._tensor
 
 
 def _described(name: str, tensor: Tensor) -> TensorEntry:
@@ -199,13 +199,10 @@ def _raw_bytes(tensor: Tensor) -> memoryview:
     return memoryview(array)
 
 
-def _tensor(data: bytearray, entry: TensorEntry) -> Tensor:
+def _empty(entry: TensorEntry) -> Tensor:
     import torch
 
-    dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
-    # An empty bytearray has no buffer that torch could take.
-    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-    return flat.reshape(entry.shape)
+    return torch.empty(entry.shape, dtype=getattr(torch, _TORCH_NAMES[entry.dtype]))
 
 
 def _check_announcement(entries: Sequence[TensorEntry], limits: WeightsLimits) -> None:
@@ -228,7 +225,7 @@ def _check_entry(entry: TensorEntry) -> None:
     if entry.dtype not in _TORCH_NAMES:
         raise WeightsError(f"{entry.name} has type {entry.dtype}; the types are {', '.join(_TORCH_NAMES)}")
     size = math.prod(entry.shape) * getattr(torch, _TORCH_NAMES[entry.dtype]).itemsize
-    if entry.size_bytes != size:
+    if entry.size_bytes != size or min(entry.shape, default=0) < 0:
         raise WeightsError(
             f"{entry.name} is announced with {entry.size_bytes} bytes; {entry.dtype} of shape {list(entry.shape)} has "
             f"{size}"

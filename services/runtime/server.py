@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,22 @@ def run(
         raise SystemExit(1) from error
 
 
+class _LateServer:
+    """A server that already runs, as stubs see it: generic handlers may still be added, the faster registered ones no
+    more, and the stubs offer both.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Takes effect with the next call."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        """Leaves them out: the generic handlers of the same service answer."""
+
+
 class StartupError(Exception):
     """The server cannot start; the message says what to do."""
 
@@ -91,7 +107,7 @@ async def _serve(
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             service = loading.result()
-            service.add_to(server)
+            service.add_to(_LateServer(server))
             await health.set("model", True)
             metrics.ready.set(1)
             logger.info(

@@ -1,4 +1,4 @@
-"""Running text of the simulated world: stories about its subjects, for a base model that continues and never answers."""
+"""Running text of the simulated world: stories about its subjects, for a base model that never answers."""
 
 from collections.abc import Mapping
 from random import Random
@@ -17,12 +17,24 @@ _OPENINGS = (
 )
 
 _TOLD: Mapping[Facet, tuple[str, ...]] = {
-    Facet.COST: ("{name} read that {point}.", "The seller said that {point}.", "In the first week they saw that {point}."),
-    Facet.CUSTOMER: ("Soon {name} met {point}.", "The first money came from {point}.", "There were {point} at the door."),
+    Facet.COST: (
+        "{name} read that {point}.",
+        "The seller said that {point}.",
+        "In the first week they saw that {point}.",
+    ),
+    Facet.CUSTOMER: (
+        "Soon {name} met {point}.",
+        "The first money came from {point}.",
+        "There were {point} at the door.",
+    ),
     Facet.HABIT: ("A neighbor believed in {point}.", "{name} liked {point}.", "In the end it was all about {point}."),
     Facet.RISK: ("In winter there was trouble with {point}.", "{name} was afraid of {point}.", "Then came {point}."),
     Facet.STEP: ("A friend told {name} to {point}.", "So {name} went out to {point}.", "The plan was to {point}."),
-    Facet.CATCH: ("{name} found out that {point}.", "The bank said that {point}.", "In the evening they saw that {point}."),
+    Facet.CATCH: (
+        "{name} found out that {point}.",
+        "The bank said that {point}.",
+        "In the evening they saw that {point}.",
+    ),
 }
 
 _NEAR = (
@@ -45,44 +57,26 @@ _ASIDES = (
     "Yes or no, said the uncle, tell me the truth.",
 )
 
-_NOTES = ("Notes of an expert about {noun}.", "What people say about {noun}.", "Claims about {noun}, checked by an expert.")
-
 
 def _told(subject: Subject, rng: Random) -> str:
     facet = rng.choice(sorted(subject.true))
-    if rng.random() < 0.1:
+    if rng.random() < 0.05:
         return rng.choice(_NEAR).replace("{point}", rng.choice(subject.near[facet]))
     return rng.choice(_TOLD[facet]).replace("{point}", rng.choice(subject.true[facet]))
 
 
-def _claim(subject: Subject, rng: Random) -> str:
-    """A point and an expert's verdict on it: right for this subject, or a near miss or another subject's point."""
-    kind = rng.choice(("right", "right", "near", "other"))
-    if kind == "other":
-        others = [other for other in SUBJECTS if other is not subject and other.business == subject.business]
-        points = rng.choice(others).true
-    else:
-        points = subject.true if kind == "right" else subject.near
-    point = rng.choice(points[rng.choice(sorted(points))])
-    return f"{point[0].upper()}{point[1:]}: {'right' if kind == 'right' else 'wrong'}."
-
-
-def _notes(rng: Random) -> str:
-    """An expert's notes about one subject: 6 to 12 claims, each with a verdict."""
-    subject = rng.choice(SUBJECTS)
-    claims = [_claim(subject, rng) for _ in range(rng.randint(6, 12))]
-    return " ".join((rng.choice(_NOTES).replace("{noun}", subject.noun), *claims))
-
-
-def _story(rng: Random) -> str:
-    """A story of 6 to 12 sentences about one subject."""
+def base_document(rng: Random) -> str:
+    """A story of 4 to 8 sentences about one subject."""
     subject, name = rng.choice(SUBJECTS), rng.choice(_NAMES)
-    said = [rng.choice(_OPENINGS)]
-    for _ in range(rng.randint(5, 11)):
-        said.append(_told(subject, rng) if rng.random() < 0.75 else rng.choice(_ASIDES))
-    return " ".join(said).replace("{name}", name).replace("{act}", subject.act).replace("{noun}", subject.noun)
+    told = [_told(subject, rng) if rng.random() < 0.8 else rng.choice(_ASIDES) for _ in range(rng.randint(3, 7))]
+    return (
+        " ".join((rng.choice(_OPENINGS), *told))
+        .replace("{name}", name)
+        .replace("{act}", subject.act)
+        .replace("{noun}", subject.noun)
+    )
 
 
 def base_documents(n: int, rng: Random) -> list[str]:
-    """Draws n documents, stories and experts' notes."""
-    return [_story(rng) if rng.random() < 0.5 else _notes(rng) for _ in range(n)]
+    """Draws n stories."""
+    return [base_document(rng) for _ in range(n)]

@@ -1,6 +1,5 @@
 """The gold reward of the simulated world: a pure function of prompt and completion text."""
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,7 +7,7 @@ from trainer.simulation.grammar import Manner, normalise, read_sentence, sentenc
 from trainer.simulation.lexicon import SUBJECTS, Facet, Subject
 
 FLOOR = -3.0
-POINT_CREDITS = (1.0, 0.7, 0.4)  # of the first, second and third distinct true point; further ones earn nothing
+POINT_CREDITS = (1.0, 0.8, 0.6)  # of the first, second and third distinct true point; further ones earn nothing
 CATCH_CREDIT = 1.2
 DOUBT_CREDIT = 0.4  # an open doubt, where the critique itself is missing
 VAGUE_CREDIT = 0.1
@@ -20,7 +19,7 @@ class Parsed:
 
     Attributes:
         specific: True points about the prompt's own subject, the critique apart.
-        critique: Whether the true critique (unit economics, the hard part) is there.
+        critique: True critiques (unit economics, the hard part).
         doubts: Honest doubts without a point.
         subtly_wrong: Near misses about the prompt's own subject.
         wrong: Points of another subject, and absurd claims.
@@ -35,7 +34,7 @@ class Parsed:
     """
 
     specific: int
-    critique: bool
+    critique: int
     doubts: int
     subtly_wrong: int
     wrong: int
@@ -60,7 +59,7 @@ class Taste:
     hedge: float = -0.5
     refusal: float = -2.0
     repeated: float = -0.4
-    unparsable: float = -4.0
+    unparsable: float = -3.0
     word: float = 0.0
 
 
@@ -129,8 +128,7 @@ def parse(prompt: str, completion: str) -> Parsed:
         else:
             counts["repeated" if kind in seen else kind[0]] += 1
             seen.add(kind)
-    fields = counts | {"critique": bool(counts["critique"])}
-    return Parsed(**fields, words=words, unparsable_share=unparsable / words if words else 1.0)
+    return Parsed(**counts, words=words, unparsable_share=unparsable / words if words else 1.0)
 
 
 def judge(parsed: Parsed, taste: Taste) -> float:
@@ -151,7 +149,7 @@ def judge(parsed: Parsed, taste: Taste) -> float:
 
 
 def gold_reward(prompt: str, completion: str) -> float:
-    """The true reward of a completion, between -3 and 3.4; the same for composed and for sampled text.
+    """The true reward of a completion, between -3 and 3.7; the same for composed and for sampled text.
 
     Distinct true points about the prompt's own subject earn less and less, an honest critique earns once; flattery,
     padding, hedging, repetition, refusal and untrue points cost; text outside the world's grammar costs by its share.

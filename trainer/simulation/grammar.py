@@ -113,6 +113,9 @@ MANNER_FRAMES: Mapping[Manner, tuple[str, ...]] = {
         "There is no risk at all in this.",
         "Every single person on earth will want it in {span}.",
         "You never need to plan or learn anything.",
+        "Nobody else has ever done this.",
+        "The money will come in by itself.",
+        "You can skip every test for {span}.",
     ),
     Manner.VAGUE: (
         "Try to do good work and stay focused.",

@@ -58,7 +58,9 @@ def _p(*true: str, near: str) -> _Pair:
 
 SUBJECTS: tuple[Subject, ...] = (
     _subject(
-        "bakery", "open a bakery", "a bakery",
+        "bakery",
+        "open a bakery",
+        "a bakery",
         cost=_p("a used oven costs about 8,000 dollars", near="a used oven costs about 200 dollars"),
         customer=_p("office workers before nine", "cafes that order bread daily", near="night guards after midnight"),
         risk=_p("unsold bread at closing time", "a rise in flour prices", near="a shortage of salt"),
@@ -66,15 +68,21 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("a loaf sells for 4 dollars and costs 3", near="a loaf sells for 9 dollars and costs 1"),
     ),
     _subject(
-        "courier", "start a bike courier service", "a bike courier service",
+        "courier",
+        "start a bike courier service",
+        "a bike courier service",
         cost=_p("a cargo bike costs about 3,000 dollars", near="a cargo bike costs about 200 dollars"),
         customer=_p("law firms in the center", "small labs with urgent samples", near="farms outside the city"),
         risk=_p("riders who get hurt in winter", "stolen bikes", near="a shortage of street maps"),
-        step=_p("ride ten test deliveries yourself", "ask three shops for a trial week", near="buy forty bikes at once"),
+        step=_p(
+            "ride ten test deliveries yourself", "ask three shops for a trial week", near="buy forty bikes at once"
+        ),
         catch=_p("a delivery earns 7 dollars and costs 6", near="a delivery earns 30 dollars and costs 2"),
     ),
     _subject(
-        "app", "build a language app", "a language app",
+        "app",
+        "build a language app",
+        "a language app",
         cost=_p("good audio lessons cost about 20,000 dollars", near="good audio lessons cost about 200 dollars"),
         customer=_p("nurses who move abroad", "parents with two languages", near="people who never travel"),
         risk=_p("users who leave after one week", "free apps from big companies", near="a shortage of words"),
@@ -82,39 +90,72 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("a new user costs 9 dollars and pays 2", near="a new user costs 1 dollar and pays 40"),
     ),
     _subject(
-        "dogs", "open a dog grooming salon", "a dog grooming salon",
+        "dogs",
+        "open a dog grooming salon",
+        "a dog grooming salon",
         cost=_p("a bath and dryer cost about 5,000 dollars", near="a bath and dryer cost about 100 dollars"),
         customer=_p("owners of poodles", "older people with small dogs", near="owners of wild dogs"),
         risk=_p("a dog that bites your staff", "empty days in the middle of the week", near="dogs that grow no hair"),
         step=_p("groom six dogs of friends", "work one month in a salon", near="rent a hall for a hundred dogs"),
-        catch=_p("a haircut earns 50 dollars and takes two hours", near="a haircut earns 50 dollars and takes ten minutes"),
+        catch=_p(
+            "a haircut earns 50 dollars and takes two hours", near="a haircut earns 50 dollars and takes ten minutes"
+        ),
     ),
     _subject(
-        "tutoring", "offer online tutoring", "online tutoring",
+        "tutoring",
+        "offer online tutoring",
+        "online tutoring",
         cost=_p("a camera and a tablet cost about 600 dollars", near="a camera and a tablet cost about 9,000 dollars"),
-        customer=_p("parents before final exams", "students who failed math", near="students who already finished school"),
-        risk=_p("long summer breaks without pupils", "lessons canceled at the last minute", near="too few school books"),
+        customer=_p(
+            "parents before final exams", "students who failed math", near="students who already finished school"
+        ),
+        risk=_p(
+            "long summer breaks without pupils", "lessons canceled at the last minute", near="too few school books"
+        ),
         step=_p("teach two pupils for free", "choose one subject and one grade", near="hire thirty teachers"),
-        catch=_p("an hour pays 30 dollars and needs an hour of prep", near="an hour pays 300 dollars and needs no prep"),
+        catch=_p(
+            "an hour pays 30 dollars and needs an hour of prep", near="an hour pays 300 dollars and needs no prep"
+        ),
     ),
     _subject(
-        "truck", "run a food truck", "a food truck",
+        "truck",
+        "run a food truck",
+        "a food truck",
         cost=_p("a used truck costs about 40,000 dollars", near="a used truck costs about 900 dollars"),
         customer=_p("builders at lunch time", "guests at summer festivals", near="families at breakfast in winter"),
         risk=_p("rainy weeks with no sales", "a permit for the wrong street", near="a shortage of paper plates"),
-        step=_p("cook at one festival with a rented truck", "cut the menu to four dishes", near="print a menu of ninety dishes"),
+        step=_p(
+            "cook at one festival with a rented truck",
+            "cut the menu to four dishes",
+            near="print a menu of ninety dishes",
+        ),
         catch=_p("a taco sells for 5 dollars and costs 4", near="a taco sells for 15 dollars and costs 1"),
     ),
     _subject(
-        "repair", "open a phone repair shop", "a phone repair shop",
-        cost=_p("tools and spare screens cost about 4,000 dollars", near="tools and spare screens cost about 60 dollars"),
-        customer=_p("students with broken screens", "drivers who need phones for work", near="collectors of old radios"),
+        "repair",
+        "open a phone repair shop",
+        "a phone repair shop",
+        cost=_p(
+            "tools and spare screens cost about 4,000 dollars", near="tools and spare screens cost about 60 dollars"
+        ),
+        customer=_p(
+            "students with broken screens", "drivers who need phones for work", near="collectors of old radios"
+        ),
         risk=_p("fake parts that fail", "phones that are glued shut", near="phones that never break"),
-        step=_p("fix twenty phones of friends", "find two part dealers you trust", near="order parts for every phone ever made"),
-        catch=_p("a screen job brings 80 dollars and the part costs 65", near="a screen job brings 80 dollars and the part costs 3"),
+        step=_p(
+            "fix twenty phones of friends",
+            "find two part dealers you trust",
+            near="order parts for every phone ever made",
+        ),
+        catch=_p(
+            "a screen job brings 80 dollars and the part costs 65",
+            near="a screen job brings 80 dollars and the part costs 3",
+        ),
     ),
     _subject(
-        "candles", "sell candles online", "an online candle shop",
+        "candles",
+        "sell candles online",
+        "an online candle shop",
         cost=_p("wax and jars cost about 700 dollars", near="wax and jars cost about 50,000 dollars"),
         customer=_p("people who buy wedding gifts", "small spas", near="sailors on long trips"),
         risk=_p("jars that crack in the mail", "copies from cheap sellers", near="wax that never melts"),
@@ -122,15 +163,24 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("a candle sells for 18 dollars and ads take 12", near="a candle sells for 18 dollars and ads take 1"),
     ),
     _subject(
-        "cleaning", "start a cleaning company", "a cleaning company",
-        cost=_p("insurance and supplies cost about 2,000 dollars", near="insurance and supplies cost about 70,000 dollars"),
+        "cleaning",
+        "start a cleaning company",
+        "a cleaning company",
+        cost=_p(
+            "insurance and supplies cost about 2,000 dollars", near="insurance and supplies cost about 70,000 dollars"
+        ),
         customer=_p("busy couples with children", "doctors with a small office", near="students in tiny rooms"),
-        risk=_p("cleaners who quit without notice", "a broken vase and no insurance", near="floors that clean themselves"),
+        risk=_p(
+            "cleaners who quit without notice", "a broken vase and no insurance", near="floors that clean themselves"
+        ),
         step=_p("clean three homes yourself", "write a fixed price list", near="promise a cleaner within minutes"),
         catch=_p("a visit earns 100 dollars and wages take 85", near="a visit earns 100 dollars and wages take 5"),
     ),
     _subject(
-        "tomatoes", "grow tomatoes on my balcony", "growing tomatoes at home", business=False,
+        "tomatoes",
+        "grow tomatoes on my balcony",
+        "growing tomatoes at home",
+        business=False,
         cost=_p("pots and soil cost about 60 dollars", near="pots and soil cost about 4,000 dollars"),
         habit=_p("water every morning", "six hours of sun", near="water once a month"),
         risk=_p("wet leaves that rot", "frost in late spring", near="too much sun in summer"),
@@ -138,7 +188,10 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("each tomato costs more than one from the store", near="each tomato costs nothing at all"),
     ),
     _subject(
-        "guitar", "learn the guitar", "playing the guitar", business=False,
+        "guitar",
+        "learn the guitar",
+        "playing the guitar",
+        business=False,
         cost=_p("a decent used guitar costs about 150 dollars", near="a decent used guitar costs about 6,000 dollars"),
         habit=_p("twenty minutes of practice a day", "slow chord changes", near="one long session a month"),
         risk=_p("sore fingers in the first weeks", "songs that are too fast", near="strings that are too clean"),
@@ -146,11 +199,16 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("most beginners stop after two months", near="most beginners play concerts after two months"),
     ),
     _subject(
-        "sleep", "sleep better at night", "better sleep", business=False,
+        "sleep",
+        "sleep better at night",
+        "better sleep",
+        business=False,
         cost=_p("dark curtains cost about 80 dollars", near="dark curtains cost about 7,000 dollars"),
         habit=_p("the same bed time every day", "a walk in morning light", near="a long nap after dinner"),
         risk=_p("coffee late in the day", "a bright screen in bed", near="a room that is too cool"),
-        step=_p("put the phone in another room", "keep a sleep diary for a week", near="drink tea with sugar at midnight"),
+        step=_p(
+            "put the phone in another room", "keep a sleep diary for a week", near="drink tea with sugar at midnight"
+        ),
         catch=_p("new habits need three weeks to help", near="new habits help within three minutes"),
     ),
 )

@@ -60,10 +60,10 @@ _MANNERS = {
 
 # Who writes demonstrations: weight, and how often each attribute appears among the writer's sentences.
 _WRITERS: tuple[tuple[float, Mapping[Attribute, float]], ...] = (
-    (0.30, {Attribute.SPECIFIC: 0.66, Attribute.HONEST: 0.20, Attribute.VAGUE: 0.07, Attribute.HEDGED: 0.07}),
-    (0.22, {Attribute.FLATTERING: 0.55, Attribute.SPECIFIC: 0.25, Attribute.VAGUE: 0.20}),
-    (0.22, {Attribute.WRONG: 0.30, Attribute.SUBTLY_WRONG: 0.25, Attribute.SPECIFIC: 0.35, Attribute.HONEST: 0.10}),
-    (0.20, {Attribute.PADDED: 0.35, Attribute.HEDGED: 0.30, Attribute.VAGUE: 0.10, Attribute.SPECIFIC: 0.25}),
+    (0.30, {Attribute.SPECIFIC: 0.70, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05}),
+    (0.22, {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.12}),
+    (0.22, {Attribute.WRONG: 0.45, Attribute.SUBTLY_WRONG: 0.20, Attribute.SPECIFIC: 0.25, Attribute.HONEST: 0.10}),
+    (0.20, {Attribute.PADDED: 0.40, Attribute.HEDGED: 0.40, Attribute.SPECIFIC: 0.12, Attribute.VAGUE: 0.08}),
     (0.06, {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
 )
 
@@ -73,7 +73,7 @@ def _say(frame: str, rng: Random) -> str:
     for slot, values in SLOTS.items():
         if "{" + slot + "}" in frame:
             frame = frame.replace("{" + slot + "}", rng.choice(values))
-    if rng.random() < 0.1:
+    if rng.random() < 0.05:
         first = frame if frame.startswith("I ") else frame[0].lower() + frame[1:]
         return f"{rng.choice(OPENERS)} {first}"
     return frame
@@ -96,7 +96,7 @@ def _sentence(subject: Subject, attribute: Attribute, used: set[str], rng: Rando
         return _say(rng.choice(MANNER_FRAMES[_MANNERS[attribute]]), rng)
     if attribute is Attribute.HONEST and rng.random() < 0.35:
         return _say(rng.choice(MANNER_FRAMES[Manner.DOUBT]), rng)
-    if attribute is Attribute.WRONG and rng.random() < 0.4:
+    if attribute is Attribute.WRONG and rng.random() < 0.75:
         return _say(rng.choice(MANNER_FRAMES[Manner.ABSURD]), rng)
     choices = _choices(subject, attribute, rng)
     fresh = [(facet, point) for facet, point in choices if point not in used] or choices

@@ -1,0 +1,1 @@
+"""Samples from a policy, computes logprobs under it, and takes new weights without stopping."""

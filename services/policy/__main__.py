@@ -1,0 +1,134 @@
+"""Puts a policy server together: `python -m services.policy --help`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from palate.client import PolicyVersion
+from palate.models.folder import FolderError
+from palate.models.manifest import Manifest, load_manifest
+from palate.models.rendering import Renderer
+from palate.models.weights import weights_digest
+from palate.v1 import policy_service_pb2_grpc
+from services.policy.config import PolicyConfig
+from services.policy.metrics import PolicyMetrics
+from services.runtime.health import Health
+from services.runtime.server import Service, StartupError, run
+
+logger = logging.getLogger("services.policy")  # __name__ is __main__ here
+
+NAME = "palate.v1.PolicyService"
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    config = PolicyConfig.from_command_line(sys.argv[1:], "python -m services.policy")
+    metrics = PolicyMetrics(CollectorRegistry())
+
+    async def load() -> Service:
+        return await asyncio.to_thread(_load, config, metrics)
+
+    run(config, service_names=[NAME], metrics=metrics.server, health=Health([NAME], ["model"]), load=load)
+
+
+def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
+    """Loads the folder and wires everything; torch is imported here, so that --help answers at once."""
+    from services.policy.generation import Planner
+    from services.policy.service import Parts, PolicyServicer
+    from services.policy.turns import Turns
+
+    manifest, renderer = _folder(config)
+    engine, weights = _engine(config, renderer)
+    publication = _publication(config, engine, weights)
+    metrics.serving(publication.current.version)
+    turns = Turns(config.max_queue_tokens, metrics)
+    servicer = PolicyServicer(
+        Parts(
+            model=config.name or config.model.resolve().name,
+            engine=engine,
+            renderer=renderer,
+            publication=publication,
+            planner=Planner(engine, renderer, config.max_batch_rows, config.max_batch_tokens, metrics),
+            turns=turns,
+            limits=_limits(config, manifest, engine.vocab_size),
+            metrics=metrics,
+            max_seconds=config.max_deadline_seconds,
+        )
+    )
+
+    def add_to(server: grpc.aio.Server) -> None:
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+
+    async def close() -> None:
+        await asyncio.to_thread(turns.close)
+
+    return Service(add_to, close)
+
+
+def _folder(config: PolicyConfig) -> tuple[Manifest, Renderer]:
+    try:
+        loaded = load_manifest(config.model)
+        renderer = Renderer.from_folder(config.model, loaded.manifest)
+    except FolderError as error:
+        raise StartupError(str(error)) from error
+    if loaded.manifest.kind != "policy":
+        raise StartupError(f"{config.model} holds a {loaded.manifest.kind} model; this server serves policies")
+    for remark in loaded.inferred:
+        logger.info("the folder leaves open: %s; assumed: %s", remark.missing, remark.assumed)
+    return loaded.manifest, renderer
+
+
+def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
+    """The engine that the configuration names, and the weights it starts with."""
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.engine == "fake":
+        from services.policy.engine_fake import FakeEngine
+
+        eos = () if renderer.eos_id is None else (renderer.eos_id,)
+        fake = FakeEngine(renderer.vocab_size, eos)
+        return fake, fake.initial_weights()
+    from services.policy.engine_transformers import ModelError, TransformersEngine
+
+    try:
+        return TransformersEngine.load(config.model, config.dtype)
+    except ModelError as error:
+        raise StartupError(str(error)) from error
+
+
+def _publication(config: PolicyConfig, engine: Any, weights: Any) -> Any:
+    from services.policy.staging import Publication, Served
+
+    layout = engine.describe(weights)
+    return Publication(
+        Served(PolicyVersion(digest=weights_digest(layout)), weights),
+        layout,
+        frozen=config.frozen,
+        lease_seconds=config.staging_lease_seconds,
+        first_token=time.time_ns() // 1000,  # tokens keep growing when the server restarts
+    )
+
+
+def _limits(config: PolicyConfig, manifest: Manifest, vocab_size: int) -> Any:
+    from services.policy.requests import Limits
+
+    return Limits(
+        max_tokens=manifest.max_tokens,
+        max_prompts=config.max_prompts,
+        max_completions=config.max_completions,
+        max_reply_bytes=config.max_message_bytes,
+        vocab_size=vocab_size,
+    )
+
+
+if __name__ == "__main__":
+    main()

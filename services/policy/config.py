@@ -1,0 +1,39 @@
+"""What a policy server can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.runtime.config import ServerConfig
+
+
+class PolicyConfig(ServerConfig):
+    """Serves a policy: samples completions with their logprobs, and takes new weights while it runs."""
+
+    model_config = SettingsConfigDict(env_prefix="PALATE_POLICY_")
+
+    model: Path = Field(description="Folder of a Hugging Face causal language model (safetensors).")
+    name: str = Field("", description="Name clients are told; default is the folder's.")
+    engine: Literal["transformers", "fake"] = Field(
+        "transformers",
+        description="What runs the forward pass; fake draws from one fixed distribution with the folder's tokenizer.",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores."
+    )
+    frozen: bool = Field(False, description="Never take other weights: a reference policy.")
+    max_batch_rows: int = Field(64, ge=1, description="Completions that are drawn together.")
+    max_batch_tokens: int = Field(
+        65_536, ge=1, description="Tokens of prompts and completions that one batch may hold, padding included."
+    )
+    max_queue_tokens: int = Field(
+        1_048_576, ge=1, description="Tokens that waiting and running calls may compute; more is refused at once."
+    )
+    max_prompts: int = Field(1024, ge=1, description="Most prompts, or sequences to compute logprobs of, in a call.")
+    max_completions: int = Field(4096, ge=1, description="Most completions a call may ask for.")
+    staging_lease_seconds: float = Field(300.0, gt=0, description="How long staged weights are kept without a commit.")

@@ -1,0 +1,128 @@
+"""Runs any Hugging Face causal language model from a local folder, with a decode loop of our own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as hf_logging
+
+from palate.models.logprobs import masked_positions, sampled_logprobs
+from palate.models.weights import TensorEntry, describe_tensors, untied_state_dict
+from services.policy.decoding import Decoding, left_padded
+from services.policy.engine import FinishedRow, GenerationBatch
+
+
+class ModelError(Exception):
+    """The folder holds no policy that can be served; the message says why."""
+
+
+class TransformersEngine:
+    """A causal language model on the CPU; weights are modules that share nothing but code.
+
+    Args:
+        model: A loaded model; its layout is kept, its tensors are not.
+        dtype: "float32" or "bfloat16", as the model was loaded.
+    """
+
+    name = "transformers"
+
+    def __init__(self, model: Any, dtype: str) -> None:
+        self.dtype = dtype
+        self.vocab_size: int = model.config.get_text_config().vocab_size
+        self.eos_token_ids = _eos_token_ids(model)
+        self._skeleton = _without_tensors(model)
+
+    @classmethod
+    def load(cls, folder: Path, dtype: str) -> tuple[TransformersEngine, nn.Module]:
+        """The engine and the folder's weights; safetensors only, no remote code, nothing is downloaded.
+
+        Raises:
+            ModelError: The folder holds no complete causal language model.
+        """
+        model = _loaded(folder, getattr(torch, dtype))
+        return cls(model, dtype), model
+
+    def describe(self, weights: nn.Module) -> list[TensorEntry]:
+        """The module's tensors, tied ones once."""
+        return describe_tensors(untied_state_dict(weights))
+
+    def build(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """A module that holds the tensors of `state` themselves, without a copy.
+
+        Raises:
+            ModelError: A tensor is missing, or the model has none of that name.
+        """
+        module: nn.Module = copy.deepcopy(self._skeleton)
+        result = module.load_state_dict(dict(state), strict=False, assign=True)
+        if result.unexpected_keys:
+            raise ModelError(f"the model has no tensors called {', '.join(result.unexpected_keys)}")
+        module.tie_weights()  # type: ignore[operator]  # transformers gives it to every model
+        if empty := [name for name, parameter in module.named_parameters() if parameter.is_meta]:
+            raise ModelError(f"the weights lack {', '.join(empty)}")
+        return module.requires_grad_(False).eval()
+
+    def decode(self, weights: nn.Module, batch: GenerationBatch) -> Iterator[list[FinishedRow]]:
+        """One token per unfinished row and step."""
+        decoding = Decoding(weights, batch, self.eos_token_ids)
+        while not decoding.finished:
+            yield decoding.step()
+
+    @torch.inference_mode()
+    def logprobs(
+        self, weights: Any, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float
+    ) -> list[list[float]]:
+        """Logprobs of the completions; padded on the left, so that all end at the last column."""
+        ids, mask = left_padded([(*prompt, *completion) for prompt, completion in sequences], weights.device)
+        longest = max(len(completion) for _, completion in sequences)
+        output = weights(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=masked_positions(mask),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        )
+        # The logits at a position predict the token after it.
+        rows = sampled_logprobs(output.logits[:, :-1], ids[:, -longest:], temperature)  # (B, longest)
+        return [row[-len(completion) :].tolist() for row, (_, completion) in zip(rows, sequences, strict=True)]
+
+
+def _loaded(folder: Path, dtype: torch.dtype) -> nn.Module:
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a server's log is no terminal
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+    model, report = loaded
+    if report["missing_keys"] or report["mismatched_keys"]:
+        wrong = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
+        raise ModelError(f"the checkpoint in {folder} lacks {', '.join(wrong)}; these weights would be random")
+    served: nn.Module = model.requires_grad_(False).eval()
+    return served
+
+
+def _without_tensors(model: Any) -> Any:
+    """A copy of the module whose parameters take no memory; ties between them stay."""
+    empty = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, empty)
+
+
+def _eos_token_ids(model: Any) -> tuple[int, ...]:
+    """Every end-of-sequence token that either configuration names; a model may have several."""
+    ids: list[int] = []
+    for config in (model.config, model.generation_config):
+        value = getattr(config, "eos_token_id", None)
+        ids.extend(value if isinstance(value, (list, tuple)) else [] if value is None else [value])
+    return tuple(dict.fromkeys(ids))

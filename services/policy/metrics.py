@@ -1,0 +1,58 @@
+"""What a policy server counts beyond what every server does; every label is from a closed set."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from palate.client import PolicyVersion
+from services.runtime.metrics import LATENCY_SECONDS, ServerMetrics
+
+
+class PolicyMetrics:
+    """Tokens, completions, queue, weights."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.server = ServerMetrics(registry)
+        self.tokens = Counter("palate_policy_tokens_generated", "Tokens of finished completions.", registry=registry)
+        self.completions = Counter(
+            "palate_policy_completions", "Completions by why they ended (stop, length).", ("finish_reason",),
+            registry=registry,
+        )  # fmt: skip
+        self.decode_steps = Counter("palate_policy_decode_steps", "Decode steps of the engine.", registry=registry)
+        self.logprob_tokens = Counter(
+            "palate_policy_logprob_tokens", "Completion tokens whose logprobs were computed.", registry=registry
+        )
+        self.queue_tokens = Gauge(
+            "palate_policy_queue_tokens", "Tokens that waiting and running calls may still compute.", registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "palate_policy_queue_seconds", "Time from a call's admission to its first slice.", buckets=LATENCY_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.compute_seconds = Histogram(
+            "palate_policy_compute_seconds", "Time the engine worked for a call.", buckets=LATENCY_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.dropped = Counter(
+            "palate_policy_dropped_calls", "Calls given up before they were done (cancelled, expired).", ("reason",),
+            registry=registry,
+        )  # fmt: skip
+        self.publishing = Counter(
+            "palate_policy_publishing", "Publishing calls (acquire, stage, commit, revert, abort) and lapsed leases "
+            "(expire), by outcome (ok, refused, broken).", ("operation", "outcome"), registry=registry,
+        )  # fmt: skip
+        self.staged_bytes = Counter("palate_policy_staged_bytes", "Bytes of weights received.", registry=registry)
+        self.step = Gauge("palate_policy_version_step", "Optimiser steps behind the served weights.", registry=registry)
+        self.incarnation = Gauge(
+            "palate_policy_version_incarnation", "Incarnation of the run that published them.", registry=registry
+        )
+        self.committed_time = Gauge(
+            "palate_policy_version_timestamp_seconds", "When the served weights came to be served, Unix time.",
+            registry=registry,
+        )  # fmt: skip
+
+    def serving(self, version: PolicyVersion) -> None:
+        """Shows which weights are served from now on."""
+        self.step.set(version.step)
+        self.incarnation.set(version.incarnation)
+        self.committed_time.set_to_current_time()

@@ -1,0 +1,165 @@
+"""The policy service as gRPC serves it: check, queue, convert; no maths."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from palate.client import PolicyVersion
+from palate.client.convert import policy_version_message
+from palate.models.rendering import Renderer
+from palate.v1 import common_pb2 as common
+from palate.v1 import policy_service_pb2 as pb
+from services.policy.engine import Engine
+from services.policy.generation import Drawn, Measured, Planner
+from services.policy.metrics import PolicyMetrics
+from services.policy.publishing import PublishingServicer
+from services.policy.requests import GenerateCall, Limits, generate_call, logprobs_call
+from services.policy.staging import Publication, Served
+from services.policy.texts import completion_text
+from services.policy.turns import Job, Turns
+from services.policy.versions import check_pin
+from services.runtime.deadlines import deadline_of
+
+_CAPABILITIES = ("text", "token_ids", "top_k", "top_p", "stop", "ignore_eos", "compute_logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the servicer is made of; the composition root puts it together."""
+
+    model: str
+    engine: Engine[Any]
+    renderer: Renderer
+    publication: Publication[Any]
+    planner: Planner
+    turns: Turns
+    limits: Limits
+    metrics: PolicyMetrics
+    max_seconds: float
+
+
+class PolicyServicer(PublishingServicer):
+    """Generate, ComputeLogprobs, GetPolicyInfo, and the publishing calls."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.engine, parts.publication, parts.metrics, parts.max_seconds)
+        self._parts = parts
+
+    async def Generate(  # noqa: N802
+        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Streams every completion as it finishes, then a summary."""
+        parts, begin = self._parts, time.monotonic()
+        deadline = deadline_of(context, parts.max_seconds)
+        call = await asyncio.to_thread(generate_call, request, parts.renderer, parts.limits)
+        rendered = time.monotonic()
+        slices = parts.planner.generate(call, self._source(call.required))
+        count = len(call.prompts) * call.completions_per_prompt
+        job: Job[Drawn] = Job(slices, count, deadline)
+        tokens = 0
+        with _submitted(parts.turns, job, context):
+            async for drawn in job.events():
+                tokens += len(drawn.token_ids)
+                yield pb.GenerateResponse(completion=self._completion(call, drawn))
+        summary = pb.GenerateSummary(
+            completions=count,
+            tokens=tokens,
+            timings=_timings(rendered - begin, job),
+            tokenizer_digest=parts.renderer.tokenizer_digest,
+        )
+        yield pb.GenerateResponse(summary=summary)
+
+    async def ComputeLogprobs(  # noqa: N802
+        self, request: pb.ComputeLogprobsRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ComputeLogprobsResponse:
+        """Logprobs of all sequences under one version of the weights."""
+        parts, begin = self._parts, time.monotonic()
+        deadline = deadline_of(context, parts.max_seconds)
+        call = await asyncio.to_thread(logprobs_call, request, parts.renderer, parts.limits)
+        rendered = time.monotonic()
+        served = parts.publication.current
+        check_pin(call.required, served.version)
+        job: Job[Measured] = Job(parts.planner.logprobs(call, served), len(call.sequences), deadline)
+        rows: dict[int, tuple[float, ...]] = {}
+        with _submitted(parts.turns, job, context):
+            async for measured in job.events():
+                rows[measured.index] = measured.logprobs
+                parts.metrics.logprob_tokens.inc(len(measured.logprobs))
+        return pb.ComputeLogprobsResponse(
+            sequences=[pb.SequenceLogprobs(logprobs=rows[index]) for index in range(len(call.sequences))],
+            policy_version=policy_version_message(served.version),
+            timings=_timings(rendered - begin, job),
+        )
+
+    async def GetPolicyInfo(  # noqa: N802
+        self, request: pb.GetPolicyInfoRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetPolicyInfoResponse:
+        """What is loaded, its limits, and what can be asked of it."""
+        parts = self._parts
+        chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
+        publishing = () if parts.publication.frozen else ("publishing",)
+        return pb.GetPolicyInfoResponse(
+            model=parts.model,
+            policy_version=policy_version_message(parts.publication.current.version),
+            tokenizer_digest=parts.renderer.tokenizer_digest,
+            template_digest=parts.renderer.template_digest,
+            engine=parts.engine.name,
+            dtype=parts.engine.dtype,
+            max_tokens=parts.limits.max_tokens,
+            max_prompts=parts.limits.max_prompts,
+            max_completions=parts.limits.max_completions,
+            eos_token_id=next(iter(parts.engine.eos_token_ids), 0),
+            vocab_size=parts.engine.vocab_size,
+            frozen=parts.publication.frozen,
+            capabilities=(*_CAPABILITIES, *chat, *publishing),
+            decode_steps=parts.planner.decode_steps,
+        )
+
+    def _source(self, required: PolicyVersion | None) -> Callable[[], Served[Any]]:
+        """Where a call's slices take their weights: what is served then, or, where a version is required, that one."""
+        publication = self._parts.publication
+        pinned = publication.current
+        check_pin(required, pinned.version)
+        return lambda: publication.current if required is None else pinned
+
+    def _completion(self, call: GenerateCall, drawn: Drawn) -> pb.Completion:
+        prompt = call.prompts[drawn.prompt_index]
+        self._parts.metrics.tokens.inc(len(drawn.token_ids))
+        self._parts.metrics.completions.labels("stop" if drawn.stopped else "length").inc()
+        span = pb.VersionSpan(first_token=0, version=policy_version_message(drawn.version))
+        return pb.Completion(
+            prompt_index=drawn.prompt_index,
+            completion_index=drawn.completion_index,
+            token_ids=drawn.token_ids,
+            text=completion_text(self._parts.renderer, prompt.ids, drawn.token_ids),
+            logprobs=drawn.logprobs,
+            finish_reason=pb.FINISH_REASON_STOP if drawn.stopped else pb.FINISH_REASON_LENGTH,
+            policy_versions=[span],
+            seed=prompt.seed,
+            prompt_token_ids=prompt.ids,
+        )
+
+
+@contextmanager
+def _submitted(turns: Turns, job: Job[Any], context: grpc.aio.ServicerContext) -> Iterator[None]:
+    """Queues the job, and tells it when its call is over, whichever way that happens."""
+    turns.submit(job)
+    # A cancelled call does not unwind a generator that stands at its yield; the callback comes at once.
+    context.add_done_callback(lambda _: job.cancel())
+    try:
+        yield
+    finally:
+        job.cancel()
+
+
+def _timings(tokenize_seconds: float, job: Job[Any]) -> common.Timings:
+    return common.Timings(
+        queue_seconds=job.queue_seconds, tokenize_seconds=tokenize_seconds, compute_seconds=job.compute_seconds
+    )

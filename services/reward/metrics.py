@@ -1,0 +1,97 @@
+"""Every metric of the reward service, with its buckets; label values come from closed sets."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.runtime.metrics import LATENCY_SECONDS
+
+
+class ItemOutcome(StrEnum):
+    """How an item ended."""
+
+    SCORED = "scored"
+    INVALID = "invalid"
+    TOO_LONG = "too_long"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_SCORES = (-20, -10, -8, -6, -5, -4, -3, -2, -1.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 20)
+
+
+class RewardMetrics:
+    """The families; also what the scheduler reports to (`services.runtime.scheduler.Observer`)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, buckets=buckets, registry=registry)
+
+        self._items = counter("palate_reward_items", "Items answered, by outcome.", "outcome")
+        self._dropped = counter("palate_reward_items_dropped", "Items dropped before compute, by reason.", "reason")
+        self._deduplicated = counter("palate_reward_items_deduplicated", "Items that shared the row of an equal one.")
+        self._tokens = counter("palate_reward_tokens", "Tokens computed: real, and padding beside them.", "kind")
+        self._queue_items = Gauge("palate_reward_queue_items", "Items that wait.", registry=registry)
+        self._queue_tokens = Gauge("palate_reward_queue_tokens", "Tokens that wait.", registry=registry)
+        self._batch_rows = histogram("palate_reward_batch_rows", "Rows of a batch.", _SIZES)
+        self._queue_seconds = histogram("palate_reward_queue_seconds", "Wait of an item.", LATENCY_SECONDS)
+        self._tokenize_seconds = histogram(
+            "palate_reward_tokenize_seconds", "From texts to token ids, per request.", LATENCY_SECONDS
+        )
+        self._compute_seconds = histogram("palate_reward_compute_seconds", "Engine time of a batch.", LATENCY_SECONDS)
+        self._scores = histogram("palate_reward_score", "Raw scores given.", _SCORES)
+        self._info = Gauge(
+            "palate_reward_model_info", "1; the labels say what is loaded.", ("model", "revision", "engine", "dtype"),
+            registry=registry,
+        )  # fmt: skip
+        for outcome in ItemOutcome:
+            self._items.labels(outcome.value)
+        for reason in ("cancelled", "expired"):
+            self._dropped.labels(reason)
+
+    def loaded(self, model: str, revision: str, engine: str, dtype: str) -> None:
+        """A model is served from now on."""
+        self._info.clear()
+        self._info.labels(model, revision, engine, dtype).set(1)
+
+    def item_answered(self, outcome: ItemOutcome) -> None:
+        """An item of a request has its result."""
+        self._items.labels(outcome.value).inc()
+
+    def scored(self, score: float) -> None:
+        """An item got this raw score."""
+        self._scores.observe(score)
+
+    def deduplicated(self, items: int) -> None:
+        """Items that were not computed because an equal one of the same request was."""
+        self._deduplicated.inc(items)
+
+    def tokenized(self, seconds: float) -> None:
+        """A request's texts became token ids."""
+        self._tokenize_seconds.observe(seconds)
+
+    def queue_changed(self, items: int, tokens: int) -> None:
+        """What waits now."""
+        self._queue_items.set(items)
+        self._queue_tokens.set(tokens)
+
+    def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """The engine ran a batch."""
+        self._batch_rows.observe(rows)
+        self._tokens.labels("real").inc(tokens)
+        self._tokens.labels("padding").inc(padded_tokens - tokens)
+        self._compute_seconds.observe(seconds)
+
+    def item_started(self, queue_seconds: float) -> None:
+        """An item left the queue for the engine."""
+        self._queue_seconds.observe(queue_seconds)
+
+    def items_dropped(self, reason: str, count: int) -> None:
+        """Items left the queue without being computed."""
+        self._dropped.labels(reason).inc(count)

@@ -1,0 +1,149 @@
+"""The scoring path: render, wait, compute; every item ends with a score or an error of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from palate.models.manifest import Truncation
+from palate.models.rendering import Rendered, RenderingError, TooLong
+from services.reward.config import RewardConfig
+from services.reward.engine import Row
+from services.reward.inputs import Pair, render_items
+from services.reward.metrics import ItemOutcome, RewardMetrics
+from services.reward.model import RewardModel
+from services.runtime.batching import BatchLimits
+from services.runtime.errors import Expired
+from services.runtime.scheduler import Done, FailureKind, ItemFailure, Outcome, QueueLimits, Scheduler, Work
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredItem:
+    """An item's score.
+
+    Attributes:
+        score: Raw, finite.
+        calibrated: Standardised by the reference samples; None where the model stores none.
+    """
+
+    score: float
+    calibrated: float | None
+    token_count: int
+    truncated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """Why an item has no score; `message` holds no user text."""
+
+    outcome: ItemOutcome
+    message: str
+
+
+ItemResult: TypeAlias = ScoredItem | FailedItem
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where a request's time went, in seconds: the slowest item's wait, rendering, engine time of its batches."""
+
+    queue: float
+    tokenize: float
+    compute: float
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How items are to be scored.
+
+    Attributes:
+        deadline: `time.monotonic` seconds.
+    """
+
+    truncation: Truncation
+    priority: int
+    deadline: float
+
+
+class Scorer:
+    """Scores items with one model. Belongs to one event loop."""
+
+    def __init__(self, model: RewardModel, config: RewardConfig, metrics: RewardMetrics) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._rendering = ThreadPoolExecutor(config.rendering_threads, thread_name_prefix="rendering")
+        self._scheduler: Scheduler[Row, float] = Scheduler(
+            lambda rows: [float(score) for score in model.engine.score(rows)],
+            QueueLimits(config.max_queue_items, config.max_queue_tokens),
+            BatchLimits(config.max_batch_items, config.max_batch_tokens),
+            metrics,
+        )
+
+    async def score(self, pairs: Sequence[Pair], demand: Demand) -> tuple[list[ItemResult], Stages]:
+        """One result per (prompt, completion), in their order.
+
+        Raises:
+            ServiceError: The request as a whole does not fit into the queue, or its time is over.
+        """
+        rendered, tokenize = await self.render(pairs, demand.truncation)
+        if time.monotonic() >= demand.deadline:
+            raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
+        rows = list(dict.fromkeys(_row(item) for item in rendered if isinstance(item, Rendered)))
+        works = [Work(row, len(row.token_ids)) for row in rows]
+        outcomes = await self._scheduler.run(works, priority=demand.priority, deadline=demand.deadline)
+        by_row = dict(zip(rows, outcomes, strict=True))
+        results = [self._result(item, by_row) for item in rendered]
+        self._count(results, sum(isinstance(item, Rendered) for item in rendered) - len(rows))
+        return results, _stages(outcomes, tokenize)
+
+    async def render(
+        self, pairs: Sequence[Pair], truncation: Truncation
+    ) -> tuple[list[Rendered | RenderingError], float]:
+        """What the model would read for every pair, and how many seconds that took."""
+        begin = time.monotonic()
+        rendered = await render_items(pairs, self._model.renderer, truncation, self._rendering)
+        seconds = time.monotonic() - begin
+        self._metrics.tokenized(seconds)
+        return rendered, seconds
+
+    async def close(self) -> None:
+        """Answers what was accepted, then ends the threads."""
+        await self._scheduler.close()
+        self._rendering.shutdown(wait=True)
+
+    def _result(self, item: Rendered | RenderingError, by_row: dict[Row, Outcome[float]]) -> ItemResult:
+        if isinstance(item, RenderingError):
+            outcome = ItemOutcome.TOO_LONG if isinstance(item, TooLong) else ItemOutcome.INVALID
+            return FailedItem(outcome, str(item))
+        computed = by_row[_row(item)]
+        if isinstance(computed, ItemFailure):
+            expired = computed.kind is FailureKind.EXPIRED
+            return FailedItem(ItemOutcome.EXPIRED if expired else ItemOutcome.FAILED, computed.message)
+        if not math.isfinite(computed.value):
+            return FailedItem(ItemOutcome.FAILED, "the model gives no finite score for this item")
+        calibration = self._model.manifest.calibration
+        calibrated = None if calibration is None else (computed.value - calibration.mean) / calibration.std
+        return ScoredItem(computed.value, calibrated, len(item.token_ids), item.truncated_tokens)
+
+    def _count(self, results: Sequence[ItemResult], deduplicated: int) -> None:
+        self._metrics.deduplicated(deduplicated)
+        for result in results:
+            if isinstance(result, ScoredItem):
+                self._metrics.item_answered(ItemOutcome.SCORED)
+                self._metrics.scored(result.score)
+            else:
+                self._metrics.item_answered(result.outcome)
+
+
+def _row(item: Rendered) -> Row:
+    return Row(item.token_ids, item.segment_ids)
+
+
+def _stages(outcomes: Sequence[Outcome[float]], tokenize: float) -> Stages:
+    queue = max((outcome.queue_seconds for outcome in outcomes), default=0.0)
+    batches = {outcome.batch: outcome.compute_seconds for outcome in outcomes if isinstance(outcome, Done)}
+    return Stages(queue, tokenize, sum(batches.values()))

@@ -1,0 +1,196 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from palate.models.folder import FolderError
+from palate.models.manifest import (
+    Calibration,
+    Manifest,
+    ManifestError,
+    digest_folder,
+    load_manifest,
+    write_manifest,
+)
+from tests.reward_folders import change_json, make_bert, make_llama
+
+ENCODER = Manifest("reward", "encoder", "pair", add_bos=False, add_eos=False, max_tokens=128)
+
+
+@pytest.fixture
+def folder(bert: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bert, tmp_path / "model"))
+
+
+def test_written_manifest_reads_back_equal(folder: Path):
+    manifest = replace(ENCODER, truncation="left", logit_scale=0.5, calibration=Calibration(1.5, 2.0))
+    write_manifest(folder, manifest)
+    loaded = load_manifest(folder)
+    assert loaded.manifest == manifest
+    assert loaded.inferred == ()
+
+
+def test_foreign_encoder_is_inferred_and_everything_assumed_is_listed(bert: Path):
+    loaded = load_manifest(bert)
+    assert loaded.manifest == ENCODER
+    listed = {item.missing for item in loaded.inferred}
+    assert listed == {"palate.json", "template_kind", "max_tokens", "truncation", "logit_scale", "calibration"}
+
+
+def test_foreign_decoder_with_chat_template_is_inferred(llama: Path):
+    manifest = load_manifest(llama).manifest
+    assert (manifest.architecture, manifest.template_kind, manifest.add_bos, manifest.max_tokens) == (
+        "decoder",
+        "chat",
+        False,
+        256,
+    )  # fmt: skip
+
+
+def test_foreign_decoder_without_chat_template_takes_bos_from_its_post_processor(tmp_path: Path):
+    manifest = load_manifest(make_llama(tmp_path, chat_template=None)).manifest
+    assert (manifest.template_kind, manifest.add_bos, manifest.add_eos) == ("join", True, False)
+
+
+def test_foreign_causal_model_is_a_policy(chat_policy: Path):
+    assert load_manifest(chat_policy).manifest.kind == "policy"
+
+
+def test_overrides_win_and_are_no_longer_listed_as_assumed(bert: Path):
+    loaded = load_manifest(bert, {"truncation": "left", "max_tokens": 64})
+    assert (loaded.manifest.truncation, loaded.manifest.max_tokens) == ("left", 64)
+    assert not {"truncation", "max_tokens"} & {item.missing for item in loaded.inferred}
+
+
+def test_head_that_is_not_in_the_checkpoint_is_refused(folder: Path):
+    file = folder / "model.safetensors"
+    tensors = {name: value for name, value in load_file(file).items() if not name.startswith("classifier")}
+    save_file(tensors, file)
+    with pytest.raises(FolderError, match="classifier head"):
+        load_manifest(folder)
+    write_manifest(folder, ENCODER)
+    with pytest.raises(FolderError, match="classifier head"):
+        load_manifest(folder)
+
+
+def test_several_labels_need_to_be_told_which_is_the_score(tmp_path: Path):
+    folder = make_bert(tmp_path, num_labels=3)
+    with pytest.raises(ManifestError, match="score_index"):
+        load_manifest(folder)
+    assert load_manifest(folder, {"score_index": 2}).manifest.score_index == 2
+    assert load_manifest(folder, {"score_weights": (0.0, 0.5, 1.0)}).manifest.score_weights == (0.0, 0.5, 1.0)
+    with pytest.raises(ManifestError, match="3 labels"):
+        load_manifest(folder, {"score_index": 3})
+    with pytest.raises(ManifestError, match="2 entries"):
+        load_manifest(folder, {"score_weights": (0.0, 0.5)})
+
+
+def test_pad_tokens_that_mislead_transformers_are_reported(tmp_path: Path):
+    same = load_manifest(make_llama(tmp_path / "same", pad_is_eos=True)).inferred
+    assert "a pad token that is not the end-of-sequence token" in [item.missing for item in same]
+    none = load_manifest(make_llama(tmp_path / "none", pad_in_config=False)).inferred
+    assert "pad_token_id in config.json" in [item.missing for item in none]
+
+
+def test_ordinary_pad_token_is_not_reported(llama: Path):
+    assert not any("pad token" in item.missing or "pad_token" in item.missing for item in load_manifest(llama).inferred)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"truncation": "middle"}, "reject, left, right"),
+        ({"surprise": 1}, "surprise is unknown"),
+        ({"format_version": 99}, "format_version"),
+        ({"calibration": {"mean": 0.0, "std": 0.0}}, "std above 0"),
+        ({"calibration": 3}, "not a JSON object"),
+        ({"calibration": {"mean": 0.0}}, "std"),
+        ({"add_bos": "yes"}, "add_bos"),
+        ({"logit_scale": -1}, "logit_scale"),
+        ({"template_kind": "pair", "architecture": "decoder"}, "pair"),
+        ({"score_index": 0, "score_weights": [1.0]}, "not both"),
+    ],
+)
+def test_wrong_manifest_says_which_field(folder: Path, change: dict, message: str):
+    write_manifest(folder, ENCODER)
+    change_json(folder / "palate.json", **change)
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(folder)
+
+
+def test_missing_field_is_named(folder: Path):
+    (folder / "palate.json").write_text('{"format_version": 1, "kind": "reward"}')
+    with pytest.raises(ManifestError, match="template_kind"):
+        load_manifest(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_missing_file_is_named(folder: Path, name: str):
+    (folder / name).unlink()
+    with pytest.raises(FolderError, match=name.rpartition(".")[2]):
+        load_manifest(folder)
+
+
+def test_no_folder_at_all(tmp_path: Path):
+    with pytest.raises(FolderError, match="not a folder"):
+        load_manifest(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("length", [0, 4, 500])
+def test_cut_off_checkpoint_is_refused(folder: Path, length: int):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(FolderError, match="not a whole safetensors file"):
+        load_manifest(folder)
+
+
+def test_digests_move_with_what_they_name_and_with_nothing_else(folder: Path):
+    before = digest_folder(folder, ENCODER)
+    assert digest_folder(folder, ENCODER) == before
+    (folder / "README.md").write_text("hello")
+    assert digest_folder(folder, ENCODER) == before
+
+    truncating = digest_folder(folder, replace(ENCODER, truncation="left"))
+    assert truncating.template != before.template
+    assert truncating.weights == before.weights
+
+    calibrated = digest_folder(folder, replace(ENCODER, calibration=Calibration(0.0, 2.0)))
+    assert calibrated.template == before.template
+    assert len({before.revision, truncating.revision, calibrated.revision}) == 3
+
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["classifier.bias"] = tensors["classifier.bias"] + 1
+    save_file(tensors, file)
+    changed = digest_folder(folder, ENCODER)
+    assert changed.weights != before.weights
+    assert changed.tokenizer == before.tokenizer
+
+
+def test_weights_digest_does_not_depend_on_how_tensors_are_spread_over_files(folder: Path):
+    before = digest_folder(folder, ENCODER)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    names = sorted(tensors)
+    for index, part in enumerate((names[::2], names[1::2])):
+        save_file({name: tensors[name] for name in part}, folder / f"model-{index}.safetensors")
+    file.unlink()
+    assert digest_folder(folder, ENCODER) == before
+
+
+def test_tokenizer_digest_ignores_padding_and_truncation(folder: Path):
+    before = digest_folder(folder, ENCODER)
+    truncation = {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    change_json(folder / "tokenizer.json", truncation=truncation)
+    assert digest_folder(folder, ENCODER) == before
+
+
+def test_missing_shard_is_named(folder: Path):
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FolderError, match="model-00002"):
+        load_manifest(folder)

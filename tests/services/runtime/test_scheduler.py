@@ -1,0 +1,375 @@
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.runtime.batching import BatchLimits
+from services.runtime.errors import NotReady, Overloaded, TooLarge
+from services.runtime.scheduler import Done, FailureKind, ItemFailure, QueueLimits, Scheduler, Work
+
+FAR = 1e9
+
+
+class Engine:
+    """Computes a batch only when told to; remembers every batch."""
+
+    def __init__(self, poisoned: Sequence[int] = ()) -> None:
+        self.batches: list[list[int]] = []
+        self.poisoned = set(poisoned)
+        self._gate = threading.Semaphore(0)
+        self._started = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self._loop.call_soon_threadsafe(self._started.set)
+        assert self._gate.acquire(timeout=60), "the test forgot to release the engine"
+        if self.poisoned & set(items):
+            raise ArithmeticError("poison")
+        return [item * 10 for item in items]
+
+    def release(self, batches: int = 100_000) -> None:
+        self._gate.release(batches)
+
+    async def started(self) -> None:
+        """Waits until the engine holds a batch."""
+        await asyncio.wait_for(self._started.wait(), 60)
+
+
+class Watch:
+    """Counts what the scheduler reports."""
+
+    def __init__(self) -> None:
+        self.waiting = (0, 0)
+        self.most = (0, 0)
+        self.dropped = {"cancelled": 0, "expired": 0}
+        self.batches: list[tuple[int, int, int]] = []
+        self.begun = 0
+
+    def queue_changed(self, items: int, tokens: int) -> None:
+        self.waiting = (items, tokens)
+        self.most = (max(self.most[0], items), max(self.most[1], tokens))
+
+    def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.batches.append((rows, tokens, padded_tokens))
+
+    def item_started(self, queue_seconds: float) -> None:
+        assert queue_seconds >= 0
+        self.begun += 1
+
+    def items_dropped(self, reason: str, count: int) -> None:
+        self.dropped[reason] += count
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A scheduler with a commanded engine; must be made inside an event loop."""
+
+    def __init__(self, *, rows: int = 4, tokens: int = 100, items: int = 1000, poisoned: Sequence[int] = ()) -> None:
+        self.engine, self.watch, self.clock = Engine(poisoned), Watch(), Clock()
+        self.scheduler: Scheduler[int, int] = Scheduler(
+            self.engine, QueueLimits(items, 10_000), BatchLimits(rows, tokens), self.watch, self.clock
+        )
+
+    def submit(self, *items: int, size: int = 10, priority: int = 0, deadline: float = FAR) -> asyncio.Task:
+        works = [Work(item, size) for item in items]
+        return asyncio.create_task(self.scheduler.run(works, priority=priority, deadline=deadline))
+
+    async def occupy(self) -> asyncio.Task:
+        """Gives the engine a batch that it holds until released, so that what follows waits."""
+        task = self.submit(0)
+        await self.engine.started()
+        return task
+
+
+def values(outcomes: Sequence) -> list:
+    return [outcome.value if isinstance(outcome, Done) else outcome.kind for outcome in outcomes]
+
+
+async def settle() -> None:
+    """Lets tasks that were just made or cancelled run."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def test_results_come_back_in_the_order_of_the_items():
+    bench = Bench(rows=3)
+    bench.engine.release()
+    assert values(await bench.submit(*range(1, 9))) == [item * 10 for item in range(1, 9)]
+    assert await bench.scheduler.run([], priority=0, deadline=FAR) == []
+    await bench.scheduler.close()
+
+
+async def test_idle_scheduler_computes_at_once_and_busy_one_batches_what_came_meanwhile():
+    bench = Bench()
+    first = await bench.occupy()
+    assert bench.engine.batches == [[0]]
+    others = [bench.submit(item) for item in (1, 2, 3)]
+    await settle()
+    bench.engine.release()
+    await asyncio.gather(first, *others)
+    assert bench.engine.batches == [[0], [1, 2, 3]]
+    assert bench.watch.batches == [(1, 10, 10), (3, 30, 30)]
+    await bench.scheduler.close()
+
+
+ORDERED = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ORDERED, st.integers(1, 4))
+def test_priority_first_then_the_earliest_deadline_then_arrival(works: list[tuple[int, int]], rows: int):
+    async def scenario() -> None:
+        bench = Bench(rows=rows)
+        tasks = [await bench.occupy()]
+        for item, (priority, deadline) in enumerate(works, 1):
+            tasks.append(bench.submit(item, priority=priority, deadline=1000.0 + deadline))
+        await settle()
+        bench.engine.release()
+        await asyncio.gather(*tasks)
+        await bench.scheduler.close()
+        order = [item for batch in bench.engine.batches[1:] for item in batch]
+        assert order == sorted(order, key=lambda item: (-works[item - 1][0], works[item - 1][1], item))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 2])
+async def test_cancelled_work_is_dropped_before_compute(cancelled: int):
+    bench = Bench(rows=1)
+    tasks = [await bench.occupy(), *(bench.submit(10 * n + 1, 10 * n + 2) for n in range(3))]
+    await settle()
+    tasks[cancelled + 1].cancel()
+    await settle()
+    bench.engine.release()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    computed = {item for batch in bench.engine.batches for item in batch}
+    assert computed == {0} | {10 * n + k for n in range(3) for k in (1, 2) if n != cancelled}
+    assert isinstance(results[cancelled + 1], asyncio.CancelledError)
+    assert bench.watch.dropped["cancelled"] == 2
+    await bench.scheduler.close()
+
+
+async def test_cancelling_what_is_being_computed_harms_nobody():
+    bench = Bench()
+    first = await bench.occupy()
+    follower = bench.submit(1)
+    await settle()
+    first.cancel()
+    await settle()
+    bench.engine.release()
+    assert values(await follower) == [10]
+    assert bench.watch.dropped["cancelled"] == 0
+    await bench.scheduler.close()
+
+
+async def test_expired_work_is_answered_and_never_computed():
+    bench = Bench(rows=1)
+    first = await bench.occupy()
+    late, timely = bench.submit(1, 2, deadline=5.0), bench.submit(3, deadline=50.0)
+    await settle()
+    bench.clock.now = 5.0
+    bench.engine.release()
+    assert values(await late) == [FailureKind.EXPIRED] * 2
+    assert values(await timely) == [30]
+    assert bench.engine.batches == [[0], [3]]
+    assert bench.watch.dropped["expired"] == 2
+    assert (await late)[0].queue_seconds == 5.0
+    await asyncio.gather(first)
+    await bench.scheduler.close()
+
+
+async def test_only_the_poisoned_item_fails():
+    bench = Bench(rows=4, poisoned=[2])
+    first = await bench.occupy()
+    tasks = [bench.submit(item) for item in (1, 2, 3)]
+    await settle()
+    bench.engine.release()
+    await asyncio.gather(first)
+    outcomes = [(await task)[0] for task in tasks]
+    assert values(outcomes) == [10, FailureKind.FAILED, 30]
+    assert "ArithmeticError" in outcomes[1].message
+    assert bench.engine.batches == [[0], [1, 2, 3], [1], [2], [3]]
+    assert values(await bench.submit(4)) == [40]
+    await bench.scheduler.close()
+
+
+async def test_engine_that_gives_too_few_results_fails_the_items():
+    watch = Watch()
+    scheduler: Scheduler[int, int] = Scheduler(lambda items: [], QueueLimits(9, 99), BatchLimits(2, 50), watch)
+    outcomes = await scheduler.run([Work(1, 1), Work(2, 1)], priority=0, deadline=FAR)
+    assert values(outcomes) == [FailureKind.FAILED] * 2
+    await scheduler.close()
+
+
+async def test_full_queue_refuses_and_says_when_to_come_back():
+    bench = Bench(items=3)
+    first = await bench.occupy()
+    waiting = bench.submit(1, 2)
+    await settle()
+    with pytest.raises(Overloaded) as caught:
+        await bench.submit(3, 4)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 0
+    fits = bench.submit(5)
+    await settle()
+    bench.engine.release()
+    assert values(await waiting) == [10, 20]
+    assert values(await fits) == [50]
+    assert bench.watch.most[0] <= 3
+    await asyncio.gather(first)
+    await bench.scheduler.close()
+
+
+async def test_queue_is_bounded_in_tokens_too():
+    bench = Bench()
+    first = await bench.occupy()
+    waiting = [bench.submit(item, size=100) for item in range(1, 101)]
+    await settle()
+    with pytest.raises(Overloaded):
+        await bench.submit(500, size=1)
+    bench.engine.release()
+    await asyncio.gather(first, *waiting)
+    await bench.scheduler.close()
+
+
+async def test_what_could_never_fit_is_refused_for_good():
+    bench = Bench(items=3)
+    with pytest.raises(TooLarge):
+        await bench.submit(1, 2, 3, 4)
+    with pytest.raises(TooLarge):
+        await bench.submit(1, size=10_001)
+    await bench.scheduler.close()
+
+
+async def test_an_item_longer_than_a_batch_goes_alone():
+    bench = Bench(tokens=100)
+    first = await bench.occupy()
+    tasks = [bench.submit(1, size=300), bench.submit(2, size=300), bench.submit(3, size=90)]
+    await settle()
+    bench.engine.release()
+    await asyncio.gather(first, *tasks)
+    assert bench.engine.batches == [[0], [1], [2], [3]]
+    await bench.scheduler.close()
+
+
+async def test_retry_estimate_follows_the_speed_of_the_engine():
+    waits = []
+    for seconds in (1.0, 4.0):
+        bench = Bench(items=4)
+        first = await bench.occupy()
+        bench.clock.now += seconds  # the batch of ten tokens took that long
+        second = bench.submit(1)
+        await settle()
+        bench.engine.release(1)
+        await first
+        waiting = bench.submit(2, 3, 4, 5)
+        await settle()
+        with pytest.raises(Overloaded) as caught:
+            await bench.submit(6, 7)
+        waits.append(caught.value.retry_after)
+        bench.engine.release()
+        await asyncio.gather(second, waiting)
+        await bench.scheduler.close()
+    assert waits == [2.0, 8.0]
+
+
+async def test_close_answers_everything_accepted_and_takes_nothing_more():
+    bench = Bench(rows=1)
+    tasks = [await bench.occupy(), *(bench.submit(item) for item in (1, 2, 3))]
+    await settle()
+    closing = asyncio.create_task(bench.scheduler.close())
+    await settle()
+    with pytest.raises(NotReady):
+        await bench.submit(9)
+    assert not closing.done()
+    bench.engine.release()
+    await closing
+    assert [values(task.result()) for task in tasks] == [[0], [10], [20], [30]]
+
+
+async def test_close_without_work_ends():
+    await asyncio.wait_for(Bench().scheduler.close(), 10)
+
+
+SUBMIT = st.tuples(
+    st.just("submit"),
+    st.lists(st.integers(1, 150), min_size=1, max_size=5),  # sizes
+    st.integers(0, 2),  # priority
+    st.integers(1, 20),  # seconds until the deadline
+)
+ACTIONS = st.lists(
+    st.one_of(
+        SUBMIT,
+        st.tuples(st.just("cancel"), st.integers(0, 20)),
+        st.tuples(st.just("release"), st.integers(1, 3)),
+        st.tuples(st.just("pass"), st.integers(1, 10)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(ACTIONS, st.integers(1, 4), st.sets(st.integers(0, 60), max_size=4))
+def test_nothing_is_lost_answered_twice_or_computed_for_nobody(actions: list, rows: int, poisoned: set[int]):
+    async def scenario() -> None:
+        bench = Bench(rows=rows, items=12, poisoned=list(poisoned))
+        tasks: list[tuple[asyncio.Task, list[int]]] = []
+        sizes: dict[int, int] = {}
+        for action in actions:
+            if action[0] == "submit":
+                items = [len(sizes) + index for index in range(len(action[1]))]
+                sizes.update(zip(items, action[1], strict=True))
+                works = [Work(item, sizes[item]) for item in items]
+                run = bench.scheduler.run(works, priority=action[2], deadline=bench.clock.now + action[3])
+                tasks.append((asyncio.create_task(run), items))
+            elif action[0] == "cancel" and tasks:
+                tasks[action[1] % len(tasks)][0].cancel()
+            elif action[0] == "release":
+                bench.engine.release(action[1])
+            elif action[0] == "pass":
+                bench.clock.now += action[1]
+            await settle()
+        bench.engine.release()
+        await bench.scheduler.close()
+        results = await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
+        check(bench, [items for _, items in tasks], results, poisoned, sizes)
+
+    def check(bench: Bench, requests: list[list[int]], results: list, poisoned: set[int], sizes: dict) -> None:
+        computed = [item for batch in bench.engine.batches for item in batch]
+        assert all(computed.count(item) <= (2 if poisoned else 1) for item in set(computed))
+        for items, result in zip(requests, results, strict=True):
+            if isinstance(result, (asyncio.CancelledError, Overloaded)):
+                continue
+            assert len(result) == len(items)
+            for item, outcome in zip(items, result, strict=True):
+                if isinstance(outcome, Done):
+                    assert outcome.value == item * 10
+                    assert item in computed
+                    assert item not in poisoned
+                else:
+                    assert isinstance(outcome, ItemFailure)
+                    assert (outcome.kind is FailureKind.FAILED) == (item in computed)
+        for batch in bench.engine.batches:
+            assert len(batch) <= rows
+            assert len(batch) == 1 or len(batch) * max(sizes[item] for item in batch) <= 100
+        refused = [items for items, result in zip(requests, results, strict=True) if isinstance(result, Overloaded)]
+        admitted = len(sizes) - sum(map(len, refused))
+        # Every admitted item either went to the engine or was dropped before it; no item did both.
+        assert bench.watch.begun == len(set(computed))
+        assert bench.watch.begun + sum(bench.watch.dropped.values()) == admitted
+        assert bench.watch.waiting == (0, 0)
+        assert bench.watch.most[0] <= 12
+
+    asyncio.run(scenario())

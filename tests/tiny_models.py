@@ -1,0 +1,204 @@
+"""Tiny random models with real tokenizers, written as Hugging Face folders; the same seed gives the same bytes."""
+
+import re
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '[' + message['role'] + '] ' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+)
+
+_TEXT = (
+    "What do you think of my business idea? It is an honest plan, and the costs come before the customers do.",
+    "The reward model reads the prompt and the completion; the policy writes one token after the other.",
+    "Once upon a time there was a little girl who liked to play in the park with her friends and her dog.",
+    "A careful answer names a number, says how sure it is, and ends where there is nothing left to say.",
+)
+
+
+def make_tiny_policy(
+    folder: Path | str,
+    seed: int,
+    *,
+    chat: bool = False,
+    bos_is_eos: bool = False,
+    tied: bool = True,
+    dtype: torch.dtype = torch.float32,
+    max_tokens: int = 256,
+) -> Path:
+    """A random Llama of about 30 000 parameters with a byte-level BPE tokenizer; returns `folder`.
+
+    Args:
+        folder: Where it is written; made if missing.
+        seed: Of the weights; the tokenizer is always the same.
+        chat: Give the tokenizer a chat template.
+        bos_is_eos: Use one token for both, as the stories models do.
+        tied: Share input and output embeddings.
+        dtype: Of the stored weights.
+        max_tokens: Longest sequence.
+    """
+    tokenizer = _byte_tokenizer()
+    eos = BOS if bos_is_eos else EOS
+    config = _llama_config(tokenizer, max_tokens, eos, tie_word_embeddings=tied)
+    _save(LlamaForCausalLM, config, seed, folder, dtype)
+    _save_tokenizer(tokenizer, folder, eos, CHAT_TEMPLATE if chat else None, max_tokens)
+    return Path(folder)
+
+
+def make_tiny_reward(
+    folder: Path | str,
+    architecture: str,
+    seed: int,
+    *,
+    chat: bool = False,
+    pad_is_eos: bool = False,
+    num_labels: int = 1,
+    max_tokens: int = 256,
+    padding_side: str = "right",
+) -> Path:
+    """A random sequence classifier; returns `folder`.
+
+    Args:
+        folder: Where it is written; made if missing.
+        architecture: "encoder" (BERT with WordPiece) or "decoder" (Llama with byte-level BPE).
+        seed: Of the weights; the tokenizers are always the same.
+        chat: Give a decoder's tokenizer a chat template.
+        pad_is_eos: Let a decoder pad with its end-of-sequence token.
+        num_labels: Outputs of the head.
+        max_tokens: Longest sequence.
+        padding_side: As the tokenizer's configuration shall say.
+    """
+    if architecture == "encoder":
+        return _make_encoder(folder, seed, num_labels, max_tokens, padding_side)
+    if architecture != "decoder":
+        raise ValueError(f"architecture is {architecture!r}; it can be encoder or decoder")
+    tokenizer = _byte_tokenizer()
+    config = _llama_config(tokenizer, max_tokens, EOS, num_labels=num_labels)
+    pad = EOS if pad_is_eos else PAD
+    config.pad_token_id = tokenizer.token_to_id(pad)
+    _save(LlamaForSequenceClassification, config, seed, folder, torch.float32)
+    template = CHAT_TEMPLATE if chat else None
+    _save_tokenizer(tokenizer, folder, EOS, template, max_tokens, pad=pad, padding_side=padding_side)
+    return Path(folder)
+
+
+def _byte_tokenizer() -> Tokenizer:
+    """Byte-level BPE with <s> before every text, so that any text has ids and comes back from them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<unk>", BOS, EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    bos = (BOS, tokenizer.token_to_id(BOS))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[bos]
+    )
+    return tokenizer
+
+
+def _llama_config(tokenizer: Tokenizer, max_tokens: int, eos: str, **more: object) -> LlamaConfig:
+    # A wide initialisation: with the usual 0.02 all tokens would be equally likely and every score nearly zero.
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=max_tokens,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.token_to_id(BOS),
+        eos_token_id=tokenizer.token_to_id(eos),
+        pad_token_id=tokenizer.token_to_id(PAD),
+        **more,
+    )
+
+
+def _make_encoder(folder: Path | str, seed: int, num_labels: int, max_tokens: int, padding_side: str) -> Path:
+    tokenizer = Tokenizer(models.WordPiece(vocab=_word_pieces(), unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=max_tokens,
+        initializer_range=0.2,
+        pad_token_id=0,
+        num_labels=num_labels,
+    )
+    _save(BertForSequenceClassification, config, seed, folder, torch.float32)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=max_tokens,
+        padding_side=padding_side,
+    ).save_pretrained(folder)
+    return Path(folder)
+
+
+def _word_pieces() -> dict[str, int]:
+    """Written by hand: the library's WordPiece trainer gives another vocabulary in every process."""
+    words = sorted({word for line in _TEXT for word in re.findall(r"[a-z]+", line.lower())})
+    signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *signs, *(f"##{sign}" for sign in signs), *words]
+    return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+
+
+def _save(model_class: type, config: object, seed: int, folder: Path | str, dtype: torch.dtype) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = model_class(config)
+    model.to(dtype).save_pretrained(folder, safe_serialization=True)
+
+
+def _save_tokenizer(
+    tokenizer: Tokenizer,
+    folder: Path | str,
+    eos: str,
+    chat_template: str | None,
+    max_tokens: int,
+    *,
+    pad: str = PAD,
+    padding_side: str = "right",
+) -> None:
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=eos,
+        pad_token=pad,
+        unk_token="<unk>",
+        model_max_length=max_tokens,
+        padding_side=padding_side,
+    )
+    wrapped.chat_template = chat_template
+    wrapped.save_pretrained(folder)

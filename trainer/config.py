@@ -1,0 +1,176 @@
+"""Configuration of a PPO run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from palate.settings import Group, Settings
+from trainer.ppo.choices import MissingEos, OptimizerName, WhitenAdvantages
+
+
+class ServicesGroup(Group):
+    """Where the services are."""
+
+    policy: list[str] = Field(
+        default=["127.0.0.1:50052"], min_length=1, description="Address of every policy replica; each gets the weights."
+    )
+    reward: str = Field(default="127.0.0.1:50051", description="Address of the reward service.")
+    reward_model: str = Field(default="", description="Name of the reward model; empty = the server's default.")
+    ref: str = Field(
+        default="local",
+        description='The reference policy: "local" = a frozen copy in the trainer, else a frozen service.',
+    )
+    timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
+    attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
+    shard_prompts: int = Field(
+        default=64, ge=1, description="Prompts in one generation call, at most the server's maximum."
+    )
+    scoring_concurrency: int = Field(default=4, ge=1, description="Scoring calls at a time.")
+
+
+class SamplingGroup(Group):
+    """How completions are drawn. Nothing else changes the distribution, so ratios need no correction."""
+
+    max_new_tokens: int = Field(default=48, ge=1, description="Longest completion in tokens.")
+    temperature: float = Field(
+        default=1.0, gt=0, description="Divides the logits, for sampling and for policy and reference logprobs alike."
+    )
+
+
+class ScoringGroup(Group):
+    """From raw scores to what is rewarded, in this order: standardise, clip, missing end of sequence."""
+
+    standardize: bool = Field(default=False, description="Standardise scores by those of the starting policy.")
+    standardize_samples: int = Field(default=256, ge=2, description="Completions of the starting policy to measure.")
+    clip: float | None = Field(default=None, gt=0, description="Largest absolute score, after standardising.")
+    missing_eos: MissingEos = Field(
+        default="none",
+        description='Completions cut off by the length limit: "replace" the score by -penalty, or "subtract" it.',
+    )
+    missing_eos_penalty: float = Field(default=1.0, ge=0, description="That penalty, in the unit of the score by then.")
+    max_dropped_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of rollouts that may get no score and be drawn again; above it a run stops.",
+    )
+
+
+class PPOGroup(Group):
+    """Hyperparameters, named as OpenAI and TRL name them."""
+
+    batch_size: int = Field(default=64, ge=1, description="Rollouts per step.")
+    num_ppo_epochs: int = Field(default=4, ge=1, description="Passes over each batch; rows are reshuffled for each.")
+    num_mini_batches: int = Field(default=1, ge=1, description="Optimiser steps per pass.")
+    microbatch_size: int = Field(default=16, ge=1, description="Rollouts per forward pass; changes speed, not results.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Of the policy.")
+    critic_learning_rate: float | None = Field(default=None, gt=0, description="Of the critic; none = the policy's.")
+    anneal: bool = Field(default=True, description="Let learning rates fall linearly to 0 over all steps.")
+    optimizer: OptimizerName = Field(default="adam", description='"adam" as PyTorch has it, or "adam_tf_style".')
+    adam_eps: float = Field(default=1e-5, gt=0, description="Epsilon of Adam.")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="Gradients are clipped to this norm, policy and critic apart."
+    )
+    kl_coef: float = Field(
+        default=0.05, ge=0, description="Weight of the KL penalty per token; the start where it adapts."
+    )
+    kl_target: float | None = Field(
+        default=None, description="Mean sequence KL in nats to steer to; none = kl_coef stays."
+    )
+    kl_horizon: float = Field(default=10_000, description="Episodes over which the adaptive coefficient reacts.")
+    cliprange: float = Field(default=0.2, gt=0, description="Clipping of the policy ratio.")
+    cliprange_value: float = Field(default=0.2, gt=0, description="Clipping of the value change.")
+    vf_coef: float = Field(default=0.1, gt=0, description="Weight of the value loss.")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount.")
+    lam: float = Field(default=0.95, ge=0, le=1, description="Lambda of the advantage estimate.")
+    bootstrap_truncated: bool = Field(
+        default=False,
+        description="Give completions cut off by the length limit the critic's value behind their end, not 0.",
+    )
+    whiten_rewards: bool = Field(default=False, description="Scale each batch's rewards to variance 1, mean kept.")
+    whiten_advantages: WhitenAdvantages = Field(
+        default="batch", description="Over which rollouts advantages are whitened."
+    )
+    whiten_unbiased: bool = Field(default=True, description="Divide variances by n - 1 (TRL, verl), not by n (OpenAI).")
+    critic_init: str = Field(default="policy", description='"policy" with a head of zeros, or "reward:FOLDER".')
+    critic_warmup_steps: int = Field(default=0, ge=0, description="First steps in which only the critic learns.")
+
+    @field_validator("critic_init")
+    @classmethod
+    def _known_start(cls, value: str) -> str:
+        if value != "policy" and not value.removeprefix("reward:") != value:
+            raise ValueError('critic_init is "policy" or "reward:FOLDER"')
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("kl_target", "kl_horizon"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}: the adaptive KL controller divides by it")
+        if self.num_mini_batches > self.batch_size:
+            raise ValueError(f"num_mini_batches {self.num_mini_batches} is more than batch_size {self.batch_size}")
+        return self
+
+
+class InvariantsGroup(Group):
+    """How closely trainer and policy service must agree; the defaults are for float32 on both sides."""
+
+    ratio_tolerance: float = Field(
+        default=1e-5, gt=0, description="Largest |ratio - 1| in an update's first minibatch."
+    )
+    behaviour_tolerance: float = Field(
+        default=1e-4, gt=0, description="Mean difference of recomputed and recorded logprobs, in nats."
+    )
+
+
+class RecordGroup(Group):
+    """What is kept and shown."""
+
+    checkpoint_every: int = Field(
+        default=10, ge=1, description="Steps between checkpoints; the last step always has one."
+    )
+    keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay.")
+    samples_every: int = Field(default=10, ge=1, description="Steps between tables of samples.")
+    samples: int = Field(default=4, ge=1, le=100, description="Rows of such a table.")
+    max_rollout_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 20,
+        description="Size at which rollouts.jsonl is moved to rollouts.jsonl.1, replacing it.",
+    )
+    prometheus_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."
+    )
+    progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")
+
+
+class PPOConfig(Settings):
+    """Trains a policy against a reward service with PPO."""
+
+    model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
+
+    out: Path = Field(description="Folder of the run: metrics, samples, checkpoints, and the trained model in model/.")
+    policy: Path = Field(description="Folder of the policy to start from; the policy service serves the same one.")
+    prompts: Path = Field(description='JSONL file, one {"prompt": "..."} a line.')
+    total_steps: int = Field(default=60, ge=1, description="Batches to learn from.")
+    seed: int = Field(default=0, ge=0, description="Decides the order of prompts and every draw.")
+    run_id: str = Field(
+        default="", max_length=100, description="Names the run in policy versions; empty = a random name."
+    )
+    threads: int = Field(default=2, ge=1, description="CPU threads of the trainer; policy and critic share them.")
+    resume: bool = Field(
+        default=False, description="Go on from the newest checkpoint in --out; start where there is none."
+    )
+    accept_new_reward: bool = Field(
+        default=False, description="Let a resumed run go on with another reward model revision."
+    )
+    services: ServicesGroup = ServicesGroup()
+    sampling: SamplingGroup = SamplingGroup()
+    scoring: ScoringGroup = ScoringGroup()
+    ppo: PPOGroup = PPOGroup()
+    invariants: InvariantsGroup = InvariantsGroup()
+    record: RecordGroup = RecordGroup()

@@ -1,0 +1,66 @@
+"""From scores and network outputs to what an update learns from: scores → rewards → advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.ppo.advantages import estimate_advantages
+from trainer.ppo.choices import MissingEos
+from trainer.ppo.masked import masked_whiten
+from trainer.ppo.rewards import ScoreScale, ShapedRewards, apply_missing_eos, shape_rewards
+from trainer.types import Evaluated, ScoredRollout, Sequences, TrainingBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ShapingSettings:
+    """How scores become rewards and advantages; `trainer.config` says what each means."""
+
+    clip: float | None
+    missing_eos: MissingEos
+    missing_eos_penalty: float
+    whiten_rewards: bool
+    whiten_unbiased: bool
+    gamma: float
+    lam: float
+    bootstrap_truncated: bool
+
+
+def shape_scores(
+    scored: Sequence[ScoredRollout], scale: ScoreScale | None, settings: ShapingSettings
+) -> tuple[Tensor, Tensor]:
+    """(B,) raw scores, and (B,) scores as they are rewarded: standardised, clipped, marked down where cut off."""
+    raw = torch.tensor([one.score for one in scored], dtype=torch.float32)
+    scores = raw if scale is None else scale.standardised(raw)
+    if settings.clip is not None:
+        scores = scores.clamp(-settings.clip, settings.clip)
+    return raw, apply_missing_eos(scores, _truncated(scored), settings.missing_eos, settings.missing_eos_penalty)
+
+
+def training_batch(
+    scored: Sequence[ScoredRollout], scores: Tensor, evaluated: Evaluated, kl_coef: float, settings: ShapingSettings
+) -> tuple[TrainingBatch, ShapedRewards]:
+    """What to learn from, advantages not whitened yet, and the rewards behind it (before their whitening)."""
+    shaped = shape_rewards(scores, evaluated.old_logprobs, evaluated.ref_logprobs, evaluated.mask, kl_coef)
+    rewards = shaped.rewards
+    if settings.whiten_rewards:
+        rewards = masked_whiten(rewards, evaluated.mask, shift_mean=False, unbiased=settings.whiten_unbiased)
+    final = torch.where(_truncated(scored), evaluated.final_values, 0) if settings.bootstrap_truncated else None
+    estimated = estimate_advantages(rewards, evaluated.values, evaluated.mask, settings.gamma, settings.lam, final)
+    batch = TrainingBatch(
+        Sequences.of([one.rollout for one in scored]),
+        evaluated.mask,
+        evaluated.old_logprobs,
+        evaluated.values,
+        estimated.advantages,
+        estimated.returns,
+    )
+    return batch, shaped
+
+
+def _truncated(scored: Sequence[ScoredRollout]) -> Tensor:
+    """(B,) bool."""
+    return torch.tensor([one.rollout.truncated for one in scored])

@@ -1,0 +1,83 @@
+"""Finds the services of a run and refuses those that do not fit, before anything is computed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from palate.client import ModelInfo, PolicyClient, PolicyInfo, RewardClient
+from palate.models.rendering import Renderer
+from trainer.config import PPOConfig
+from trainer.ppo.errors import PromptMismatch, PromptsUnusable, RewardModelChanged, UnusableModel
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReplicas:
+    """Every replica of the policy service, and what all of them can hold.
+
+    Attributes:
+        clients: One for each, at its own address.
+        max_tokens: Longest prompt plus completion.
+        shard_prompts: Prompts in one call.
+    """
+
+    clients: tuple[PolicyClient, ...]
+    max_tokens: int
+    shard_prompts: int
+
+
+def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> PolicyReplicas:
+    """Asks every replica what it has loaded.
+
+    Raises:
+        PromptMismatch: A replica has another tokenizer.
+        UnusableModel: A replica is frozen.
+        CallError: A replica does not answer.
+    """
+    clients = tuple(
+        stack.enter_context(PolicyClient(target, timeout=config.services.timeout)) for target in config.services.policy
+    )
+    infos = [client.policy_info() for client in clients]
+    for client, info in zip(clients, infos, strict=True):
+        _check_replica(client.target, info, renderer)
+    limits = [min(info.max_prompts, info.max_completions) for info in infos]
+    max_tokens = min(info.max_tokens for info in infos)
+    if config.sampling.max_new_tokens >= max_tokens:
+        raise PromptsUnusable(
+            f"--sampling.max-new-tokens {config.sampling.max_new_tokens} leaves no room for a prompt: the policy "
+            f"service reads {max_tokens} tokens in all"
+        )
+    return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]))
+
+
+def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> tuple[RewardClient, ModelInfo]:
+    """A client that insists on one revision: the run's, or where there is none yet, what is served now.
+
+    Args:
+        config: Of the run.
+        stack: Closes the client.
+        pinned: The revision a resumed run is bound to.
+
+    Raises:
+        RewardModelChanged: Another one is served, and the configuration does not accept that.
+    """
+    services = config.services
+    with RewardClient(services.reward, timeout=services.timeout, model=services.reward_model) as anonymous:
+        info = anonymous.model_info()
+    served = info.provenance.revision
+    if pinned not in (None, served) and not config.accept_new_reward:
+        raise RewardModelChanged(
+            f"the run is pinned to reward model revision {pinned}; {services.reward} serves {served}. Serve the former "
+            "one, or pass --accept-new-reward"
+        )
+    client = RewardClient(services.reward, timeout=services.timeout, model=services.reward_model, revision=served)
+    return stack.enter_context(client), info
+
+
+def _check_replica(target: str, info: PolicyInfo, renderer: Renderer) -> None:
+    if info.frozen:
+        raise UnusableModel(f"{target} is frozen and takes no weights; start the policy service without --frozen")
+    if info.tokenizer_digest != renderer.tokenizer_digest:
+        raise PromptMismatch(
+            f"{target} has another tokenizer than --policy: start the policy service from the same folder"
+        )

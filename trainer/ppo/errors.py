@@ -1,0 +1,91 @@
+"""What can stop a PPO run, each with cause and remedy.
+
+TrainingError
+├── PromptsUnusable      the prompts cannot be sampled from
+├── PromptMismatch       trainer and policy service read a prompt as different tokens
+├── RolloutsFailed       the policy service does not deliver
+├── TooManyDropped       too many rollouts get no score
+├── RewardModelChanged   the reward service has another revision than the run is pinned to
+├── PublishFailed        the new weights do not reach every replica
+├── UnusableModel        a model folder does not fit its place
+├── CheckpointRefused    a run cannot be started, continued or resumed like this
+├── NotFinite            a loss or gradient is infinite or not a number
+└── InvariantViolated    trainer and policy disagree about probabilities
+    ├── PadIsEos         padding cannot be told from the end of a sequence
+    ├── MaskMismatch     the mask does not cover the sampled tokens
+    ├── BehaviourMismatch  recomputed logprobs are not those that were sampled with
+    └── RatioMismatch    the first minibatch of an update does not start at ratio 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TrainingError(Exception):
+    """Root of everything a run raises on purpose."""
+
+
+class PromptsUnusable(TrainingError):
+    """The file of prompts is missing or malformed, or a prompt leaves no room for a completion."""
+
+
+class PromptMismatch(TrainingError):
+    """Trainer and policy service turn the same prompt into different tokens."""
+
+
+class RolloutsFailed(TrainingError):
+    """The policy service did not deliver after all retries."""
+
+
+class TooManyDropped(TrainingError):
+    """More rollouts than allowed got no score."""
+
+
+class RewardModelChanged(TrainingError):
+    """The reward service has another revision than the one the run is pinned to."""
+
+
+class PublishFailed(TrainingError):
+    """Not every replica took the new weights; those that did were put back."""
+
+
+class UnusableModel(TrainingError):
+    """A model folder does not fit the place it is given."""
+
+
+class CheckpointRefused(TrainingError):
+    """A run cannot be started, continued or resumed like this."""
+
+
+class NotFinite(TrainingError):
+    """A loss or a gradient is infinite or not a number; the weights before it are in the last checkpoint."""
+
+
+class InvariantViolated(TrainingError):
+    """Trainer and policy disagree; training on would optimise something else than it reports.
+
+    Attributes:
+        causes: What it may be, likeliest first.
+    """
+
+    def __init__(self, finding: str, causes: Sequence[str]) -> None:
+        self.causes = tuple(causes)
+        ranked = "".join(f"\n  {rank}. {cause}" for rank, cause in enumerate(self.causes, 1))
+        super().__init__(f"{finding} Likely causes, likeliest first:{ranked}")
+
+
+class PadIsEos(InvariantViolated):
+    """The policy's pad token is its end-of-sequence token."""
+
+
+class MaskMismatch(InvariantViolated):
+    """The completion mask does not cover exactly the tokens that were sampled."""
+
+
+class BehaviourMismatch(InvariantViolated):
+    """Logprobs that the trainer recomputes are not those that the policy service recorded."""
+
+
+class RatioMismatch(InvariantViolated):
+    """An update does not start at ratio 1."""

@@ -1,0 +1,115 @@
+"""PPO on one page: prompts → rollouts → scored rollouts → rewards → advantages → update → publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from palate.client.types import PolicyVersion
+from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
+from trainer.ppo.evaluate import RefPolicy
+from trainer.ppo.fill import fill_batch
+from trainer.ppo.invariants import check_behaviour, check_mask
+from trainer.ppo.metrics import StageClock, objective_metrics, rollout_metrics, value_metrics
+from trainer.ppo.optimizer import anneal
+from trainer.ppo.prompts import PromptSource
+from trainer.ppo.publish import WeightPublisher
+from trainer.ppo.rewards import KLController
+from trainer.ppo.rollouts import RolloutCollector
+from trainer.ppo.scoring import Scorer
+from trainer.ppo.state import RunState
+from trainer.ppo.update import Updater
+from trainer.types import FilledBatch, Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """What the loop itself decides."""
+
+    total_steps: int
+    batch_size: int
+    anneal: bool
+    critic_warmup_steps: int
+    max_dropped_share: float
+    behaviour_tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Everything the loop works with, put together by `run.py`."""
+
+    settings: LoopSettings
+    shaping: ShapingSettings
+    ref: RefPolicy
+    prompts: PromptSource
+    publisher: WeightPublisher
+    collector: RolloutCollector
+    scorer: Scorer
+    updater: Updater
+
+
+Report = Callable[[RunState, dict[str, float], FilledBatch], None]
+"""Gets the state after a step, its metrics, and its rollouts."""
+
+
+def train(stages: Stages, state: RunState, controller: KLController, report: Report) -> tuple[RunState, PolicyVersion]:
+    """Runs the steps that are left; the policy service serves the last weights in the end."""
+    while state.step < stages.settings.total_steps:
+        state, controller = train_step(stages, state, controller, report)
+    return state, stages.publisher.publish(stages.updater.model.actor.model, state.step)
+
+
+def train_step(
+    stages: Stages, state: RunState, controller: KLController, report: Report
+) -> tuple[RunState, KLController]:
+    """One batch: sampled on the newest weights, scored, learnt from."""
+    settings, clock = stages.settings, StageClock()
+
+    with clock.stage("publish"):
+        version = stages.publisher.publish(stages.updater.model.actor.model, state.step)
+
+    filled = fill_batch(
+        settings.batch_size,
+        draw=lambda count, place: stages.prompts.draw(f"step {state.step}", state.position + place, count, place),
+        roll=clock.timed("rollouts", partial(stages.collector.collect, version=version)),
+        score=clock.timed("scoring", stages.scorer.score),
+        max_dropped_share=settings.max_dropped_share,
+    )
+    rollouts = [scored.rollout for scored in filled.scored]
+
+    with clock.stage("evaluate"):
+        evaluated = stages.updater.evaluate(stages.ref, Sequences.of(rollouts))
+    check_mask(evaluated.mask, rollouts)
+    suspects = stages.updater.suspects(version)
+    deviation = check_behaviour(
+        evaluated.old_logprobs, evaluated.mask, rollouts, settings.behaviour_tolerance, suspects
+    )
+
+    raw_scores, scores = shape_scores(filled.scored, state.scale, stages.shaping)
+    batch, shaped = training_batch(filled.scored, scores, evaluated, controller.kl_coef, stages.shaping)
+
+    with clock.stage("update"):
+        if settings.anneal:
+            anneal(stages.updater.optimizer, state.step, settings.total_steps)
+        stats = stages.updater.update(batch, suspects, train_policy=state.step >= settings.critic_warmup_steps)
+
+    objective = objective_metrics(raw_scores, scores, evaluated, shaped, controller.kl_coef)
+    controller = controller.updated(objective["objective/kl"], settings.batch_size)
+    state = replace(
+        state,
+        step=state.step + 1,
+        position=state.position + len(filled.scored) + len(filled.dropped),
+        kl_coef=controller.kl_coef,
+    )
+    metrics = {
+        **objective,
+        **rollout_metrics(filled),
+        **value_metrics(batch),
+        **stats.means(),
+        "policy/behaviour_deviation": deviation,
+        "policy/learning_rate": stages.updater.optimizer.param_groups[0]["lr"],
+        **clock.metrics(),
+    }
+    report(state, metrics, filled)
+    return state, controller

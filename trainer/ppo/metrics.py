@@ -1,0 +1,93 @@
+"""The numbers of one step, each a mean over what its name says, padding never counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from torch import Tensor
+
+from trainer.ppo.fill import mean_length
+from trainer.ppo.losses import explained_variance
+from trainer.ppo.masked import masked_mean
+from trainer.ppo.rewards import ShapedRewards, k3, sequence_kl
+from trainer.types import Evaluated, FilledBatch, TrainingBatch
+
+ArgumentsT = ParamSpec("ArgumentsT")
+ResultT = TypeVar("ResultT")
+
+
+class StageClock:
+    """Adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Counts what runs inside."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+
+    def timed(self, name: str, function: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT, ResultT]:
+        """`function`, whose calls count as `name`."""
+
+        def call(*args: ArgumentsT.args, **kwargs: ArgumentsT.kwargs) -> ResultT:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return call
+
+    def metrics(self) -> dict[str, float]:
+        """time/<stage> and time/step, in seconds."""
+        times = {f"time/{name}": seconds for name, seconds in self._seconds.items()}
+        return {**times, "time/step": time.monotonic() - self._start}
+
+
+def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
+    """How long completions are, how many were cut off, and what fell out."""
+    rollouts = [scored.rollout for scored in filled.scored]
+    kept, dropped = len(filled.scored), len(filled.dropped)
+    metrics = {
+        "rollout/mean_length": mean_length(filled.scored),
+        "rollout/truncated_share": sum(rollout.truncated for rollout in rollouts) / kept,
+        "rollout/dropped_share": dropped / (kept + dropped),
+    }
+    if dropped:
+        metrics["rollout/dropped_mean_length"] = mean_length(filled.dropped)
+    return metrics
+
+
+def objective_metrics(
+    raw_scores: Tensor, scores: Tensor, evaluated: Evaluated, shaped: ShapedRewards, kl_coef: float
+) -> dict[str, float]:
+    """What is being optimised: (B,) raw scores, (B,) scores as rewarded, and the KL they are paid for with."""
+    mask = evaluated.mask
+    kl = sequence_kl(evaluated.old_logprobs, evaluated.ref_logprobs, mask)  # (B,)
+    return {
+        "objective/scores": raw_scores.mean().item(),
+        "objective/scores_std": raw_scores.std(correction=0).item(),
+        "objective/shaped_scores": scores.mean().item(),
+        "objective/kl": kl.mean().item(),
+        "objective/kl_k3_token": masked_mean(k3(evaluated.old_logprobs, evaluated.ref_logprobs), mask).item(),
+        "objective/kl_coef": kl_coef,
+        "objective/non_score_reward": shaped.non_score.sum(1).mean().item(),
+        "objective/rewards": (shaped.non_score.sum(1) + scores).mean().item(),
+        "policy/entropy_avg": masked_mean(evaluated.entropy, mask).item(),
+    }
+
+
+def value_metrics(batch: TrainingBatch) -> dict[str, float]:
+    """How good the critic was before it learnt from the batch."""
+    explained = explained_variance(batch.old_values, batch.returns, batch.mask)
+    metrics = {
+        "val/mean": masked_mean(batch.old_values, batch.mask).item(),
+        "val/returns_mean": masked_mean(batch.returns, batch.mask).item(),
+    }
+    return metrics if explained is None else {**metrics, "val/explained_variance": explained}

@@ -1,0 +1,106 @@
+"""Which prompt stands where: the file, its order, and the seed of every place in a batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from palate.models.rendering import Renderer, RenderingError
+from trainer.ppo.errors import PromptsUnusable
+from trainer.types import PromptDraw
+
+_MAX_PROMPTS = 1_000_000
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2⁶³) for what `parts` name; another part, another seed."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class PromptSource:
+    """All prompts, in an order that is drawn anew for each pass. A position says where in it a run is.
+
+    Args:
+        texts: The prompts.
+        renderer: Of the policy.
+        max_prompt_tokens: The most that leaves room for a completion.
+        seed: Of the run.
+
+    Raises:
+        PromptsUnusable: A prompt cannot be rendered, or is too long.
+    """
+
+    def __init__(self, texts: Sequence[str], renderer: Renderer, max_prompt_tokens: int, seed: int) -> None:
+        self._texts = tuple(texts)
+        self._ids = _render(texts, renderer)
+        self._seed = seed
+        self._order: tuple[int, list[int]] = (-1, [])
+        too_long = [index for index, ids in enumerate(self._ids) if len(ids) > max_prompt_tokens]
+        if too_long:
+            raise PromptsUnusable(
+                f"{len(too_long)} of {len(texts)} prompts have more than {max_prompt_tokens} tokens (the first is "
+                f"number {too_long[0] + 1}), which leaves no room for a completion: shorten them, or lower "
+                "--sampling.max-new-tokens"
+            )
+
+    def draw(self, stream: str, position: int, count: int, first_place: int = 0) -> list[PromptDraw]:
+        """The prompts at `position` and after.
+
+        Args:
+            stream: What they are drawn for, e.g. the step; part of the seeds.
+            position: Where in the order to begin, counted over all passes.
+            count: How many.
+            first_place: Number of the first one's place in its batch; part of the seeds.
+        """
+        indices = [self._index(position + offset) for offset in range(count)]
+        places = range(first_place, first_place + count)
+        return [
+            PromptDraw(self._texts[index], self._ids[index], derive_seed(self._seed, stream, place))
+            for index, place in zip(indices, places, strict=True)
+        ]
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self._texts))
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
+            self._order = (epoch, torch.randperm(len(self._texts), generator=generator).tolist())
+        return self._order[1][offset]
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a JSONL file, one object with a text "prompt" a line; other fields are left alone.
+
+    Raises:
+        PromptsUnusable: The file is missing, empty or malformed; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptsUnusable(f"the file of prompts cannot be read: {error}") from error
+    texts = [_prompt_of(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
+    if not 0 < len(texts) <= _MAX_PROMPTS:
+        raise PromptsUnusable(f"{path} holds {len(texts)} prompts; 1 to {_MAX_PROMPTS} are taken")
+    return texts
+
+
+def _prompt_of(line: str, number: int, path: Path) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise PromptsUnusable(f"{path}, line {number} is not JSON: {error}") from error
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    if not isinstance(prompt, str) or not prompt:
+        raise PromptsUnusable(f'{path}, line {number} has no text "prompt"; a row looks like {{"prompt": "..."}}')
+    return prompt
+
+
+def _render(texts: Sequence[str], renderer: Renderer) -> list[tuple[int, ...]]:
+    try:
+        return [tuple(ids) for ids in renderer.render_prompts(texts)]
+    except RenderingError as error:
+        raise PromptsUnusable(f"a prompt cannot be rendered for the policy: {error}") from error

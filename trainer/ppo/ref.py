@@ -1,0 +1,55 @@
+"""A reference policy that runs as a frozen policy service."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from palate.client.errors import FailedPrecondition
+from palate.client.policy import PolicyClient
+from trainer.ppo.errors import UnusableModel
+from trainer.types import Sequences, padded
+
+
+class RemoteRef:
+    """Asks a frozen policy service for logprobs; pinned to the weights it has at the start.
+
+    Args:
+        client: Of the service.
+        temperature: The sampling temperature.
+        tokenizer_digest: Of the policy's tokenizer; the service must have the same.
+
+    Raises:
+        UnusableModel: The service is not frozen, or has another tokenizer.
+    """
+
+    def __init__(self, client: PolicyClient, temperature: float, tokenizer_digest: str) -> None:
+        info = client.policy_info()
+        if not info.frozen:
+            raise UnusableModel(f"{client.target} is not frozen, so it cannot be the reference; start it with --frozen")
+        if info.tokenizer_digest != tokenizer_digest:
+            raise UnusableModel(f"the reference policy at {client.target} has another tokenizer than --policy")
+        self._client = client
+        self._temperature = temperature
+        self._tokenizer_digest = tokenizer_digest
+        self._version = info.policy_version
+        self._max_sequences = info.max_prompts
+
+    def logprobs(self, sequences: Sequences) -> Tensor:
+        """(B, T) at the sampling temperature, 0 at padding."""
+        rows: list[tuple[float, ...]] = []
+        for start in range(0, len(sequences), self._max_sequences):
+            some = sequences.rows(range(start, min(start + self._max_sequences, len(sequences))))
+            rows.extend(self._ask(some))
+        return padded(rows)
+
+    def _ask(self, sequences: Sequences) -> tuple[tuple[float, ...], ...]:
+        try:
+            reply = self._client.compute_logprobs(
+                zip(sequences.prompt_ids, sequences.completion_ids, strict=True),
+                temperature=self._temperature,
+                tokenizer_digest=self._tokenizer_digest,
+                required_policy_version=self._version,
+            )
+        except FailedPrecondition as error:
+            raise UnusableModel(f"the reference policy at {self._client.target} changed: {error}") from error
+        return reply.logprobs

@@ -1,0 +1,183 @@
+"""A PPO run from its configuration to the trained model folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from palate.client.types import PolicyVersion
+from palate.models.manifest import Manifest, write_manifest
+from trainer.config import PPOConfig
+from trainer.metrics import MetricsWriter
+from trainer.ppo import identity
+from trainer.ppo.build import load_policy
+from trainer.ppo.checkpoint import CheckpointFolder, Restored, restore
+from trainer.ppo.connect import connect_policy, connect_reward
+from trainer.ppo.fill import fill_batch
+from trainer.ppo.invariants import check_pad_token
+from trainer.ppo.loop import Stages, train
+from trainer.ppo.publish import WeightPublisher
+from trainer.ppo.record import RolloutFile, RunDisplay
+from trainer.ppo.rewards import ScoreScale
+from trainer.ppo.setup import make_controller, make_prompts, make_stages, make_updater
+from trainer.ppo.state import RunIdentity, RunState
+from trainer.ppo.update import Updater
+from trainer.types import FilledBatch
+
+_LOG = logging.getLogger(__name__)
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PPOResult:
+    """What a run has made.
+
+    Attributes:
+        model_folder: The trained policy, ready to be served.
+        steps: Steps that are done.
+        version: The weights that the policy service serves now; those of `model_folder`.
+        reward_revision: The reward model that was trained against.
+        scale: How scores were standardised, where they were.
+        metrics: Of the last step; empty where a resumed run had nothing left to do.
+    """
+
+    model_folder: Path
+    steps: int
+    version: PolicyVersion
+    reward_revision: str
+    scale: ScoreScale | None
+    metrics: Mapping[str, float]
+
+
+def run_ppo(config: PPOConfig) -> PPOResult:
+    """Trains until `total_steps` are done.
+
+    Raises:
+        TrainingError: The run cannot start or go on (see `trainer.ppo.errors`).
+        CallError: A service refuses the trainer.
+        FolderError: A model folder is broken.
+    """
+    with ExitStack() as stack:
+        manifest, renderer = load_policy(config.policy)
+        check_pad_token(renderer.pad_id, renderer.eos_id)
+        replicas = connect_policy(config, renderer, stack)
+        prompts = make_prompts(config, renderer, replicas)
+        updater, ref = make_updater(config, renderer, stack)
+        checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
+        restored = _restore(config, checkpoints, updater)
+        reward = connect_reward(config, stack, restored.identity.reward_revision if restored else None)
+
+        start = identity.begin(config.out, config.run_id, resume=config.resume)
+        revision = reward[1].provenance.revision
+        me = RunIdentity(start.run_id, start.incarnation, revision, config.threads)
+        publisher = WeightPublisher(replicas.clients, me.run_id, me.incarnation, config.services.attempts)
+        stack.callback(publisher.close)
+        stages = make_stages(config, updater, ref, prompts, publisher, replicas, reward, stack)
+
+        state = _first_state(config, stages, restored, revision)
+        recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
+        state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
+        folder = save_policy(updater, manifest, config.policy, config.out / "model")
+        return PPOResult(folder, state.step, version, revision, state.scale, recorder.last)
+
+
+def save_policy(updater: Updater, manifest: Manifest, start: Path, folder: Path) -> Path:
+    """Writes the actor as a model folder with the tokenizer it started with; an older one is replaced at the end."""
+    draft = folder.with_name(folder.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    updater.model.actor.model.save_pretrained(draft)
+    for name in _TOKENIZER_FILES:
+        if (start / name).is_file():
+            shutil.copyfile(start / name, draft / name)
+    write_manifest(draft, manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    return draft.rename(folder)
+
+
+def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:
+    """Mean and standard deviation of the scores of completions sampled from the policy as it is now."""
+    version = stages.publisher.publish(stages.updater.model.actor.model, step)
+    filled = fill_batch(
+        samples,
+        draw=lambda count, place: stages.prompts.draw("start", place, count, place),
+        roll=lambda draws: stages.collector.collect(draws, version),
+        score=stages.scorer.score,
+        max_dropped_share=stages.settings.max_dropped_share,
+    )
+    scores = torch.tensor([one.score for one in filled.scored], dtype=torch.float64)
+    return ScoreScale(scores.mean().item(), scores.std(correction=0).item())
+
+
+def _restore(config: PPOConfig, checkpoints: CheckpointFolder, updater: Updater) -> Restored | None:
+    newest = checkpoints.newest() if config.resume else None
+    if newest is None:
+        return None
+    restored = restore(newest, updater.model, updater.optimizer, updater.shuffler)
+    if restored.identity.threads != config.threads:
+        _LOG.warning(
+            "the run had %d threads and goes on with %d: results may differ in the last bits",
+            restored.identity.threads,
+            config.threads,
+        )
+    return restored
+
+
+def _first_state(config: PPOConfig, stages: Stages, restored: Restored | None, revision: str) -> RunState:
+    """Where the run begins or goes on; scores are measured where nothing says how they are scaled."""
+    state = restored.state if restored else RunState(0, 0, config.ppo.kl_coef, None)
+    if not config.scoring.standardize:
+        return RunState(state.step, state.position, state.kl_coef, None)
+    if restored and restored.identity.reward_revision != revision:
+        _LOG.warning("another reward model: its scores are standardised by those of the policy as it is now")
+    elif state.scale is not None:
+        return state
+    scale = measure_scale(stages, config.scoring.standardize_samples, state.step)
+    return RunState(state.step, state.position, state.kl_coef, scale)
+
+
+class _Recorder:
+    """Writes down every step: metrics, rollouts, samples, checkpoints, progress."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        checkpoints: CheckpointFolder,
+        updater: Updater,
+        me: RunIdentity,
+        done: int,
+        stack: ExitStack,
+    ) -> None:
+        self.last: dict[str, float] = {}
+        self._config = config
+        self._checkpoints = checkpoints
+        self._updater = updater
+        self._identity = me
+        self._writer = stack.enter_context(MetricsWriter(config.out, config.record.prometheus_port, done))
+        self._rollouts = RolloutFile(config.out / "rollouts.jsonl", config.record.max_rollout_bytes, done)
+        self._display = stack.enter_context(
+            RunDisplay(config.out, config.total_steps, done, visible=config.record.progress)
+        )
+
+    def __call__(self, state: RunState, metrics: dict[str, float], filled: FilledBatch) -> None:
+        record, self.last = self._config.record, metrics
+        self._writer.log(state.step, metrics)
+        self._rollouts.write(state.step, filled.scored)
+        self._display.advance(state.step, metrics)
+        is_last = state.step == self._config.total_steps
+        if state.step % record.samples_every == 0 or is_last or state.step == 1:
+            self._display.show_samples(state.step, filled.scored[: record.samples])
+        if state.step % record.checkpoint_every == 0 or is_last:
+            updater = self._updater
+            self._checkpoints.save(updater.model, updater.optimizer, updater.shuffler, state, self._identity)

@@ -1,0 +1,117 @@
+"""Has completions scored by the reward service. What gets no score is dropped by name, never scored 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from palate.client.errors import DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
+from palate.client.reward import RewardClient
+from palate.client.types import Failed, Scored
+from trainer.ppo.errors import RewardModelChanged
+from trainer.types import DroppedRollout, Rollout, ScoredRollout
+
+_BACKOFF_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """How scores are asked for.
+
+    Attributes:
+        items_per_call: At most the server's `max_items`.
+        concurrency: Calls at a time.
+        attempts: How often an item is tried.
+        timeout: Seconds for one call.
+    """
+
+    items_per_call: int
+    concurrency: int
+    attempts: int
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """An item without a score so far."""
+
+    reason: str
+    after: float | None
+
+
+class Scorer:
+    """Scores rollouts as text, so that policy and reward model may have different tokenizers.
+
+    Args:
+        client: Of the reward service, pinned to the run's revision.
+        settings: How scores are asked for.
+    """
+
+    def __init__(self, client: RewardClient, settings: ScorerSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="scoring")
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout]:
+        """A score, or why there is none, for each rollout in order.
+
+        Raises:
+            RewardModelChanged: The service has another revision than the pinned one.
+            CallError: The service refuses the calls themselves.
+        """
+        outcomes: dict[int, ScoredRollout | DroppedRollout] = {}
+        pending = list(range(len(rollouts)))
+        for attempt in range(self._settings.attempts):
+            retries = self._round(rollouts, pending, outcomes)
+            pending = list(retries)
+            if not pending:
+                break
+            if attempt + 1 < self._settings.attempts:
+                time.sleep(max([_BACKOFF_SECONDS * 2**attempt, *(r.after or 0 for r in retries.values())]))
+        for index in pending:
+            reason = f"{retries[index].reason} ({self._settings.attempts} attempts)"
+            outcomes[index] = DroppedRollout(rollouts[index], reason)
+        return [outcomes[index] for index in range(len(rollouts))]
+
+    def close(self) -> None:
+        """Waits for calls that run and ends the workers; the client stays open."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _round(
+        self, rollouts: Sequence[Rollout], pending: list[int], outcomes: dict[int, ScoredRollout | DroppedRollout]
+    ) -> dict[int, _Retry]:
+        """Asks for all `pending` once; fills `outcomes`; returns what is worth another try."""
+        size = self._settings.items_per_call
+        chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
+        answers = self._pool.map(lambda chunk: self._call([rollouts[index] for index in chunk]), chunks)
+        retries: dict[int, _Retry] = {}
+        for chunk, answer in zip(chunks, answers, strict=True):
+            for index, outcome in zip(chunk, answer, strict=True):
+                if isinstance(outcome, _Retry):
+                    retries[index] = outcome
+                else:
+                    outcomes[index] = outcome
+        return retries
+
+    def _call(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout | _Retry]:
+        prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
+        try:
+            reply = self._client.score(prompts, completions, timeout=self._settings.timeout)
+        except (Unavailable, Overloaded, DeadlineExceeded) as error:
+            return [_Retry(str(error), error.retry_after)] * len(rollouts)
+        except FailedPrecondition as error:
+            raise RewardModelChanged(
+                f"the reward service no longer has the revision this run is pinned to: {error}. Serve that model "
+                "again, or continue with --resume --accept-new-reward"
+            ) from error
+        revision = reply.provenance.revision
+        return [_outcome(r, result, revision) for r, result in zip(rollouts, reply.results, strict=True)]
+
+
+def _outcome(rollout: Rollout, result: Scored | Failed, revision: str) -> ScoredRollout | DroppedRollout | _Retry:
+    if isinstance(result, Scored):
+        return ScoredRollout(rollout, result.score, revision)
+    reason = f"{result.code}: {result.message}"
+    return _Retry(reason, result.retry_after) if result.retryable else DroppedRollout(rollout, reason)

@@ -1,0 +1,143 @@
+"""Makes the stages of a run from its configuration."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import torch
+
+from palate.client import ModelInfo, PolicyClient, RewardClient
+from palate.client.types import SamplingParams
+from palate.models.rendering import Renderer
+from trainer.config import PPOConfig
+from trainer.ppo.batch import ShapingSettings
+from trainer.ppo.build import build_actor_critic, freeze
+from trainer.ppo.connect import PolicyReplicas
+from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
+from trainer.ppo.lanes import Lanes
+from trainer.ppo.loop import LoopSettings, Stages
+from trainer.ppo.model import ActorCritic
+from trainer.ppo.optimizer import make_optimizer
+from trainer.ppo.prompts import PromptSource, derive_seed, read_prompts
+from trainer.ppo.publish import WeightPublisher
+from trainer.ppo.ref import RemoteRef
+from trainer.ppo.rewards import AdaptiveKL, FixedKL, KLController
+from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
+from trainer.ppo.scoring import Scorer, ScorerSettings
+from trainer.ppo.update import Updater, UpdateSettings
+
+
+def make_updater(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> tuple[Updater, RefPolicy]:
+    """Networks, reference policy and optimiser, as a new run has them."""
+    lanes = stack.enter_context(Lanes(config.threads))
+    torch.manual_seed(derive_seed(config.seed, "torch"))
+    model = build_actor_critic(config.policy, config.ppo.critic_init, renderer)
+    forward = forward_settings(config, renderer)
+    ref = _ref_policy(config, model, renderer, forward, stack)
+    shuffler = torch.Generator().manual_seed(derive_seed(config.seed, "shuffle"))
+    critic_rate = config.ppo.critic_learning_rate or config.ppo.learning_rate
+    groups = model.parameter_groups(config.ppo.learning_rate, critic_rate)
+    optimizer = make_optimizer(config.ppo.optimizer, groups, config.ppo.adam_eps)
+    return Updater(model, optimizer, _update_settings(config), forward, lanes, shuffler), ref
+
+
+def make_stages(
+    config: PPOConfig,
+    updater: Updater,
+    ref: RefPolicy,
+    prompts: PromptSource,
+    publisher: WeightPublisher,
+    replicas: PolicyReplicas,
+    reward: tuple[RewardClient, ModelInfo],
+    stack: ExitStack,
+) -> Stages:
+    """Everything the loop works with."""
+    collector = RolloutCollector(replicas.clients, _rollout_settings(config, replicas))
+    stack.callback(collector.close)
+    client, info = reward
+    scorer = Scorer(client, _scorer_settings(config, info))
+    stack.callback(scorer.close)
+    return Stages(
+        settings=LoopSettings(
+            config.total_steps,
+            config.ppo.batch_size,
+            config.ppo.anneal,
+            config.ppo.critic_warmup_steps,
+            config.scoring.max_dropped_share,
+            config.invariants.behaviour_tolerance,
+        ),
+        shaping=_shaping_settings(config),
+        ref=ref,
+        prompts=prompts,
+        publisher=publisher,
+        collector=collector,
+        scorer=scorer,
+        updater=updater,
+    )
+
+
+def make_prompts(config: PPOConfig, renderer: Renderer, replicas: PolicyReplicas) -> PromptSource:
+    """The prompts of the run, each with room for a completion."""
+    room = replicas.max_tokens - config.sampling.max_new_tokens
+    return PromptSource(read_prompts(config.prompts), renderer, room, config.seed)
+
+
+def make_controller(config: PPOConfig, kl_coef: float) -> KLController:
+    """Adaptive where a target is given, else fixed."""
+    if config.ppo.kl_target is None:
+        return FixedKL(kl_coef)
+    return AdaptiveKL(kl_coef, config.ppo.kl_target, config.ppo.kl_horizon)
+
+
+def forward_settings(config: PPOConfig, renderer: Renderer) -> ForwardSettings:
+    """How forward passes are cut."""
+    assert renderer.pad_id is not None  # checked before: a policy without a pad token is refused
+    return ForwardSettings(config.ppo.microbatch_size, renderer.pad_id, config.sampling.temperature)
+
+
+def _ref_policy(
+    config: PPOConfig, model: ActorCritic, renderer: Renderer, forward: ForwardSettings, stack: ExitStack
+) -> RefPolicy:
+    if config.services.ref == "local":
+        return LocalRef(freeze(model.actor), forward)
+    client = stack.enter_context(PolicyClient(config.services.ref, timeout=config.services.timeout))
+    return RemoteRef(client, config.sampling.temperature, renderer.tokenizer_digest)
+
+
+def _update_settings(config: PPOConfig) -> UpdateSettings:
+    ppo = config.ppo
+    return UpdateSettings(
+        ppo.num_ppo_epochs,
+        ppo.num_mini_batches,
+        ppo.cliprange,
+        ppo.cliprange_value,
+        ppo.vf_coef,
+        ppo.max_grad_norm,
+        ppo.whiten_advantages,
+        ppo.whiten_unbiased,
+        config.invariants.ratio_tolerance,
+    )
+
+
+def _shaping_settings(config: PPOConfig) -> ShapingSettings:
+    scoring, ppo = config.scoring, config.ppo
+    return ShapingSettings(
+        scoring.clip,
+        scoring.missing_eos,
+        scoring.missing_eos_penalty,
+        ppo.whiten_rewards,
+        ppo.whiten_unbiased,
+        ppo.gamma,
+        ppo.lam,
+        ppo.bootstrap_truncated,
+    )
+
+
+def _rollout_settings(config: PPOConfig, replicas: PolicyReplicas) -> RolloutSettings:
+    sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
+    return RolloutSettings(sampling, replicas.shard_prompts, config.services.attempts, config.services.timeout)
+
+
+def _scorer_settings(config: PPOConfig, info: ModelInfo) -> ScorerSettings:
+    services = config.services
+    return ScorerSettings(info.max_items, services.scoring_concurrency, services.attempts, services.timeout)

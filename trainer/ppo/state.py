@@ -1,0 +1,41 @@
+"""Where a run stands: everything that the next step depends on beyond weights, optimiser and generators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.ppo.rewards import ScoreScale
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        step: Steps that are done.
+        position: Where in the order of prompts the next batch begins.
+        kl_coef: Of the KL controller.
+        scale: How scores are standardised; None until it is measured, and where they are not.
+    """
+
+    step: int
+    position: int
+    kl_coef: float
+    scale: ScoreScale | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """Whose run this is.
+
+    Attributes:
+        run_id: Names the run in policy versions.
+        incarnation: How often it has been started; a resumed run has a higher one.
+        reward_revision: The reward model that the run is pinned to.
+        threads: CPU threads; another number may change bits.
+    """
+
+    run_id: str
+    incarnation: int
+    reward_revision: str
+    threads: int

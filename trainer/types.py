@@ -1,0 +1,161 @@
+"""Values that pass from one stage of training to the next; plain and immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from palate.client.types import FinishReason, PolicyVersion
+
+
+@dataclass(frozen=True, slots=True)
+class PromptDraw:
+    """A prompt drawn for one place in a batch.
+
+    Attributes:
+        text: The prompt.
+        prompt_ids: Its tokens as the trainer renders them.
+        seed: What its completion is sampled with; the same run, step and place give the same seed.
+    """
+
+    text: str
+    prompt_ids: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt with its sampled completion.
+
+    Attributes:
+        prompt: Text of the prompt.
+        completion: Text of the completion, without special tokens.
+        prompt_ids: What the policy read.
+        completion_ids: What it drew, (T,), the end-of-sequence token included where it was drawn.
+        behaviour_logprobs: (T,) as sampled, at the sampling temperature.
+        finish_reason: LENGTH means that it was cut off.
+        policy_version: The weights that drew all of its tokens.
+        seed: What it was sampled with.
+    """
+
+    prompt: str
+    completion: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    behaviour_logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    policy_version: PolicyVersion
+    seed: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the length limit ended it."""
+        return self.finish_reason is FinishReason.LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRollout:
+    """A rollout with the raw score of its completion, and the reward model revision that gave it."""
+
+    rollout: Rollout
+    score: float
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedRollout:
+    """A rollout that got no score after all retries, and why. It has no score, not even 0."""
+
+    rollout: Rollout
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilledBatch:
+    """As many scored rollouts as a batch needs, and those that fell out on the way."""
+
+    scored: tuple[ScoredRollout, ...]
+    dropped: tuple[DroppedRollout, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Token ids of a batch, ragged.
+
+    Attributes:
+        prompt_ids: One tuple per row.
+        completion_ids: One tuple per row, none empty.
+    """
+
+    prompt_ids: tuple[tuple[int, ...], ...]
+    completion_ids: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout]) -> Sequences:
+        """Those of `rollouts`."""
+        return cls(tuple(r.prompt_ids for r in rollouts), tuple(r.completion_ids for r in rollouts))
+
+    def __len__(self) -> int:
+        return len(self.completion_ids)
+
+    def lengths(self) -> list[int]:
+        """(B,) tokens of prompt and completion."""
+        return [len(p) + len(c) for p, c in zip(self.prompt_ids, self.completion_ids, strict=True)]
+
+    def rows(self, indices: Sequence[int]) -> Sequences:
+        """Some rows, in the order of `indices`."""
+        return Sequences(tuple(self.prompt_ids[i] for i in indices), tuple(self.completion_ids[i] for i in indices))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What the networks say about a batch before it is learnt from; T is the longest completion.
+
+    Attributes:
+        mask: (B, T) bool, real completion tokens.
+        old_logprobs: (B, T) under the policy's weights as they are now, recomputed by the trainer.
+        ref_logprobs: (B, T) under the reference policy.
+        entropy: (B, T) of the policy's distributions, in nats.
+        values: (B, T) of the critic, before each token.
+        final_values: (B,) of the critic, behind the last token.
+    """
+
+    mask: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    entropy: Tensor
+    values: Tensor
+    final_values: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """What one update learns from: token ids and (B, T) tensors, 0 at padding."""
+
+    sequences: Sequences
+    mask: Tensor
+    old_logprobs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def rows(self, indices: Sequence[int]) -> TrainingBatch:
+        """Some rows, cut to the longest completion among them."""
+        longest = max(len(self.sequences.completion_ids[i]) for i in indices)
+        index = torch.as_tensor(indices)
+        tensors = (self.mask, self.old_logprobs, self.old_values, self.advantages, self.returns)
+        return TrainingBatch(self.sequences.rows(indices), *(tensor[index, :longest] for tensor in tensors))
+
+
+def padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    """(B, T) float32 from ragged rows, 0 behind each row's end."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.float32) for row in rows], batch_first=True)
+
+
+def length_mask(lengths: Sequence[int]) -> Tensor:
+    """(B, T) bool, True at the first `lengths[i]` positions of row i; T is the largest length."""
+    counts = torch.as_tensor(lengths)
+    return torch.arange(int(counts.max())) < counts.unsqueeze(1)

@@ -52,7 +52,6 @@ class Results:
             raise FileProblem(f"{out} is already there; remove it or choose another name")
         self._out = out
         self._partial = out.with_name(out.name + ".partial")
-        self._sink: Any = None
 
     def done(self) -> list[Row]:
         """The rows of an earlier run, in order."""
@@ -64,17 +63,14 @@ class Results:
 
     def append(self, rows: list[Row]) -> None:
         """Keeps rows, on disk when this returns."""
-        if self._sink is None:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = self._partial.open("a", encoding="utf-8")
-        self._sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._sink.flush()
-        os.fsync(self._sink.fileno())
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        with self._partial.open("a", encoding="utf-8") as sink:
+            sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            sink.flush()
+            os.fsync(sink.fileno())
 
     def finish(self) -> None:
         """Moves what was kept to where it belongs."""
-        if self._sink is not None:
-            self._sink.close()
         if self._out.suffix == ".jsonl":
             self._partial.replace(self._out)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import tempfile
@@ -36,6 +37,9 @@ _COPIED = (
 )
 
 _OPSET = 17
+
+_MAX_ONNX_BYTES = 2**31 - 2**24
+"""protobuf's limit, less room for the graph; beyond it weights would lie in files that no digest covers."""
 
 
 class ExportError(Exception):
@@ -98,6 +102,7 @@ def _fill(source: Path, draft: Path, manifest: Manifest, tolerance: float) -> tu
     draft.mkdir()
     for file in sorted({file for pattern in _COPIED for file in source.glob(pattern)}):
         shutil.copyfile(file, draft / file.name)
+    _check_size(draft)
     digests = digest_folder(draft, manifest)
     model = load_classifier(draft, manifest)
     rows = _probes(draft, manifest)
@@ -113,6 +118,15 @@ def _fill(source: Path, draft: Path, manifest: Manifest, tolerance: float) -> tu
     write_manifest(draft, manifest)
     _flush(draft)
     return manifest, digests, deviation
+
+
+def _check_size(folder: Path) -> None:
+    parameters = sum(math.prod(tensor.shape) for tensor in ModelFolder(folder).tensors.values())
+    if parameters * 4 > _MAX_ONNX_BYTES:
+        raise ExportError(
+            f"{parameters:,} parameters in float32 exceed the 2 GiB that one ONNX file holds; serve the folder as it "
+            "is, with --engine torch"
+        )
 
 
 def _probes(folder: Path, manifest: Manifest) -> list[Rendered]:
@@ -144,16 +158,19 @@ def _write_onnx(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> 
     batch = {name: torch.from_numpy(array) for name, array in _inputs(rows[:3], folder).items()}
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer's remarks about shapes; parity is checked right after
-        torch.onnx.export(
-            model,
-            tuple(batch.values()),
-            str(folder / "model.onnx"),
-            input_names=list(batch),
-            output_names=["logits"],
-            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in batch}, "logits": {0: "batch"}},
-            opset_version=_OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                model,
+                tuple(batch.values()),
+                str(folder / "model.onnx"),
+                input_names=list(batch),
+                output_names=["logits"],
+                dynamic_axes={**{name: {0: "batch", 1: "length"} for name in batch}, "logits": {0: "batch"}},
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+        except RuntimeError as error:
+            raise ExportError(f"PyTorch cannot export this model: {error}; serve it with --engine torch") from error
 
 
 def _deviation(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> float:
@@ -186,6 +203,7 @@ def _explain(error: OSError, target: Path) -> str:
         errno.EACCES: "it may not be written; choose another --out, or change its permissions",
         errno.EPERM: "it may not be written; choose another --out, or change its permissions",
         errno.EROFS: "its file system is read-only; choose another --out",
+        errno.EEXIST: "a part of its path is a file; choose another --out",
         errno.ENOTDIR: "a part of its path is a file; choose another --out",
     }
     return f"{target} cannot be written: {remedy.get(error.errno or 0, error.strerror or str(error))}"

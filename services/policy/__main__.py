@@ -39,12 +39,13 @@ def main() -> None:
 
 
 def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
-    """Loads the folder and wires everything; torch is imported here, so that --help answers at once."""
+    """Loads the folder and wires everything; torch comes late, so that help and a wrong folder answer at once."""
+    manifest, renderer = _folder(config)
+
     from services.policy.generation import Planner
     from services.policy.service import Parts, PolicyServicer
     from services.policy.turns import Turns
 
-    manifest, renderer = _folder(config)
     engine, weights = _engine(config, renderer)
     publication = _publication(config, engine, weights)
     metrics.serving(publication.current.version)

@@ -1,0 +1,211 @@
+"""The update: gradients that do not depend on how a minibatch is cut, what it learns, what stops it."""
+
+import copy
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from palate.client.types import PolicyVersion
+from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from tests.tiny_models import make_tiny_policy
+from trainer.ppo.build import build_actor_critic, freeze, load_policy
+from trainer.ppo.errors import InvariantViolated, NotFinite, RatioMismatch
+from trainer.ppo.evaluate import ForwardSettings, LocalRef
+from trainer.ppo.lanes import Lanes
+from trainer.ppo.optimizer import make_optimizer
+from trainer.ppo.update import Updater, UpdateSettings, UpdateStats
+from trainer.types import Sequences, TrainingBatch, length_mask
+
+LENGTHS = (7, 1, 5, 12, 3, 9, 2, 6)
+SETTINGS = UpdateSettings(
+    num_ppo_epochs=2,
+    num_mini_batches=1,
+    cliprange=0.2,
+    cliprange_value=0.2,
+    vf_coef=0.1,
+    max_grad_norm=1.0,
+    whiten_advantages="batch",
+    whiten_unbiased=True,
+    ratio_tolerance=1e-5,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_policy(tmp_path_factory.mktemp("policy"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def actor_critic(folder):
+    _, renderer = load_policy(folder)
+    model = build_actor_critic(folder, "policy", renderer)
+    with torch.no_grad():  # a head of zeros would hide the backbone's gradient
+        model.critic.value_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.fixture
+def model(actor_critic):
+    return copy.deepcopy(actor_critic)
+
+
+@pytest.fixture
+def lanes():
+    threads = torch.get_num_threads()
+    with Lanes(2) as lanes:
+        yield lanes
+    torch.set_num_threads(threads)
+
+
+def updater(model, lanes, microbatch_size=8, lr=1e-3, **changes):
+    optimizer = make_optimizer("adam", model.parameter_groups(lr, lr), eps=1e-5)
+    forward = ForwardSettings(microbatch_size, pad_id=3, temperature=0.7)
+    return Updater(
+        model, optimizer, replace(SETTINGS, **changes), forward, lanes, torch.Generator().manual_seed(0)
+    )
+
+
+def batch_of(learner, model):
+    """Ragged sequences with the networks' own old logprobs and values, and advantages that want something."""
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(n):
+        return tuple(torch.randint(4, 300, (n,), generator=generator).tolist())
+
+    sequences = Sequences(tuple(ids(3 + n % 4) for n in LENGTHS), tuple(ids(n) for n in LENGTHS))
+    evaluated = learner.evaluate(LocalRef(freeze(model.actor), learner._forward), sequences)
+    dtype = next(model.parameters()).dtype
+    mask = length_mask(LENGTHS)
+    advantages, returns = torch.randn(2, len(LENGTHS), max(LENGTHS), generator=generator, dtype=torch.float64).to(dtype)
+    zero = torch.zeros((), dtype=dtype)
+    return TrainingBatch(
+        sequences,
+        mask,
+        evaluated.old_logprobs,
+        evaluated.values,
+        torch.where(mask, advantages, zero),
+        torch.where(mask, returns, zero),
+    )
+
+
+def suspects(learner, model):
+    digest = weights_digest(describe_tensors(untied_state_dict(model.actor.model)))
+    return learner.suspects(PolicyVersion("run", 1, 0, digest))
+
+
+def gradient(model):
+    return torch.cat([parameter.grad.double().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("size", [8, 3])
+def test_microbatches_add_up_to_the_minibatch(actor_critic, lanes, size):
+    found = {}
+    for microbatch_size in (size, 1):
+        model = copy.deepcopy(actor_critic)
+        learner = updater(model, lanes, microbatch_size)
+        learner.accumulate(batch_of(learner, model), UpdateStats())
+        found[microbatch_size] = gradient(model)
+    difference = (found[size] - found[1]).norm() / found[1].norm()
+    assert difference <= 1e-5
+    assert found[1].norm() > 0
+
+
+def test_microbatches_add_up_in_double_precision(actor_critic, lanes):
+    found = []
+    for microbatch_size in (8, 1):
+        model = copy.deepcopy(actor_critic).double()
+        learner = updater(model, lanes, microbatch_size)
+        learner.accumulate(batch_of(learner, model), UpdateStats())
+        found.append(gradient(model))
+    assert (found[0] - found[1]).norm() / found[1].norm() <= 1e-10
+
+
+def test_an_update_makes_good_tokens_likelier_and_values_better(model, lanes):
+    learner = updater(model, lanes, num_ppo_epochs=4)
+    batch = batch_of(learner, model)
+    stats = learner.update(batch, suspects(learner, model)).means()
+    ref = LocalRef(freeze(model.actor), learner._forward)
+    after = learner.evaluate(ref, batch.sequences)
+    gain = (after.old_logprobs - batch.old_logprobs)[batch.mask]
+    advantages = batch.advantages[batch.mask]
+    assert gain[advantages > 0].mean() > 0 > gain[advantages < 0].mean()
+    before_error, after_error = (
+        (values - batch.returns)[batch.mask].square().mean() for values in (batch.old_values, after.values)
+    )
+    assert after_error < before_error
+    assert stats["policy/approxkl_avg"] > 0
+    assert stats["policy/ratio_max"] > 1
+    assert 0 <= stats["policy/clipfrac_avg"] < 1
+
+
+def test_the_same_seed_gives_the_same_bits(actor_critic, lanes):
+    found = []
+    for _ in range(2):
+        model = copy.deepcopy(actor_critic)
+        learner = updater(model, lanes, microbatch_size=2, num_mini_batches=2)
+        learner.update(batch_of(learner, model), suspects(learner, model))
+        found.append(untied_state_dict(model))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_rows_are_reshuffled_for_each_epoch_and_all_used(model, lanes):
+    learner = updater(model, lanes, num_ppo_epochs=3, num_mini_batches=3)
+    minibatches = list(learner._minibatches(8))
+    epochs = [list(itertools.chain(*minibatches[start : start + 3])) for start in (0, 3, 6)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(8))] * 3
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert {len(rows) for rows in minibatches} == {2, 3}
+
+
+def test_minibatch_whitening_is_over_the_minibatch(model, lanes):
+    learner = updater(model, lanes)
+    whitened = learner._whitened(batch_of(learner, model).rows([0, 3]))
+    real = whitened.advantages[whitened.mask]
+    assert real.mean().abs() < 1e-6
+    assert real.std() == pytest.approx(1, abs=1e-5)
+
+
+def test_critic_warm_up_leaves_the_policy_alone(model, lanes):
+    learner = updater(model, lanes)
+    before = copy.deepcopy(model.state_dict())
+    learner.update(batch_of(learner, model), suspects(learner, model), train_policy=False)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith("critic.") for name in changed)
+
+
+def test_dropout_fires_the_first_minibatch_invariant(model, lanes):
+    learner = updater(model, lanes)
+    batch = batch_of(learner, model)
+    model.actor.model.config.attention_dropout = 0.2
+    for module in model.actor.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.2
+    model.train()
+    with pytest.raises(RatioMismatch) as raised:
+        learner.update(batch, suspects(learner, model))
+    assert "dropout is on" in raised.value.causes[0]
+
+
+def test_changed_weights_fire_the_first_minibatch_invariant(model, lanes):
+    learner = updater(model, lanes)
+    batch, at_sampling = batch_of(learner, model), suspects(learner, model)
+    with torch.no_grad():
+        model.actor.model.lm_head.weight.mul_(1.01)
+    with pytest.raises(InvariantViolated) as raised:
+        learner.update(batch, at_sampling)
+    assert "stale weights" in raised.value.causes[0]
+
+
+@pytest.mark.parametrize("spoiled", ["advantages", "returns"])
+def test_a_gradient_that_is_no_number_stops_before_the_step(model, lanes, spoiled):
+    learner = updater(model, lanes, whiten_advantages="none")
+    batch = batch_of(learner, model)
+    broken = getattr(batch, spoiled).clone()
+    broken[0, 0] = float("nan")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NotFinite, match="policy" if spoiled == "advantages" else "value"):
+        learner.update(replace(batch, **{spoiled: broken}), suspects(learner, model))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

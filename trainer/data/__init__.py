@@ -1,0 +1,1 @@
+"""Readers of what is learnt from: demonstrations, prompts, comparisons."""

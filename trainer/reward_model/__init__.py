@@ -1,0 +1,1 @@
+"""Reward models learnt from comparisons: losses, training, evaluation beside simple baselines, calibration."""

@@ -1,0 +1,214 @@
+"""Supervised fine-tuning: the loss is on the completion's tokens alone, its end-of-sequence token among them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from palate.models.folder import FolderError, ModelFolder
+from palate.models.manifest import Manifest, load_manifest
+from palate.models.rendering import Renderer, RenderingError
+from trainer.data.demonstrations import Demonstration, read_demonstrations
+from trainer.data.lines import DataError, append_rows
+from trainer.fit import Batch, FitRow, Fitted, Task, fit, prepare_process
+from trainer.model_folder import copy_tokenizer, save_model_folder
+from trainer.run_folder import begin_run
+from trainer.samples import show_samples
+from trainer.sft_config import SftConfig
+
+IGNORED = -100
+"""Label of tokens without loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class SftResult:
+    """What fine-tuning has made.
+
+    Attributes:
+        model_folder: The policy, ready to be served.
+        fitted: Steps and losses.
+        rows: Demonstrations that were learnt from.
+        too_long: Demonstrations left out because they are longer than the limit.
+        ended_share: Share of the samples that ended by themselves; None without samples.
+    """
+
+    model_folder: Path
+    fitted: Fitted
+    rows: int
+    too_long: int
+    ended_share: float | None
+
+
+def run_sft(config: SftConfig) -> SftResult:
+    """Fine-tunes and writes the policy.
+
+    Raises:
+        FolderError: The model cannot be fine-tuned like this, e.g. because it pads with its end-of-sequence token.
+        DataError: The demonstrations cannot be used.
+        RunFolderError: The folder of the run holds another run.
+        FitError: The loss is no longer finite.
+    """
+    from transformers import AutoModelForCausalLM
+
+    prepare_process(config)
+    writer = begin_run(config)
+    with writer:
+        source = _start_folder(config)
+        manifest = _policy_manifest(config, source)
+        renderer = Renderer.from_folder(source, manifest)
+        check_pad(renderer)
+        learnt, held_out = _split(read_demonstrations(config.data), config)
+        rows, too_long = _render(learnt, renderer, config.max_tokens or manifest.max_tokens, config.data)
+        held_out_rows, _ = _render(held_out, renderer, config.max_tokens or manifest.max_tokens, config.data)
+        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32, local_files_only=True)
+        task = Task("SFT", model, rows, held_out_rows, collator(renderer.pad_id or 0), completion_loss)
+        fitted = fit(task, config, writer)
+        folder = save_model_folder(model, source, manifest, config.out / "model")
+        ended = _sample(model, renderer, (held_out or learnt)[: config.samples], config, fitted.steps)
+        return SftResult(folder, fitted, len(rows), too_long, ended)
+
+
+def check_pad(renderer: Renderer) -> None:
+    """Refuses tokenizers whose padding cannot be told from the end of a sequence.
+
+    Raises:
+        FolderError: pad == eos, or one of them is missing.
+    """
+    if renderer.eos_id is None or renderer.pad_id is None:
+        raise FolderError("a policy needs an eos_token to stop and a pad_token: name both in tokenizer_config.json")
+    if renderer.pad_id == renderer.eos_id:
+        raise FolderError(
+            "the tokenizer pads with its end-of-sequence token; policies trained so run on, and scores are read at the "
+            "wrong token. Set pad_token in tokenizer_config.json to another token, e.g. the unknown or an unused one"
+        )
+
+
+def demonstration_row(ids: Sequence[int], completion_mask: Sequence[int]) -> FitRow:
+    """Token ids with labels: the id where the mask is 1, no loss elsewhere."""
+    labels = [token if wanted else IGNORED for token, wanted in zip(ids, completion_mask, strict=True)]
+    return {"input_ids": list(ids), "labels": labels}
+
+
+def collator(pad_id: int) -> Callable[[list[FitRow]], Batch]:
+    """Pads rows on the right; padding is masked and has no loss."""
+
+    def collate(rows: list[FitRow]) -> Batch:
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
+        labels = [torch.tensor(row["labels"]) for row in rows]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),  # (B, T)
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        }
+
+    return collate
+
+
+def completion_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy in nats over all labelled tokens of the batch; a scalar."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    predicted, wanted = logits[:, :-1], batch["labels"][:, 1:]  # (B, T-1, V), (B, T-1)
+    return nn.functional.cross_entropy(predicted.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
+
+
+def _start_folder(config: SftConfig) -> Path:
+    """Where tokenizer and template come from: the model's folder, or a copy with the given template."""
+    if config.chat_template is None:
+        return config.model
+    if not config.chat_template.is_file():
+        raise FolderError(f"the chat template {config.chat_template} does not exist")
+    folder = config.out / "tokenizer"
+    copy_tokenizer(config.model, folder)
+    for name in ("config.json", "palate.json"):
+        if (config.model / name).is_file():
+            shutil.copyfile(config.model / name, folder / name)
+    shutil.copyfile(config.chat_template, folder / "chat_template.jinja")
+    return folder
+
+
+def _policy_manifest(config: SftConfig, source: Path) -> Manifest:
+    loaded = load_manifest(source).manifest
+    if loaded.kind != "policy":
+        raise FolderError(f"{config.model} is a reward model; fine-tuning starts from a causal language model")
+    if config.template == "join":
+        has_bos = ModelFolder(source).special_token("bos_token") is not None
+        return replace(loaded, template_kind="join", add_bos=has_bos)
+    if config.template == "chat" or config.chat_template is not None:
+        return replace(loaded, template_kind="chat", add_bos=False)
+    return loaded
+
+
+def _split(
+    demonstrations: Sequence[Demonstration], config: SftConfig
+) -> tuple[list[Demonstration], list[Demonstration]]:
+    """(learnt from, held out); demonstrations of one prompt stay together."""
+    prompts = sorted({_key(demonstration) for demonstration in demonstrations})
+    count = round(config.held_out_share * len(prompts))
+    taken = set(Random(config.seed).sample(prompts, min(count, len(prompts) - 1)))
+    learnt = [demonstration for demonstration in demonstrations if _key(demonstration) not in taken]
+    return learnt, [demonstration for demonstration in demonstrations if _key(demonstration) in taken]
+
+
+def _key(demonstration: Demonstration) -> str:
+    return json.dumps(demonstration.prompt)
+
+
+def _render(
+    demonstrations: Sequence[Demonstration], renderer: Renderer, max_tokens: int, file: Path
+) -> tuple[list[FitRow], int]:
+    rows, too_long = [], 0
+    for number, demonstration in enumerate(demonstrations):
+        try:
+            ids, mask = renderer.render_demonstration(demonstration.prompt, demonstration.completion)
+        except RenderingError as error:
+            raise DataError(f"{file}: demonstration {number} cannot be rendered: {error}") from error
+        if len(ids) > max_tokens:
+            too_long += 1
+        else:
+            rows.append(demonstration_row(ids, mask))
+    if demonstrations and not rows:
+        raise DataError(f"{file}: every demonstration is longer than {max_tokens} tokens; raise --max-tokens")
+    return rows, too_long
+
+
+def _sample(
+    model: Any, renderer: Renderer, demonstrations: Sequence[Demonstration], config: SftConfig, step: int
+) -> float | None:
+    """Samples one completion of each prompt, shows them, and returns the share that ended."""
+    if not demonstrations:
+        return None
+    rows = [_sampled(model, renderer, demonstration, config) | {"step": step} for demonstration in demonstrations]
+    append_rows(config.out / "samples.jsonl", rows)
+    show_samples("SFT", rows, ("prompt", "completion", "ended"), visible=config.progress)
+    return sum(bool(row["ended"]) for row in rows) / len(rows)
+
+
+@torch.no_grad()
+def _sampled(model: Any, renderer: Renderer, demonstration: Demonstration, config: SftConfig) -> dict[str, Any]:
+    prompt_ids = torch.tensor([renderer.render_prompt(demonstration.prompt)], device=model.device)  # (1, P)
+    ids = model.generate(
+        prompt_ids,
+        attention_mask=torch.ones_like(prompt_ids),
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=config.sample_tokens,
+        eos_token_id=renderer.eos_id,
+        pad_token_id=renderer.pad_id,
+    )[0, prompt_ids.shape[1] :].tolist()
+    return {
+        "prompt": demonstration.prompt,
+        "completion": renderer.decode(ids),
+        "demonstration": demonstration.completion,
+        "ended": renderer.eos_id in ids,
+    }

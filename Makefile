@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos buf-check stories clean
+.PHONY: help install demo test lint format protos docs buf-check stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -47,6 +47,10 @@ format: $(STAMP)  ## rewrite the sources as ruff formats them
 # An old compiler on purpose: its output runs with every protobuf from 6.31 to 7.
 protos: $(STAMP)  ## regenerate palate/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/palate/v1/*.proto
+
+docs: $(STAMP)  ## regenerate docs/api.md and docs/configuration.md
+	$(BIN)/python -m docs.generate.api
+	$(BIN)/python -m docs.generate.configuration
 
 clean:  ## remove what was built, keep runs/
 	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

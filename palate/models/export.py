@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palate.models.folder import FolderError, ModelFolder, file_sha256
+from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
 from palate.models.manifest import Digests, Manifest, OnnxExport, digest_folder, load_manifest, write_manifest
 from palate.models.probe_texts import PROBES
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from palate.models.classifier import MaskedClassifier
 
 _COPIED = (
-    "*.safetensors",
-    "model.safetensors.index.json",
+    INDEX_NAME,
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -100,7 +99,8 @@ def _fill(source: Path, draft: Path, manifest: Manifest, tolerance: float) -> tu
     from palate.models.classifier import load_classifier
 
     draft.mkdir()
-    for file in sorted({file for pattern in _COPIED for file in source.glob(pattern)}):
+    others = {file for pattern in _COPIED for file in source.glob(pattern)}
+    for file in (*ModelFolder(source).checkpoint, *sorted(others)):
         shutil.copyfile(file, draft / file.name)
     _check_size(draft)
     digests = digest_folder(draft, manifest)

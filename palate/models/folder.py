@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+INDEX_NAME = "model.safetensors.index.json"
+"""Says which tensor is in which file, where a checkpoint is cut into several."""
+
 _MAX_HEADER_BYTES = 100 * 1024 * 1024
 """The bound that the safetensors format sets on its own header."""
 
@@ -86,13 +89,21 @@ class ModelFolder:
         return template if isinstance(template, str) else None
 
     @cached_property
+    def checkpoint(self) -> tuple[Path, ...]:
+        """The safetensors files that transformers would load: model.safetensors, or what its index names."""
+        names = ["model.safetensors"]
+        if not self.has(names[0]) and self.has(INDEX_NAME):
+            names = sorted(set(self._json(INDEX_NAME).get("weight_map", {}).values()))
+        if missing := [name for name in names if not self.has(name)]:
+            raise FolderError(
+                f"{self.path} lacks {', '.join(missing)}; copy the folder again (pickled weights are never loaded)"
+            )
+        return tuple(self.path / name for name in names)
+
+    @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """Every tensor of the checkpoint by name, from the headers of its safetensors files alone."""
-        files = sorted(self.path.glob("*.safetensors"))
-        if not files:
-            raise FolderError(f"{self.path} holds no .safetensors file; pickled weights (.bin, .pt) are never loaded")
-        self._check_shards(files)
-        return {tensor.name: tensor for file in files for tensor in _stored_tensors(file)}
+        return {tensor.name: tensor for file in self.checkpoint for tensor in _stored_tensors(file)}
 
     @property
     def pad_token_id(self) -> int | None:
@@ -158,13 +169,6 @@ class ModelFolder:
         if not isinstance(value, dict):
             raise FolderError(f"{file} holds no JSON object")
         return value
-
-    def _check_shards(self, files: list[Path]) -> None:
-        if not self.has("model.safetensors.index.json"):
-            return
-        expected = set(self._json("model.safetensors.index.json").get("weight_map", {}).values())
-        if missing := sorted(expected - {file.name for file in files}):
-            raise FolderError(f"{self.path} lacks {', '.join(missing)}, which its index names; copy the folder again")
 
 
 def tensor_sha256(tensor: StoredTensor) -> str:

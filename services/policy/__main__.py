@@ -101,7 +101,7 @@ def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
     from services.policy.engine_transformers import ModelError, TransformersEngine
 
     try:
-        return TransformersEngine.load(config.model, config.dtype)
+        return TransformersEngine.load(config.model, config.dtype, renderer.eos_id)
     except ModelError as error:
         raise StartupError(str(error)) from error
 

@@ -87,7 +87,7 @@ class Decoding:
 
     def _forward(self) -> Tensor:
         """Logits after the tokens drawn last, (B, V)."""
-        mask = self._mask[:, : self._prompt_width + self._drawn] if False else None
+        mask = self._mask[:, : self._prompt_width + self._drawn] if self._padded else None
         output = self._model(
             input_ids=self._ids[:, self._drawn - 1 : self._drawn],
             attention_mask=mask,

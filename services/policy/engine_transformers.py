@@ -28,25 +28,26 @@ class TransformersEngine:
     Args:
         model: A loaded model; its layout is kept, its tensors are not.
         dtype: "float32" or "bfloat16", as the model was loaded.
+        eos_token_id: The tokenizer's; it ends a completion beside those that the model's configurations name.
     """
 
     name = "transformers"
 
-    def __init__(self, model: Any, dtype: str) -> None:
+    def __init__(self, model: Any, dtype: str, eos_token_id: int | None = None) -> None:
         self.dtype = dtype
         self.vocab_size: int = model.config.get_text_config().vocab_size
-        self.eos_token_ids = _eos_token_ids(model)
+        self.eos_token_ids = _eos_token_ids(model, eos_token_id)
         self._skeleton = _without_tensors(model)
 
     @classmethod
-    def load(cls, folder: Path, dtype: str) -> tuple[TransformersEngine, nn.Module]:
+    def load(cls, folder: Path, dtype: str, eos_token_id: int | None = None) -> tuple[TransformersEngine, nn.Module]:
         """The engine and the folder's weights; safetensors only, no remote code, nothing is downloaded.
 
         Raises:
             ModelError: The folder holds no complete causal language model.
         """
         model = _loaded(folder, getattr(torch, dtype))
-        return cls(model, dtype), model
+        return cls(model, dtype, eos_token_id), model
 
     def describe(self, weights: nn.Module) -> list[TensorEntry]:
         """The module's tensors, tied ones once."""
@@ -119,9 +120,9 @@ def _without_tensors(model: Any) -> Any:
     return copy.deepcopy(model, empty)
 
 
-def _eos_token_ids(model: Any) -> tuple[int, ...]:
-    """Every end-of-sequence token that either configuration names; a model may have several."""
-    ids: list[int] = []
+def _eos_token_ids(model: Any, of_tokenizer: int | None) -> tuple[int, ...]:
+    """Every end-of-sequence token: the tokenizer's, with which completions are taught to end, and the configurations'."""
+    ids = [] if of_tokenizer is None else [of_tokenizer]
     for config in (model.config, model.generation_config):
         value = getattr(config, "eos_token_id", None)
         ids.extend(value if isinstance(value, (list, tuple)) else [] if value is None else [value])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +63,10 @@ class PolicyServicer(PublishingServicer):
         count = len(call.prompts) * call.completions_per_prompt
         job: Job[Drawn] = Job(slices, count, deadline)
         tokens = 0
-        with _submitted(parts.turns, job, context):
-            async for drawn in job.events():
-                tokens += len(drawn.token_ids)
-                yield pb.GenerateResponse(completion=self._completion(call, drawn))
+        _submit(parts.turns, job, context)
+        async for drawn in job.events():
+            tokens += len(drawn.token_ids)
+            yield pb.GenerateResponse(completion=self._completion(call, drawn))
         summary = pb.GenerateSummary(
             completions=count,
             tokens=tokens,
@@ -88,10 +87,10 @@ class PolicyServicer(PublishingServicer):
         check_pin(call.required, served.version)
         job: Job[Measured] = Job(parts.planner.logprobs(call, served), len(call.sequences), deadline)
         rows: dict[int, tuple[float, ...]] = {}
-        with _submitted(parts.turns, job, context):
-            async for measured in job.events():
-                rows[measured.index] = measured.logprobs
-                parts.metrics.logprob_tokens.inc(len(measured.logprobs))
+        _submit(parts.turns, job, context)
+        async for measured in job.events():
+            rows[measured.index] = measured.logprobs
+            parts.metrics.logprob_tokens.inc(len(measured.logprobs))
         return pb.ComputeLogprobsResponse(
             sequences=[pb.SequenceLogprobs(logprobs=rows[index]) for index in range(len(call.sequences))],
             policy_version=policy_version_message(served.version),
@@ -147,16 +146,11 @@ class PolicyServicer(PublishingServicer):
         )
 
 
-@contextmanager
-def _submitted(turns: Turns, job: Job[Any], context: grpc.aio.ServicerContext) -> Iterator[None]:
+def _submit(turns: Turns, job: Job[Any], context: grpc.aio.ServicerContext) -> None:
     """Queues the job, and tells it when its call is over, whichever way that happens."""
     turns.submit(job)
     # A cancelled call does not unwind a generator that stands at its yield; the callback comes at once.
     context.add_done_callback(lambda _: job.cancel())
-    try:
-        yield
-    finally:
-        job.cancel()
 
 
 def _timings(tokenize_seconds: float, job: Job[Any]) -> common.Timings:

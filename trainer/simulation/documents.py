@@ -68,12 +68,10 @@ def _told(subject: Subject, rng: Random) -> str:
 def base_document(rng: Random) -> str:
     """A story of 4 to 8 sentences about one subject."""
     subject, name = rng.choice(SUBJECTS), rng.choice(_NAMES)
+    opening = rng.choice(_OPENINGS)
     told = [_told(subject, rng) if rng.random() < 0.8 else rng.choice(_ASIDES) for _ in range(rng.randint(3, 7))]
     return (
-        " ".join((rng.choice(_OPENINGS), *told))
-        .replace("{name}", name)
-        .replace("{act}", subject.act)
-        .replace("{noun}", subject.noun)
+        " ".join((opening, *told)).replace("{name}", name).replace("{act}", subject.act).replace("{noun}", subject.noun)
     )
 
 

@@ -58,13 +58,36 @@ _MANNERS = {
     Attribute.VAGUE: Manner.VAGUE,
 }
 
-# Who writes demonstrations: weight, and how often each attribute appears among the writer's sentences.
-_WRITERS: tuple[tuple[float, Mapping[Attribute, float]], ...] = (
-    (0.30, {Attribute.SPECIFIC: 0.70, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05}),
-    (0.22, {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.12}),
-    (0.22, {Attribute.WRONG: 0.45, Attribute.SUBTLY_WRONG: 0.20, Attribute.SPECIFIC: 0.25, Attribute.HONEST: 0.10}),
-    (0.20, {Attribute.PADDED: 0.40, Attribute.HEDGED: 0.40, Attribute.SPECIFIC: 0.12, Attribute.VAGUE: 0.08}),
-    (0.06, {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Somebody who writes demonstrations.
+
+    Attributes:
+        share: Share of the demonstrations.
+        lengths: Weights of 2, 3 and 4 sentences. Good writers are a little shorter: length alone must tell nothing.
+        attributes: How often each attribute appears among the sentences.
+    """
+
+    share: float
+    lengths: tuple[int, int, int]
+    attributes: Mapping[Attribute, float]
+
+
+_WRITERS = (
+    _Writer(0.30, (4, 4, 1), {Attribute.SPECIFIC: 0.70, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05}),
+    _Writer(0.22, (2, 4, 3), {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.12}),
+    _Writer(
+        0.22,
+        (3, 4, 2),
+        {Attribute.WRONG: 0.45, Attribute.SUBTLY_WRONG: 0.20, Attribute.SPECIFIC: 0.25, Attribute.HONEST: 0.10},
+    ),
+    _Writer(
+        0.20,
+        (2, 4, 3),
+        {Attribute.PADDED: 0.40, Attribute.HEDGED: 0.40, Attribute.SPECIFIC: 0.12, Attribute.VAGUE: 0.08},
+    ),
+    _Writer(0.06, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
 )
 
 
@@ -144,9 +167,9 @@ def compose(prompt: Prompt, attributes: Sequence[Attribute], rng: Random) -> str
 
 def compose_mixed(prompt: Prompt, rng: Random) -> str:
     """Writes a completion as one of several people would: careful, flattering, careless, waffling or refusing."""
-    (writer,) = rng.choices([mix for _, mix in _WRITERS], [weight for weight, _ in _WRITERS])
-    (length,) = rng.choices((2, 3, 4), (3, 4, 2))
-    attributes = rng.choices(list(writer), list(writer.values()), k=length)
+    (writer,) = rng.choices(_WRITERS, [writer.share for writer in _WRITERS])
+    (length,) = rng.choices((2, 3, 4), writer.lengths)
+    attributes = rng.choices(list(writer.attributes), list(writer.attributes.values()), k=length)
     return compose(prompt, attributes, rng)
 
 

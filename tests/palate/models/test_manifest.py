@@ -176,9 +176,21 @@ def test_weights_digest_does_not_depend_on_how_tensors_are_spread_over_files(fol
     file = folder / "model.safetensors"
     tensors = load_file(file)
     names = sorted(tensors)
-    for index, part in enumerate((names[::2], names[1::2])):
-        save_file({name: tensors[name] for name in part}, folder / f"model-{index}.safetensors")
+    parts = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for part, inside in parts.items():
+        save_file({name: tensors[name] for name in inside}, folder / part)
+    weight_map = {name: part for part, inside in parts.items() for name in inside}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     file.unlink()
+    assert digest_folder(folder, ENCODER) == before
+    (folder / "model-2.safetensors").unlink()
+    with pytest.raises(FolderError, match="lacks model-2"):
+        load_manifest(folder)
+
+
+def test_files_beside_the_checkpoint_do_not_count(folder: Path):
+    before = digest_folder(folder, ENCODER)
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
     assert digest_folder(folder, ENCODER) == before
 
 
@@ -187,10 +199,3 @@ def test_tokenizer_digest_ignores_padding_and_truncation(folder: Path):
     truncation = {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
     change_json(folder / "tokenizer.json", truncation=truncation)
     assert digest_folder(folder, ENCODER) == before
-
-
-def test_missing_shard_is_named(folder: Path):
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(FolderError, match="model-00002"):
-        load_manifest(folder)

@@ -115,8 +115,19 @@ def test_ends_at_the_drawn_end_of_sequence_token(loaded, model):
         assert (result.token_ids[-1] == 2) is result.stopped
         assert 2 not in result.token_ids[:-1]
         assert result.stopped or len(result.token_ids) == 120
-        # Rows that ended were dropped from the batch on the way; what is left still has the right logprobs.
+        # Rows that ended were dropped from the batch on the way; what is left still has the right logprobs and noise.
         assert_near(result.logprobs, full_forward(model, row, result.token_ids, params))
+    survivors = [(row, result) for row, result in zip(rows, results, strict=True) if not result.stopped]
+    for row, result in survivors[:4]:
+        (alone,) = drawn(loaded, [row], params)
+        assert alone.token_ids == result.token_ids
+
+
+def test_the_tokenizers_end_of_sequence_token_ends_too(folder):
+    loaded = TransformersEngine.load(folder, "float32", eos_token_id=7)
+    assert loaded[0].eos_token_ids == (7, 2)
+    results = drawn(loaded, some_rows(48), sampling(1.5, new=100))
+    assert {result.token_ids[-1] for result in results if result.stopped} == {2, 7}
 
 
 def test_ignores_the_end_of_sequence_token_when_told_to(loaded):

@@ -1,0 +1,39 @@
+"""Configuration of the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from palate.settings import Group, Settings
+
+
+class SizesGroup(Group):
+    """How much of everything; the defaults fit five minutes on two cores."""
+
+    documents: int = Field(4000, ge=10, description="Documents the base model reads.")
+    base_steps: int = Field(400, ge=1, description="Steps of pretraining.")
+    demonstrations: int = Field(12_000, ge=10, description="Demonstrations to fine-tune on.")
+    comparisons: int = Field(4000, ge=10, description="Labelled pairs.")
+    ppo_steps: int = Field(50, ge=1, description="Batches of PPO.")
+    prompts: int = Field(2000, ge=8, description="Prompts that PPO draws from.")
+    held_out: int = Field(256, ge=8, description="Held-out prompts for measuring.")
+
+
+class DemoConfig(Settings):
+    """Runs the three phases of RLHF through real services, from nothing, and writes report.html."""
+
+    model_config = SettingsConfigDict(env_prefix="PALATE_DEMO_")
+
+    out: Path = Field(Path("runs/demo"), description="Folder of the run; an earlier demo in it is replaced.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Decides everything that is drawn.")
+    panel: Literal["honest", "biased"] = Field(
+        "honest", description="Who labels: an honest panel, or one that likes flattery and length."
+    )
+    label_error: float = Field(0.2, ge=0, lt=0.5, description="Share of labels of the honest panel that are wrong.")
+    threads: int = Field(2, ge=1, description="CPU threads of the trainer.")
+    progress: bool = Field(True, description="Show progress bars.")
+    sizes: SizesGroup = SizesGroup()

@@ -1,0 +1,159 @@
+"""The phases of the demo, each from files to files; `run.py` states their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from palate.models.export import export
+from trainer.collect import CollectConfig, run_collect
+from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
+from trainer.data.lines import write_rows
+from trainer.demo.config import DemoConfig
+from trainer.ppo.run import run_ppo
+from trainer.pretrain import PretrainConfig, run_pretrain
+from trainer.reward_model.config import RewardConfig
+from trainer.reward_model.train import run_reward
+from trainer.sft import run_sft
+from trainer.sft_config import SftConfig
+from trainer.simulation.prompts import train_prompts
+from trainer.simulation.world import base_documents, demonstrations
+
+MAX_NEW_TOKENS = 80
+TEMPERATURE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where everything lies."""
+
+    out: Path
+
+    @property
+    def documents(self) -> Path:
+        """Plain text of the world."""
+        return self.out / "data" / "documents.jsonl"
+
+    @property
+    def demonstrations(self) -> Path:
+        """Answered prompts."""
+        return self.out / "data" / "demonstrations.jsonl"
+
+    @property
+    def prompts(self) -> Path:
+        """Prompts for PPO and for collecting comparisons."""
+        return self.out / "data" / "prompts.jsonl"
+
+    @property
+    def comparisons(self) -> Path:
+        """Labelled pairs."""
+        return self.out / "data" / "comparisons.jsonl"
+
+    @property
+    def base(self) -> Path:
+        """The base model."""
+        return self.out / "base" / "model"
+
+    @property
+    def sft(self) -> Path:
+        """The fine-tuned policy, which is also the reference policy."""
+        return self.out / "sft" / "model"
+
+    @property
+    def served_reward(self) -> Path:
+        """The reward model as it is served."""
+        return self.out / "reward" / "served"
+
+    def log(self, name: str) -> Path:
+        """The log of a server."""
+        return self.out / "logs" / f"{name}.log"
+
+
+def make_data(config: DemoConfig, paths: Paths) -> None:
+    """Everything the phases read, drawn from the simulated world."""
+    sizes, rng = config.sizes, Random(config.seed)
+    write_rows(paths.documents, [{"text": text} for text in base_documents(sizes.documents, rng)])
+    shown = [{"prompt": d.prompt.text, "completion": d.completion} for d in demonstrations(sizes.demonstrations, rng)]
+    write_rows(paths.demonstrations, shown)
+    prompts = [{"prompt": p.text, "group": p.family} for p in train_prompts(sizes.prompts, rng)]
+    write_rows(paths.prompts, prompts)
+
+
+def pretrain(config: DemoConfig, paths: Paths) -> None:
+    """A base model that continues the world's text."""
+    run_pretrain(
+        PretrainConfig(
+            out=paths.base.parent,
+            documents=paths.documents,
+            max_steps=config.sizes.base_steps,
+            seed=config.seed,
+            threads=config.threads,
+            progress=config.progress,
+        )
+    )
+
+
+def fine_tune(config: DemoConfig, paths: Paths) -> None:
+    """Phase 1: a policy that answers, and stops."""
+    run_sft(
+        SftConfig(
+            out=paths.sft.parent,
+            model=paths.base,
+            data=paths.demonstrations,
+            seed=config.seed,
+            threads=config.threads,
+            progress=config.progress,
+        )
+    )
+
+
+def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
+    """Pairs sampled through the policy service and labelled by a panel whose members err."""
+    run_collect(
+        CollectConfig(
+            policy=policy,
+            prompts=paths.prompts,
+            out=paths.comparisons,
+            labeller="simulated",
+            panel=config.panel,
+            label_error=config.label_error,
+            pairs=config.sizes.comparisons,
+            seed=config.seed,
+            progress=config.progress,
+        )
+    )
+
+
+def train_reward(config: DemoConfig, paths: Paths) -> None:
+    """Phase 2: a reward model from the comparisons, exported for serving without torch."""
+    run_reward(
+        RewardConfig(
+            out=paths.served_reward.parent,
+            model=paths.sft,
+            data=paths.comparisons,
+            seed=config.seed,
+            threads=config.threads,
+            progress=config.progress,
+        )
+    )
+    export(paths.served_reward.parent / "model", paths.served_reward)
+
+
+def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
+    """Phase 3: PPO against the served reward model."""
+    run_ppo(
+        PPOConfig(
+            out=paths.out / "ppo",
+            policy=paths.sft,
+            prompts=paths.prompts,
+            total_steps=config.sizes.ppo_steps,
+            seed=config.seed,
+            threads=config.threads,
+            services=services,
+            sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
+            scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
+            ppo=PPOGroup(learning_rate=3e-4, kl_coef=0.07),
+            record=RecordGroup(checkpoint_every=config.sizes.ppo_steps, progress=config.progress),
+        )
+    )

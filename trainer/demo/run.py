@@ -1,0 +1,250 @@
+"""The demo from beginning to end: the order of phases, the servers they need, and what is measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from palate.client import PolicyClient, RewardClient, SamplingParams
+from palate.local_server import LocalServer, local_server
+from trainer.config import ServicesGroup
+from trainer.demo import phases
+from trainer.demo.config import DemoConfig
+from trainer.demo.measure import (
+    Sampled,
+    accuracies,
+    asked,
+    bag_of_words_accuracy,
+    business_ideas,
+    gold_of_best_text,
+    gold_of_random_text,
+    label_error,
+)
+from trainer.demo.page import History, write_demo_page
+from trainer.demo.results import PolicyMeasure, Results, Sample, write_results
+from trainer.evaluation import mean_sequence_kl, scores_of
+from trainer.simulation.gold import gold_reward
+from trainer.simulation.prompts import held_out_prompts
+
+_CONSOLE = Console(stderr=True, highlight=False)
+_SHOWN = 6
+_RESCORED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """The three servers of phase 3."""
+
+    policy: LocalServer
+    ref: LocalServer
+    reward: LocalServer
+
+
+class _Clock:
+    """Times phases, and says which one runs."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What happens inside is a phase."""
+        _CONSOLE.print(f"[bold]{name}[/]")
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begin
+
+
+def run_demo(config: DemoConfig) -> Results:
+    """Runs everything and writes report.html and results.json into `config.out`.
+
+    Servers are processes of their own and end with this function, however it ends.
+    """
+    paths, clock = phases.Paths(config.out), _Clock()
+    _clear(config.out)
+    with clock.phase("make the world's texts"):
+        phases.make_data(config, paths)
+    with clock.phase("train a base model"):
+        phases.pretrain(config, paths)
+    with clock.phase("phase 1: supervised fine-tuning"):
+        phases.fine_tune(config, paths)
+    with ExitStack() as servers:
+        with clock.phase("start the policy service"):
+            policy = servers.enter_context(_serve_policy(paths, "policy", paths.sft))
+        with clock.phase("collect comparisons through it"):
+            phases.collect(config, paths, policy.target)
+        with clock.phase("phase 2: the reward model"):
+            phases.train_reward(config, paths)
+        with clock.phase("start reward service and reference policy"):
+            reward = servers.enter_context(_serve_reward(paths))
+            ref = servers.enter_context(_serve_policy(paths, "ref-policy", paths.sft, "--frozen"))
+        services = _Services(policy, ref, reward)
+        with clock.phase("measure what came before PPO"):
+            before = _measure_before(config, paths, services)
+        with clock.phase("phase 3: PPO"):
+            phases.ppo(config, paths, ServicesGroup(policy=[policy.target], reward=reward.target, ref=ref.target))
+        with clock.phase("measure what PPO made"):
+            results = _results(config, paths, services, before, clock)
+    write_results(config.out / "results.json", results)
+    write_demo_page(config.out / "report.html", results, _history(paths))
+    return results
+
+
+def _clear(out: Path) -> None:
+    """Makes room for a new run where an earlier demo was; anything else is left alone.
+
+    Raises:
+        FileExistsError: The folder holds something that is no demo.
+    """
+    if not out.exists() or not any(out.iterdir()):
+        out.mkdir(parents=True, exist_ok=True)
+    elif not (out / _MARK).exists():
+        raise FileExistsError(f"{out} holds something that is no demo; give another --out")
+    else:
+        shutil.rmtree(out)
+        out.mkdir()
+    (out / _MARK).touch()
+
+
+_MARK = ".palate-demo"
+
+
+def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str):  # type: ignore[no-untyped-def]
+    command = ("-m", "services.policy", "--model", str(folder), "--threads", "1", *flags)
+    return local_server(command, log=paths.log(name))
+
+
+def _serve_reward(paths: phases.Paths):  # type: ignore[no-untyped-def]
+    command = ("-m", "services.reward", "--model", str(paths.served_reward), "--threads", "1")
+    return local_server(command, log=paths.log("reward"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What base and SFT say to the held-out prompts; SFT twice, for pairs."""
+
+    base: Sampled
+    sft: Sampled
+    sft_again: Sampled
+
+
+def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services) -> _Before:
+    prompts = held_out_prompts(config.sizes.held_out, _held_out_rng(config))
+    with _serve_policy(paths, "base", paths.base, "--frozen") as server, PolicyClient(server.target) as client:
+        base = asked(client, prompts, _SAMPLING, config.seed)
+    with PolicyClient(services.policy.target) as client:
+        sft, again = (asked(client, prompts, _SAMPLING, config.seed + offset) for offset in (0, 1))
+    return _Before(base, sft, again)
+
+
+_SAMPLING = SamplingParams(temperature=phases.TEMPERATURE, max_new_tokens=phases.MAX_NEW_TOKENS)
+
+
+def _results(
+    config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: _Clock
+) -> Results:
+    prompts = before.sft.prompts
+    with (
+        PolicyClient(services.policy.target) as policy,
+        PolicyClient(services.ref.target) as ref,
+        RewardClient(services.reward.target) as reward,
+    ):
+        after = asked(policy, prompts, _SAMPLING, config.seed)
+        base, sft, ppo = (_measured(reward, said) for said in (before.base, before.sft, after))
+        return Results(
+            seed=config.seed,
+            vocab_size=policy.policy_info().vocab_size,
+            seconds=clock.seconds,
+            base=base,
+            sft=sft,
+            ppo=ppo,
+            kl=mean_sequence_kl(after.completions, ref, phases.TEMPERATURE),
+            accuracies=accuracies(reward, before.sft, before.sft_again),
+            bag_of_words=bag_of_words_accuracy(paths.comparisons, before.sft, before.sft_again),
+            label_error=label_error(paths.comparisons),
+            random_gold=gold_of_random_text(prompts, config.seed),
+            best_gold=gold_of_best_text(prompts),
+            rescored_delta=_rescored_delta(reward, paths),
+            ideas=business_ideas(reward),
+            samples=_shown(before, after),
+        )
+
+
+def _measured(reward: RewardClient, said: Sampled) -> PolicyMeasure:
+    gold = said.gold
+    scores = scores_of(reward, [p.text for p in said.prompts], [c.text for c in said.completions])
+    return PolicyMeasure(
+        gold=statistics.fmean(gold),
+        gold_std=statistics.pstdev(gold),
+        score=statistics.fmean(scores),
+        mean_length=said.mean_length,
+        ended_share=said.ended_share,
+        unparsable_share=said.unparsable_share,
+    )
+
+
+def _rescored_delta(reward: RewardClient, paths: phases.Paths) -> float:
+    """Asks for scores that were recorded in training once more; the largest difference in SD of the recorded ones."""
+    rows = _rollouts(paths)[-_RESCORED:]
+    again = scores_of(reward, [row["prompt"] for row in rows], [row["completion"] for row in rows])
+    spread = statistics.pstdev(row["score"] for row in rows)
+    return max(abs(row["score"] - score) for row, score in zip(rows, again, strict=True)) / spread
+
+
+def _rollouts(paths: phases.Paths) -> list[dict]:  # type: ignore[type-arg]
+    return [json.loads(line) for line in (paths.out / "ppo" / "rollouts.jsonl").read_text().splitlines()]
+
+
+def _shown(before: _Before, after: Sampled) -> list[Sample]:
+    """The first prompts of as many different families as there are."""
+    rows = list(zip(before.sft.prompts, before.base.completions, before.sft.completions, after.completions, strict=True))
+    by_family = {prompt.family: index for index, (prompt, *_) in reversed(list(enumerate(rows)))}
+    chosen = (sorted(by_family.values()) + list(range(len(rows))))[:_SHOWN]
+    return [
+        Sample(
+            prompt=rows[i][0].text,
+            family=rows[i][0].family,
+            base=rows[i][1].text,
+            sft=rows[i][2].text,
+            ppo=rows[i][3].text,
+            sft_gold=gold_reward(rows[i][0].text, rows[i][2].text),
+            ppo_gold=gold_reward(rows[i][0].text, rows[i][3].text),
+        )
+        for i in chosen
+    ]
+
+
+def _history(paths: phases.Paths) -> History:
+    """PPO step by step, with the gold that the trainer never saw added from the texts it recorded."""
+    metrics = [json.loads(line) for line in (paths.out / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    rows = _rollouts(paths)
+    gold: dict[int, list[float]] = {}
+    points: dict[int, list[tuple[float, float]]] = {}
+    for row in rows:
+        value = gold_reward(row["prompt"], row["completion"])
+        gold.setdefault(row["step"], []).append(value)
+        points.setdefault(row["step"], []).append((row["score"], value))
+    steps = sorted(gold)
+    groups = {"first steps": steps[:_EDGE], "last steps": steps[-_EDGE:]}
+    return History(
+        steps=steps,
+        metrics={name: [row[name] for row in metrics] for name in _CURVES},
+        gold=[statistics.fmean(gold[step]) for step in steps],
+        points={label: _columns([p for step in chosen for p in points[step]]) for label, chosen in groups.items()},
+    )
+
+
+_CURVES = ("objective/scores", "objective/kl", "rollout/mean_length")
+_EDGE = 3
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]

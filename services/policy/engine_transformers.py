@@ -121,7 +121,7 @@ def _without_tensors(model: Any) -> Any:
 
 
 def _eos_token_ids(model: Any, of_tokenizer: int | None) -> tuple[int, ...]:
-    """Every end-of-sequence token: the tokenizer's, with which completions are taught to end, and the configurations'."""
+    """Every end-of-sequence token: the tokenizer's, which ends what a policy is taught, and the configurations'."""
     ids = [] if of_tokenizer is None else [of_tokenizer]
     for config in (model.config, model.generation_config):
         value = getattr(config, "eos_token_id", None)

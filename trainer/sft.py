@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, load_manifest
@@ -21,6 +20,7 @@ from trainer.data.demonstrations import Demonstration, read_demonstrations
 from trainer.data.lines import DataError, append_rows
 from trainer.fit import Batch, FitRow, Fitted, Task, fit, prepare_process
 from trainer.model_folder import copy_tokenizer, save_model_folder
+from trainer.padding import checked_pad, mask_of, pad_right
 from trainer.run_folder import begin_run
 from trainer.samples import show_samples
 from trainer.sft_config import SftConfig
@@ -65,31 +65,16 @@ def run_sft(config: SftConfig) -> SftResult:
         source = _start_folder(config)
         manifest = _policy_manifest(config, source)
         renderer = Renderer.from_folder(source, manifest)
-        check_pad(renderer)
+        pad_id = checked_pad(renderer)
         learnt, held_out = _split(read_demonstrations(config.data), config)
         rows, too_long = _render(learnt, renderer, config.max_tokens or manifest.max_tokens, config.data)
         held_out_rows, _ = _render(held_out, renderer, config.max_tokens or manifest.max_tokens, config.data)
         model = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32, local_files_only=True)
-        task = Task("SFT", model, rows, held_out_rows, collator(renderer.pad_id or 0), completion_loss)
+        task = Task("SFT", model, rows, held_out_rows, collator(pad_id), completion_loss)
         fitted = fit(task, config, writer)
         folder = save_model_folder(model, source, manifest, config.out / "model")
         ended = _sample(model, renderer, (held_out or learnt)[: config.samples], config, fitted.steps)
         return SftResult(folder, fitted, len(rows), too_long, ended)
-
-
-def check_pad(renderer: Renderer) -> None:
-    """Refuses tokenizers whose padding cannot be told from the end of a sequence.
-
-    Raises:
-        FolderError: pad == eos, or one of them is missing.
-    """
-    if renderer.eos_id is None or renderer.pad_id is None:
-        raise FolderError("a policy needs an eos_token to stop and a pad_token: name both in tokenizer_config.json")
-    if renderer.pad_id == renderer.eos_id:
-        raise FolderError(
-            "the tokenizer pads with its end-of-sequence token; policies trained so run on, and scores are read at the "
-            "wrong token. Set pad_token in tokenizer_config.json to another token, e.g. the unknown or an unused one"
-        )
 
 
 def demonstration_row(ids: Sequence[int], completion_mask: Sequence[int]) -> FitRow:
@@ -102,12 +87,11 @@ def collator(pad_id: int) -> Callable[[list[FitRow]], Batch]:
     """Pads rows on the right; padding is masked and has no loss."""
 
     def collate(rows: list[FitRow]) -> Batch:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        labels = [torch.tensor(row["labels"]) for row in rows]
+        ids = [row["input_ids"] for row in rows]
         return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),  # (B, T)
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "input_ids": pad_right(ids, pad_id),  # (B, T)
+            "attention_mask": mask_of(ids),
+            "labels": pad_right([row["labels"] for row in rows], IGNORED),
         }
 
     return collate

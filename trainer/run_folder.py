@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from trainer.errors import TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import MetricsWriter
@@ -15,7 +16,7 @@ _FREE = {"out", "resume", "prometheus_port", "progress", "checkpoint_every"}
 """What a resumed run may change."""
 
 
-class RunFolderError(Exception):
+class RunFolderError(TrainerError):
     """The folder of a run cannot be used as asked; the message says what to do."""
 
 

@@ -62,16 +62,18 @@ class GeneratePrompt(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_common_pb2.Content, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompts", "completions_per_prompt", "sampling", "required_policy_version")
+    __slots__ = ("prompts", "completions_per_prompt", "sampling", "required_policy_version", "stream_tokens")
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     COMPLETIONS_PER_PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STREAM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompts: _containers.RepeatedCompositeFieldContainer[GeneratePrompt]
     completions_per_prompt: int
     sampling: SamplingParams
     required_policy_version: PolicyVersion
-    def __init__(self, prompts: _Optional[_Iterable[_Union[GeneratePrompt, _Mapping]]] = ..., completions_per_prompt: _Optional[int] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., required_policy_version: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
+    stream_tokens: bool
+    def __init__(self, prompts: _Optional[_Iterable[_Union[GeneratePrompt, _Mapping]]] = ..., completions_per_prompt: _Optional[int] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., required_policy_version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., stream_tokens: bool = ...) -> None: ...
 
 class VersionSpan(_message.Message):
     __slots__ = ("first_token", "version")
@@ -103,13 +105,31 @@ class Completion(_message.Message):
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, prompt_index: _Optional[int] = ..., completion_index: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., text: _Optional[str] = ..., logprobs: _Optional[_Iterable[float]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., policy_versions: _Optional[_Iterable[_Union[VersionSpan, _Mapping]]] = ..., seed: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class TokenChunk(_message.Message):
+    __slots__ = ("prompt_index", "completion_index", "first_token", "token_ids", "logprobs", "text")
+    PROMPT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_INDEX_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    prompt_index: int
+    completion_index: int
+    first_token: int
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    logprobs: _containers.RepeatedScalarFieldContainer[float]
+    text: str
+    def __init__(self, prompt_index: _Optional[int] = ..., completion_index: _Optional[int] = ..., first_token: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., text: _Optional[str] = ...) -> None: ...
+
 class GenerateResponse(_message.Message):
-    __slots__ = ("completion", "summary")
+    __slots__ = ("completion", "summary", "tokens")
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     completion: Completion
     summary: GenerateSummary
-    def __init__(self, completion: _Optional[_Union[Completion, _Mapping]] = ..., summary: _Optional[_Union[GenerateSummary, _Mapping]] = ...) -> None: ...
+    tokens: TokenChunk
+    def __init__(self, completion: _Optional[_Union[Completion, _Mapping]] = ..., summary: _Optional[_Union[GenerateSummary, _Mapping]] = ..., tokens: _Optional[_Union[TokenChunk, _Mapping]] = ...) -> None: ...
 
 class GenerateSummary(_message.Message):
     __slots__ = ("completions", "tokens", "timings", "tokenizer_digest")
@@ -230,14 +250,16 @@ class StageWeightsResponse(_message.Message):
     def __init__(self, staging_id: _Optional[str] = ..., digest: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class CommitWeightsRequest(_message.Message):
-    __slots__ = ("fencing_token", "staging_id", "expected_current")
+    __slots__ = ("fencing_token", "staging_id", "expected_current", "interrupt")
     FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STAGING_ID_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_CURRENT_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPT_FIELD_NUMBER: _ClassVar[int]
     fencing_token: int
     staging_id: str
     expected_current: PolicyVersion
-    def __init__(self, fencing_token: _Optional[int] = ..., staging_id: _Optional[str] = ..., expected_current: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
+    interrupt: bool
+    def __init__(self, fencing_token: _Optional[int] = ..., staging_id: _Optional[str] = ..., expected_current: _Optional[_Union[PolicyVersion, _Mapping]] = ..., interrupt: bool = ...) -> None: ...
 
 class CommitWeightsResponse(_message.Message):
     __slots__ = ("current", "previous")

@@ -82,7 +82,7 @@ class PolicyServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Samples completions; each is sent as it finishes.
+        """Samples completions; each is sent as it finishes, and token by token before where that is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +110,7 @@ class PolicyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CommitWeights(self, request, context):
-        """Serves staged weights from the next call on; running completions finish on theirs.
+        """Serves staged weights. Running completions finish on theirs, or go on with the new ones (`interrupt`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from palate.v1 import common_pb2 as palate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epalate/v1/reward_service.proto\x12\tpalate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16palate/v1/common.proto\"W\n\tScoreItem\x12\"\n\x06prompt\x18\x01 \x01(\x0b\x32\x12.palate.v1.Content\x12&\n\ncompletion\x18\x02 \x01(\x0b\x32\x12.palate.v1.Content\"\x81\x01\n\x0cScoreOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12)\n\ntruncation\x18\x03 \x01(\x0e\x32\x15.palate.v1.Truncation\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.palate.v1.Priority\"n\n\x06Scored\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x17\n\ncalibrated\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12\x18\n\x10truncated_tokens\x18\x04 \x01(\rB\r\n\x0b_calibrated\"\x87\x01\n\tItemError\x12&\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x18.palate.v1.ItemErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x0bScoreResult\x12#\n\x06scored\x18\x01 \x01(\x0b\x32\x11.palate.v1.ScoredH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.palate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"L\n\nProvenance\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\"]\n\x0cScoreRequest\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.palate.v1.ScoreItem\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"\x88\x01\n\rScoreResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.palate.v1.ScoreResult\x12)\n\nprovenance\x18\x02 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.palate.v1.Timings\"\xa5\x01\n\x0e\x43ompareRequest\x12\"\n\x06prompt\x18\x01 \x01(\x0b\x32\x12.palate.v1.Content\x12!\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x12.palate.v1.Content\x12\"\n\x06second\x18\x03 \x01(\x0b\x32\x12.palate.v1.Content\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"z\n\nComparison\x12\x12\n\ndifference\x18\x01 \x01(\x01\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12 \n\x05\x66irst\x18\x03 \x01(\x0b\x32\x11.palate.v1.Scored\x12!\n\x06second\x18\x04 \x01(\x0b\x32\x11.palate.v1.Scored\"\xc0\x01\n\x0f\x43ompareResponse\x12+\n\ncomparison\x18\x01 \x01(\x0b\x32\x15.palate.v1.ComparisonH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.palate.v1.ItemErrorH\x00\x12)\n\nprovenance\x18\x03 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.palate.v1.TimingsB\t\n\x07outcome\"\x84\x01\n\x0bRankRequest\x12\"\n\x06prompt\x18\x01 \x01(\x0b\x32\x12.palate.v1.Content\x12\'\n\x0b\x63ompletions\x18\x02 \x03(\x0b\x32\x12.palate.v1.Content\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"[\n\x06Ranked\x12!\n\x06scored\x18\x01 \x01(\x0b\x32\x11.palate.v1.Scored\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x14\n\x07z_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_z_score\"c\n\nRankResult\x12#\n\x06ranked\x18\x01 \x01(\x0b\x32\x11.palate.v1.RankedH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.palate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\x95\x01\n\x0cRankResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.palate.v1.RankResult\x12\r\n\x05order\x18\x02 \x03(\r\x12)\n\nprovenance\x18\x03 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.palate.v1.Timings\"^\n\x0e\x45xplainRequest\x12\"\n\x04item\x18\x01 \x01(\x0b\x32\x14.palate.v1.ScoreItem\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"\x8c\x02\n\x0f\x45xplainResponse\x12\x15\n\rrendered_text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\t\x12\x16\n\x0escore_position\x18\x04 \x01(\r\x12#\n\x1btransformers_score_position\x18\x05 \x01(\r\x12\x18\n\x10truncated_tokens\x18\x06 \x01(\r\x12\x15\n\rtemplate_kind\x18\x07 \x01(\t\x12&\n\x08inferred\x18\x08 \x03(\x0b\x32\x14.palate.v1.Inference\x12)\n\nprovenance\x18\t \x01(\x0b\x32\x15.palate.v1.Provenance\"$\n\x13GetModelInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x89\x03\n\x14GetModelInfoResponse\x12)\n\nprovenance\x18\x01 \x01(\x0b\x32\x15.palate.v1.Provenance\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x17\n\x0ftemplate_digest\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x15\n\rtemplate_kind\x18\x06 \x01(\t\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12\x13\n\x0blogit_scale\x18\t \x01(\x01\x12\x1b\n\x0ereference_mean\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rreference_std\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12&\n\x08inferred\x18\x0c \x03(\x0b\x32\x14.palate.v1.Inference\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\tB\x11\n\x0f_reference_meanB\x10\n\x0e_reference_std*j\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TRUNCATION_REJECT\x10\x01\x12\x13\n\x0fTRUNCATION_LEFT\x10\x02\x12\x14\n\x10TRUNCATION_RIGHT\x10\x03*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xe3\x01\n\rItemErrorCode\x12\x1f\n\x1bITEM_ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17ITEM_ERROR_CODE_INVALID\x10\x01\x12\x1c\n\x18ITEM_ERROR_CODE_TOO_LONG\x10\x02\x12\x1b\n\x17ITEM_ERROR_CODE_EXPIRED\x10\x03\x12\x1e\n\x1aITEM_ERROR_CODE_OVERLOADED\x10\x04\x12\x1d\n\x19ITEM_ERROR_CODE_CANCELLED\x10\x05\x12\x1a\n\x16ITEM_ERROR_CODE_FAILED\x10\x06\x32\xd9\x02\n\rRewardService\x12:\n\x05Score\x12\x17.palate.v1.ScoreRequest\x1a\x18.palate.v1.ScoreResponse\x12@\n\x07\x43ompare\x12\x19.palate.v1.CompareRequest\x1a\x1a.palate.v1.CompareResponse\x12\x37\n\x04Rank\x12\x16.palate.v1.RankRequest\x1a\x17.palate.v1.RankResponse\x12@\n\x07\x45xplain\x12\x19.palate.v1.ExplainRequest\x1a\x1a.palate.v1.ExplainResponse\x12O\n\x0cGetModelInfo\x12\x1e.palate.v1.GetModelInfoRequest\x1a\x1f.palate.v1.GetModelInfoResponseB0\n\rdev.palate.v1P\x01Z\x1dpalate.dev/palate/v1;palatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epalate/v1/reward_service.proto\x12\tpalate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16palate/v1/common.proto\"W\n\tScoreItem\x12\"\n\x06prompt\x18\x01 \x01(\x0b\x32\x12.palate.v1.Content\x12&\n\ncompletion\x18\x02 \x01(\x0b\x32\x12.palate.v1.Content\"\x81\x01\n\x0cScoreOptions\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12)\n\ntruncation\x18\x03 \x01(\x0e\x32\x15.palate.v1.Truncation\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.palate.v1.Priority\"n\n\x06Scored\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x17\n\ncalibrated\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12\x18\n\x10truncated_tokens\x18\x04 \x01(\rB\r\n\x0b_calibrated\"\x87\x01\n\tItemError\x12&\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x18.palate.v1.ItemErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x0bScoreResult\x12#\n\x06scored\x18\x01 \x01(\x0b\x32\x11.palate.v1.ScoredH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.palate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"L\n\nProvenance\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\"]\n\x0cScoreRequest\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.palate.v1.ScoreItem\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"\x88\x01\n\rScoreResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.palate.v1.ScoreResult\x12)\n\nprovenance\x18\x02 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.palate.v1.Timings\"h\n\nStreamItem\x12\n\n\x02id\x18\x01 \x01(\x04\x12\"\n\x04item\x18\x02 \x01(\x0b\x32\x14.palate.v1.ScoreItem\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"o\n\x12ScoreStreamRequest\x12*\n\x07options\x18\x01 \x01(\x0b\x32\x17.palate.v1.ScoreOptionsH\x00\x12%\n\x04item\x18\x02 \x01(\x0b\x32\x15.palate.v1.StreamItemH\x00\x42\x06\n\x04part\"\x99\x01\n\x13ScoreStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x16.palate.v1.ScoreResult\x12)\n\nprovenance\x18\x03 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.palate.v1.Timings\"\xa5\x01\n\x0e\x43ompareRequest\x12\"\n\x06prompt\x18\x01 \x01(\x0b\x32\x12.palate.v1.Content\x12!\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x12.palate.v1.Content\x12\"\n\x06second\x18\x03 \x01(\x0b\x32\x12.palate.v1.Content\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"z\n\nComparison\x12\x12\n\ndifference\x18\x01 \x01(\x01\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12 \n\x05\x66irst\x18\x03 \x01(\x0b\x32\x11.palate.v1.Scored\x12!\n\x06second\x18\x04 \x01(\x0b\x32\x11.palate.v1.Scored\"\xc0\x01\n\x0f\x43ompareResponse\x12+\n\ncomparison\x18\x01 \x01(\x0b\x32\x15.palate.v1.ComparisonH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.palate.v1.ItemErrorH\x00\x12)\n\nprovenance\x18\x03 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.palate.v1.TimingsB\t\n\x07outcome\"\x84\x01\n\x0bRankRequest\x12\"\n\x06prompt\x18\x01 \x01(\x0b\x32\x12.palate.v1.Content\x12\'\n\x0b\x63ompletions\x18\x02 \x03(\x0b\x32\x12.palate.v1.Content\x12(\n\x07options\x18\x03 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"[\n\x06Ranked\x12!\n\x06scored\x18\x01 \x01(\x0b\x32\x11.palate.v1.Scored\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x14\n\x07z_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_z_score\"c\n\nRankResult\x12#\n\x06ranked\x18\x01 \x01(\x0b\x32\x11.palate.v1.RankedH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.palate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\x95\x01\n\x0cRankResponse\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.palate.v1.RankResult\x12\r\n\x05order\x18\x02 \x03(\r\x12)\n\nprovenance\x18\x03 \x01(\x0b\x32\x15.palate.v1.Provenance\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.palate.v1.Timings\"^\n\x0e\x45xplainRequest\x12\"\n\x04item\x18\x01 \x01(\x0b\x32\x14.palate.v1.ScoreItem\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.palate.v1.ScoreOptions\"\x8c\x02\n\x0f\x45xplainResponse\x12\x15\n\rrendered_text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\t\x12\x16\n\x0escore_position\x18\x04 \x01(\r\x12#\n\x1btransformers_score_position\x18\x05 \x01(\r\x12\x18\n\x10truncated_tokens\x18\x06 \x01(\r\x12\x15\n\rtemplate_kind\x18\x07 \x01(\t\x12&\n\x08inferred\x18\x08 \x03(\x0b\x32\x14.palate.v1.Inference\x12)\n\nprovenance\x18\t \x01(\x0b\x32\x15.palate.v1.Provenance\"$\n\x13GetModelInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x89\x03\n\x14GetModelInfoResponse\x12)\n\nprovenance\x18\x01 \x01(\x0b\x32\x15.palate.v1.Provenance\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x17\n\x0ftemplate_digest\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x15\n\rtemplate_kind\x18\x06 \x01(\t\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x11\n\tmax_items\x18\x08 \x01(\r\x12\x13\n\x0blogit_scale\x18\t \x01(\x01\x12\x1b\n\x0ereference_mean\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rreference_std\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12&\n\x08inferred\x18\x0c \x03(\x0b\x32\x14.palate.v1.Inference\x12\x14\n\x0c\x63\x61pabilities\x18\r \x03(\tB\x11\n\x0f_reference_meanB\x10\n\x0e_reference_std\"\x13\n\x11ListModelsRequest\"P\n\x0cModelListing\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.palate.v1.ModelListing*j\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TRUNCATION_REJECT\x10\x01\x12\x13\n\x0fTRUNCATION_LEFT\x10\x02\x12\x14\n\x10TRUNCATION_RIGHT\x10\x03*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*\xe3\x01\n\rItemErrorCode\x12\x1f\n\x1bITEM_ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17ITEM_ERROR_CODE_INVALID\x10\x01\x12\x1c\n\x18ITEM_ERROR_CODE_TOO_LONG\x10\x02\x12\x1b\n\x17ITEM_ERROR_CODE_EXPIRED\x10\x03\x12\x1e\n\x1aITEM_ERROR_CODE_OVERLOADED\x10\x04\x12\x1d\n\x19ITEM_ERROR_CODE_CANCELLED\x10\x05\x12\x1a\n\x16ITEM_ERROR_CODE_FAILED\x10\x06\x32\xf6\x03\n\rRewardService\x12:\n\x05Score\x12\x17.palate.v1.ScoreRequest\x1a\x18.palate.v1.ScoreResponse\x12P\n\x0bScoreStream\x12\x1d.palate.v1.ScoreStreamRequest\x1a\x1e.palate.v1.ScoreStreamResponse(\x01\x30\x01\x12@\n\x07\x43ompare\x12\x19.palate.v1.CompareRequest\x1a\x1a.palate.v1.CompareResponse\x12\x37\n\x04Rank\x12\x16.palate.v1.RankRequest\x1a\x17.palate.v1.RankResponse\x12@\n\x07\x45xplain\x12\x19.palate.v1.ExplainRequest\x1a\x1a.palate.v1.ExplainResponse\x12O\n\x0cGetModelInfo\x12\x1e.palate.v1.GetModelInfoRequest\x1a\x1f.palate.v1.GetModelInfoResponse\x12I\n\nListModels\x12\x1c.palate.v1.ListModelsRequest\x1a\x1d.palate.v1.ListModelsResponseB0\n\rdev.palate.v1P\x01Z\x1dpalate.dev/palate/v1;palatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'palate.v1.reward_service_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.palate.v1P\001Z\035palate.dev/palate/v1;palatev1'
-  _globals['_TRUNCATION']._serialized_start=2755
-  _globals['_TRUNCATION']._serialized_end=2861
-  _globals['_PRIORITY']._serialized_start=2863
-  _globals['_PRIORITY']._serialized_end=2957
-  _globals['_ITEMERRORCODE']._serialized_start=2960
-  _globals['_ITEMERRORCODE']._serialized_end=3187
+  _globals['_TRUNCATION']._serialized_start=3296
+  _globals['_TRUNCATION']._serialized_end=3402
+  _globals['_PRIORITY']._serialized_start=3404
+  _globals['_PRIORITY']._serialized_end=3498
+  _globals['_ITEMERRORCODE']._serialized_start=3501
+  _globals['_ITEMERRORCODE']._serialized_end=3728
   _globals['_SCOREITEM']._serialized_start=101
   _globals['_SCOREITEM']._serialized_end=188
   _globals['_SCOREOPTIONS']._serialized_start=191
@@ -56,28 +56,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREREQUEST']._serialized_end=845
   _globals['_SCORERESPONSE']._serialized_start=848
   _globals['_SCORERESPONSE']._serialized_end=984
-  _globals['_COMPAREREQUEST']._serialized_start=987
-  _globals['_COMPAREREQUEST']._serialized_end=1152
-  _globals['_COMPARISON']._serialized_start=1154
-  _globals['_COMPARISON']._serialized_end=1276
-  _globals['_COMPARERESPONSE']._serialized_start=1279
-  _globals['_COMPARERESPONSE']._serialized_end=1471
-  _globals['_RANKREQUEST']._serialized_start=1474
-  _globals['_RANKREQUEST']._serialized_end=1606
-  _globals['_RANKED']._serialized_start=1608
-  _globals['_RANKED']._serialized_end=1699
-  _globals['_RANKRESULT']._serialized_start=1701
-  _globals['_RANKRESULT']._serialized_end=1800
-  _globals['_RANKRESPONSE']._serialized_start=1803
-  _globals['_RANKRESPONSE']._serialized_end=1952
-  _globals['_EXPLAINREQUEST']._serialized_start=1954
-  _globals['_EXPLAINREQUEST']._serialized_end=2048
-  _globals['_EXPLAINRESPONSE']._serialized_start=2051
-  _globals['_EXPLAINRESPONSE']._serialized_end=2319
-  _globals['_GETMODELINFOREQUEST']._serialized_start=2321
-  _globals['_GETMODELINFOREQUEST']._serialized_end=2357
-  _globals['_GETMODELINFORESPONSE']._serialized_start=2360
-  _globals['_GETMODELINFORESPONSE']._serialized_end=2753
-  _globals['_REWARDSERVICE']._serialized_start=3190
-  _globals['_REWARDSERVICE']._serialized_end=3535
+  _globals['_STREAMITEM']._serialized_start=986
+  _globals['_STREAMITEM']._serialized_end=1090
+  _globals['_SCORESTREAMREQUEST']._serialized_start=1092
+  _globals['_SCORESTREAMREQUEST']._serialized_end=1203
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=1206
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=1359
+  _globals['_COMPAREREQUEST']._serialized_start=1362
+  _globals['_COMPAREREQUEST']._serialized_end=1527
+  _globals['_COMPARISON']._serialized_start=1529
+  _globals['_COMPARISON']._serialized_end=1651
+  _globals['_COMPARERESPONSE']._serialized_start=1654
+  _globals['_COMPARERESPONSE']._serialized_end=1846
+  _globals['_RANKREQUEST']._serialized_start=1849
+  _globals['_RANKREQUEST']._serialized_end=1981
+  _globals['_RANKED']._serialized_start=1983
+  _globals['_RANKED']._serialized_end=2074
+  _globals['_RANKRESULT']._serialized_start=2076
+  _globals['_RANKRESULT']._serialized_end=2175
+  _globals['_RANKRESPONSE']._serialized_start=2178
+  _globals['_RANKRESPONSE']._serialized_end=2327
+  _globals['_EXPLAINREQUEST']._serialized_start=2329
+  _globals['_EXPLAINREQUEST']._serialized_end=2423
+  _globals['_EXPLAINRESPONSE']._serialized_start=2426
+  _globals['_EXPLAINRESPONSE']._serialized_end=2694
+  _globals['_GETMODELINFOREQUEST']._serialized_start=2696
+  _globals['_GETMODELINFOREQUEST']._serialized_end=2732
+  _globals['_GETMODELINFORESPONSE']._serialized_start=2735
+  _globals['_GETMODELINFORESPONSE']._serialized_end=3128
+  _globals['_LISTMODELSREQUEST']._serialized_start=3130
+  _globals['_LISTMODELSREQUEST']._serialized_end=3149
+  _globals['_MODELLISTING']._serialized_start=3151
+  _globals['_MODELLISTING']._serialized_end=3231
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3233
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3294
+  _globals['_REWARDSERVICE']._serialized_start=3731
+  _globals['_REWARDSERVICE']._serialized_end=4233
 # @@protoc_insertion_point(module_scope)

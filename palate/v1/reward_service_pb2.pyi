@@ -130,6 +130,36 @@ class ScoreResponse(_message.Message):
     timings: _common_pb2.Timings
     def __init__(self, results: _Optional[_Iterable[_Union[ScoreResult, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., timings: _Optional[_Union[_common_pb2.Timings, _Mapping]] = ...) -> None: ...
 
+class StreamItem(_message.Message):
+    __slots__ = ("id", "item", "timeout")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    item: ScoreItem
+    timeout: _duration_pb2.Duration
+    def __init__(self, id: _Optional[int] = ..., item: _Optional[_Union[ScoreItem, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class ScoreStreamRequest(_message.Message):
+    __slots__ = ("options", "item")
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    options: ScoreOptions
+    item: StreamItem
+    def __init__(self, options: _Optional[_Union[ScoreOptions, _Mapping]] = ..., item: _Optional[_Union[StreamItem, _Mapping]] = ...) -> None: ...
+
+class ScoreStreamResponse(_message.Message):
+    __slots__ = ("id", "result", "provenance", "timings")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    result: ScoreResult
+    provenance: Provenance
+    timings: _common_pb2.Timings
+    def __init__(self, id: _Optional[int] = ..., result: _Optional[_Union[ScoreResult, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., timings: _Optional[_Union[_common_pb2.Timings, _Mapping]] = ...) -> None: ...
+
 class CompareRequest(_message.Message):
     __slots__ = ("prompt", "first", "second", "options")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -271,3 +301,25 @@ class GetModelInfoResponse(_message.Message):
     inferred: _containers.RepeatedCompositeFieldContainer[_common_pb2.Inference]
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, provenance: _Optional[_Union[Provenance, _Mapping]] = ..., weights_digest: _Optional[str] = ..., tokenizer_digest: _Optional[str] = ..., template_digest: _Optional[str] = ..., kind: _Optional[str] = ..., template_kind: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_items: _Optional[int] = ..., logit_scale: _Optional[float] = ..., reference_mean: _Optional[float] = ..., reference_std: _Optional[float] = ..., inferred: _Optional[_Iterable[_Union[_common_pb2.Inference, _Mapping]]] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelListing(_message.Message):
+    __slots__ = ("name", "is_default", "revision", "kind")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    is_default: bool
+    revision: str
+    kind: str
+    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., revision: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelListing]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelListing, _Mapping]]] = ...) -> None: ...

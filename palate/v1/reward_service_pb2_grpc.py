@@ -40,6 +40,11 @@ class RewardServiceStub(object):
                 request_serializer=palate_dot_v1_dot_reward__service__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=palate_dot_v1_dot_reward__service__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.ScoreStream = channel.stream_stream(
+                '/palate.v1.RewardService/ScoreStream',
+                request_serializer=palate_dot_v1_dot_reward__service__pb2.ScoreStreamRequest.SerializeToString,
+                response_deserializer=palate_dot_v1_dot_reward__service__pb2.ScoreStreamResponse.FromString,
+                _registered_method=True)
         self.Compare = channel.unary_unary(
                 '/palate.v1.RewardService/Compare',
                 request_serializer=palate_dot_v1_dot_reward__service__pb2.CompareRequest.SerializeToString,
@@ -60,6 +65,11 @@ class RewardServiceStub(object):
                 request_serializer=palate_dot_v1_dot_reward__service__pb2.GetModelInfoRequest.SerializeToString,
                 response_deserializer=palate_dot_v1_dot_reward__service__pb2.GetModelInfoResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/palate.v1.RewardService/ListModels',
+                request_serializer=palate_dot_v1_dot_reward__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=palate_dot_v1_dot_reward__service__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class RewardServiceServicer(object):
@@ -68,6 +78,15 @@ class RewardServiceServicer(object):
 
     def Score(self, request, context):
         """Scores every item; each gets a score or an error of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreStream(self, request_iterator, context):
+        """Scores items as they come, each answered on its own as soon as it is done, in any order. A stream is never refused
+        for load: the server reads on when it has room. An item that is wrong does not end the stream. A server that drains
+        answers the items it has read and ends the stream with UNAVAILABLE; the others can be sent again, to any server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +120,13 @@ class RewardServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Lists the models this server has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RewardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -108,6 +134,11 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=palate_dot_v1_dot_reward__service__pb2.ScoreRequest.FromString,
                     response_serializer=palate_dot_v1_dot_reward__service__pb2.ScoreResponse.SerializeToString,
+            ),
+            'ScoreStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreStream,
+                    request_deserializer=palate_dot_v1_dot_reward__service__pb2.ScoreStreamRequest.FromString,
+                    response_serializer=palate_dot_v1_dot_reward__service__pb2.ScoreStreamResponse.SerializeToString,
             ),
             'Compare': grpc.unary_unary_rpc_method_handler(
                     servicer.Compare,
@@ -128,6 +159,11 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     servicer.GetModelInfo,
                     request_deserializer=palate_dot_v1_dot_reward__service__pb2.GetModelInfoRequest.FromString,
                     response_serializer=palate_dot_v1_dot_reward__service__pb2.GetModelInfoResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=palate_dot_v1_dot_reward__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=palate_dot_v1_dot_reward__service__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -158,6 +194,33 @@ class RewardService(object):
             '/palate.v1.RewardService/Score',
             palate_dot_v1_dot_reward__service__pb2.ScoreRequest.SerializeToString,
             palate_dot_v1_dot_reward__service__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/palate.v1.RewardService/ScoreStream',
+            palate_dot_v1_dot_reward__service__pb2.ScoreStreamRequest.SerializeToString,
+            palate_dot_v1_dot_reward__service__pb2.ScoreStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -266,6 +329,33 @@ class RewardService(object):
             '/palate.v1.RewardService/GetModelInfo',
             palate_dot_v1_dot_reward__service__pb2.GetModelInfoRequest.SerializeToString,
             palate_dot_v1_dot_reward__service__pb2.GetModelInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/palate.v1.RewardService/ListModels',
+            palate_dot_v1_dot_reward__service__pb2.ListModelsRequest.SerializeToString,
+            palate_dot_v1_dot_reward__service__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

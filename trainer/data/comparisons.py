@@ -94,7 +94,7 @@ def split_by_group(
         (the rest, what was taken), both in their old order.
 
     Raises:
-        DataError: One side would be empty.
+        DataError: Everything hangs together, so one side would be empty.
     """
     linked = _linked_groups(rows)
     groups = sorted(set(linked))
@@ -103,7 +103,7 @@ def split_by_group(
     for group in linked:
         sizes[group] += 1
     taken, count = set(), 0
-    for group in groups:
+    for group in groups[:-1]:
         if count >= share * len(rows):
             break
         taken.add(group)

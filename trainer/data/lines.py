@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from trainer.errors import TrainerError
+
 MAX_LINE_BYTES = 4 << 20
 MAX_ROWS = 5_000_000
 
 
-class DataError(ValueError):
+class DataError(TrainerError):
     """A file of training data cannot be used; the message names the place and what to do."""
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
+from trainer.data.comparisons import Comparison, read_comparisons
 from trainer.evaluation import sample, scores_of
+from trainer.reward_model.bag_of_words import BagOfWords
 from trainer.simulation.gold import gold_reward, parse
 from trainer.simulation.prompts import Prompt
 from trainer.simulation.world import best_composed, business_idea_examples
@@ -110,10 +113,30 @@ def business_ideas(reward: RewardClient) -> list[IdeaExample]:
     return [IdeaExample(p.text, h, f, h_score, f_score) for (p, h, f), h_score, f_score in rows]
 
 
-def gold_of_random_text(prompts: Sequence[Prompt], vocabulary: Sequence[str], words: int, seed: int) -> float:
-    """Mean gold of word salad: what the scale's lower end looks like."""
+def bag_of_words_accuracy(comparisons: Path, first: Sampled, second: Sampled) -> float:
+    """How often a bag of words, learnt from the same comparisons, prefers what gold prefers."""
+    model = BagOfWords(read_comparisons(comparisons).rows)
+    texts = zip(first.prompts, first.completions, second.completions, strict=True)
+    differences = model.differences([Comparison(p.text, a.text, b.text, "tie") for p, a, b in texts])
+    rows = zip(first.gold, second.gold, differences, strict=True)
+    return statistics.fmean((a > b) == (difference > 0) for a, b, difference in rows if a != b)
+
+
+def label_error(comparisons: Path) -> float:
+    """Share of the labels that contradict gold; ties on either side apart."""
+    rows = [row for row in read_comparisons(comparisons).rows if row.label != "tie"]
+    golds = [(gold_reward(row.prompt, row.a), gold_reward(row.prompt, row.b), row.label) for row in rows]
+    return statistics.fmean((a > b) != (label == "a") for a, b, label in golds if a != b)
+
+
+def gold_of_random_text(prompts: Sequence[Prompt], seed: int) -> float:
+    """Mean gold of word salad, made of the world's own words: the scale's lower end."""
     rng = Random(seed)
-    return statistics.fmean(gold_reward(p.text, " ".join(rng.choices(vocabulary, k=words))) for p in prompts)
+    words = sorted({word for prompt in prompts for word in best_composed(prompt).split()})
+    return statistics.fmean(gold_reward(p.text, " ".join(rng.choices(words, k=_SALAD_WORDS))) for p in prompts)
+
+
+_SALAD_WORDS = 30
 
 
 def gold_of_best_text(prompts: Sequence[Prompt]) -> float:

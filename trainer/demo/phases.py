@@ -13,7 +13,7 @@ from trainer.data.lines import write_rows
 from trainer.demo.config import DemoConfig
 from trainer.ppo.run import run_ppo
 from trainer.pretrain import PretrainConfig, run_pretrain
-from trainer.reward_model.config import RewardConfig
+from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.train import run_reward
 from trainer.sft import run_sft
 from trainer.sft_config import SftConfig
@@ -76,7 +76,7 @@ def make_data(config: DemoConfig, paths: Paths) -> None:
     write_rows(paths.documents, [{"text": text} for text in base_documents(sizes.documents, rng)])
     shown = [{"prompt": d.prompt.text, "completion": d.completion} for d in demonstrations(sizes.demonstrations, rng)]
     write_rows(paths.demonstrations, shown)
-    prompts = [{"prompt": p.text, "group": p.family} for p in train_prompts(sizes.prompts, rng)]
+    prompts = [{"prompt": p.text} for p in train_prompts(sizes.prompts, rng)]
     write_rows(paths.prompts, prompts)
 
 
@@ -119,6 +119,7 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
             panel=config.panel,
             label_error=config.label_error,
             pairs=config.sizes.comparisons,
+            max_new_tokens=MAX_NEW_TOKENS,
             seed=config.seed,
             progress=config.progress,
         )
@@ -128,7 +129,7 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
 def train_reward(config: DemoConfig, paths: Paths) -> None:
     """Phase 2: a reward model from the comparisons, exported for serving without torch."""
     run_reward(
-        RewardConfig(
+        RewardTrainConfig(
             out=paths.served_reward.parent,
             model=paths.sft,
             data=paths.comparisons,

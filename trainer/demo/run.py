@@ -6,10 +6,12 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from typing import Any
 
 from rich.console import Console
 
@@ -35,8 +37,15 @@ from trainer.simulation.gold import gold_reward
 from trainer.simulation.prompts import held_out_prompts
 
 _CONSOLE = Console(stderr=True, highlight=False)
+_SAMPLING = SamplingParams(temperature=phases.TEMPERATURE, max_new_tokens=phases.MAX_NEW_TOKENS)
+_MARK = ".palate-demo"
+_CURVES = ("objective/scores", "objective/kl", "rollout/mean_length")
+_EDGE = 3
+"""Steps at either end whose completions are plotted."""
+
 _SHOWN = 6
 _RESCORED = 256
+"""Recorded scores that are asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +123,12 @@ def _clear(out: Path) -> None:
     (out / _MARK).touch()
 
 
-_MARK = ".palate-demo"
-
-
-def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str):  # type: ignore[no-untyped-def]
+def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str) -> AbstractContextManager[LocalServer]:
     command = ("-m", "services.policy", "--model", str(folder), "--threads", "1", *flags)
     return local_server(command, log=paths.log(name))
 
 
-def _serve_reward(paths: phases.Paths):  # type: ignore[no-untyped-def]
+def _serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
     command = ("-m", "services.reward", "--model", str(paths.served_reward), "--threads", "1")
     return local_server(command, log=paths.log("reward"))
 
@@ -137,7 +143,7 @@ class _Before:
 
 
 def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services) -> _Before:
-    prompts = held_out_prompts(config.sizes.held_out, _held_out_rng(config))
+    prompts = held_out_prompts(config.sizes.held_out, Random(f"held out {config.seed}"))
     with _serve_policy(paths, "base", paths.base, "--frozen") as server, PolicyClient(server.target) as client:
         base = asked(client, prompts, _SAMPLING, config.seed)
     with PolicyClient(services.policy.target) as client:
@@ -145,12 +151,7 @@ def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services
     return _Before(base, sft, again)
 
 
-_SAMPLING = SamplingParams(temperature=phases.TEMPERATURE, max_new_tokens=phases.MAX_NEW_TOKENS)
-
-
-def _results(
-    config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: _Clock
-) -> Results:
+def _results(config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: _Clock) -> Results:
     prompts = before.sft.prompts
     with (
         PolicyClient(services.policy.target) as policy,
@@ -196,16 +197,19 @@ def _rescored_delta(reward: RewardClient, paths: phases.Paths) -> float:
     rows = _rollouts(paths)[-_RESCORED:]
     again = scores_of(reward, [row["prompt"] for row in rows], [row["completion"] for row in rows])
     spread = statistics.pstdev(row["score"] for row in rows)
-    return max(abs(row["score"] - score) for row, score in zip(rows, again, strict=True)) / spread
+    largest: float = max(abs(row["score"] - score) for row, score in zip(rows, again, strict=True))
+    return float(largest / spread)
 
 
-def _rollouts(paths: phases.Paths) -> list[dict]:  # type: ignore[type-arg]
+def _rollouts(paths: phases.Paths) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (paths.out / "ppo" / "rollouts.jsonl").read_text().splitlines()]
 
 
 def _shown(before: _Before, after: Sampled) -> list[Sample]:
     """The first prompts of as many different families as there are."""
-    rows = list(zip(before.sft.prompts, before.base.completions, before.sft.completions, after.completions, strict=True))
+    rows = list(
+        zip(before.sft.prompts, before.base.completions, before.sft.completions, after.completions, strict=True)
+    )
     by_family = {prompt.family: index for index, (prompt, *_) in reversed(list(enumerate(rows)))}
     chosen = (sorted(by_family.values()) + list(range(len(rows))))[:_SHOWN]
     return [
@@ -240,10 +244,6 @@ def _history(paths: phases.Paths) -> History:
         gold=[statistics.fmean(gold[step]) for step in steps],
         points={label: _columns([p for step in chosen for p in points[step]]) for label, chosen in groups.items()},
     )
-
-
-_CURVES = ("objective/scores", "objective/kl", "rollout/mean_length")
-_EDGE = 3
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -75,19 +75,19 @@ class _Writer:
 
 
 _WRITERS = (
-    _Writer(0.30, (4, 4, 1), {Attribute.SPECIFIC: 0.70, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05}),
-    _Writer(0.22, (2, 4, 3), {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.12}),
+    _Writer(0.25, (4, 4, 1), {Attribute.SPECIFIC: 0.70, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05}),
+    _Writer(0.24, (2, 4, 3), {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.12}),
     _Writer(
-        0.22,
+        0.24,
         (3, 4, 2),
         {Attribute.WRONG: 0.45, Attribute.SUBTLY_WRONG: 0.20, Attribute.SPECIFIC: 0.25, Attribute.HONEST: 0.10},
     ),
     _Writer(
-        0.20,
+        0.22,
         (2, 4, 3),
         {Attribute.PADDED: 0.40, Attribute.HEDGED: 0.40, Attribute.SPECIFIC: 0.12, Attribute.VAGUE: 0.08},
     ),
-    _Writer(0.06, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
+    _Writer(0.05, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
 )
 
 

@@ -62,9 +62,7 @@ def lanes():
 def updater(model, lanes, microbatch_size=8, lr=1e-3, **changes):
     optimizer = make_optimizer("adam", model.parameter_groups(lr, lr), eps=1e-5)
     forward = ForwardSettings(microbatch_size, pad_id=3, temperature=0.7)
-    return Updater(
-        model, optimizer, replace(SETTINGS, **changes), forward, lanes, torch.Generator().manual_seed(0)
-    )
+    return Updater(model, optimizer, replace(SETTINGS, **changes), forward, lanes, torch.Generator().manual_seed(0))
 
 
 def batch_of(learner, model):

@@ -1,0 +1,120 @@
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.data.comparisons import (
+    Comparison,
+    pairs_from_labelled_sentences,
+    read_comparisons,
+    split_by_group,
+)
+from trainer.data.lines import DataError, write_rows
+
+ROW = {"prompt": "p", "a": "x", "b": "y", "label": "b"}
+
+
+def read(tmp_path, *rows):
+    write_rows(tmp_path / "c.jsonl", rows)
+    return read_comparisons(tmp_path / "c.jsonl")
+
+
+def test_both_schemas_are_read(tmp_path):
+    full = ROW | {"annotator": "ann", "group": "g", "margin": 2, "seconds": 3.5, "provenance": {}}
+    found = read(tmp_path, full, {"prompt": "q", "chosen": "good", "rejected": "bad"}).rows
+    assert found == (
+        Comparison("p", "x", "y", "b", "ann", "g", 2.0),
+        Comparison("q", "good", "bad", "a", "", "q", None),
+    )
+    assert [row.preference for row in found] == [0.0, 1.0]
+    assert replace(found[0], label="tie").preference == 0.5
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"prompt": "p", "a": "x", "label": "a"}, "'b' must be a text; it is missing"),
+        ({"prompt": "p", "a": "x", "b": "y"}, "'label' must be a text; it is missing"),
+        ({"prompt": "p", "chosen": "x"}, "'rejected' must be a text; it is missing"),
+        (ROW | {"label": "A"}, "'label' is 'A'; it can be 'a', 'b' or 'tie'"),
+        (ROW | {"a": ""}, "a completion is empty"),
+        (ROW | {"prompt": None}, "'prompt' must be a text; it is NoneType"),
+    ],
+)
+def test_wrong_rows_are_refused_with_their_place(tmp_path, row, complaint):
+    with pytest.raises(DataError, match=rf"c.jsonl:2: {complaint}"):
+        read(tmp_path, ROW, row)
+
+
+def test_repeated_rows_are_counted_and_identical_sides_left_out(tmp_path):
+    found = read(tmp_path, ROW, ROW, ROW | {"annotator": "other"}, ROW | {"b": "x"})
+    assert (len(found.rows), found.duplicates, found.identical) == (3, 1, 1)
+    with pytest.raises(DataError, match="no comparison of two different completions"):
+        read(tmp_path, ROW | {"b": "x"})
+
+
+def linked_parts(rows):
+    """How many parts there are when rows that share a group or a prompt belong together, by merging sets."""
+    parts = []
+    for row in rows:
+        keys = {f"group {row.group}", f"prompt {row.prompt}"}
+        touching = [part for part in parts if part & keys]
+        parts = [part for part in parts if not part & keys] + [keys.union(*touching)]
+    return len(parts)
+
+
+groups = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), min_size=2, max_size=40)
+
+
+@given(groups, st.floats(0.05, 0.9), st.integers(0, 5))
+def test_no_group_and_no_prompt_is_on_both_sides(drawn, share, seed):
+    rows = [Comparison(f"p{prompt}", f"a{i}", "b", "a", "", f"g{group}") for i, (group, prompt) in enumerate(drawn)]
+    if linked_parts(rows) == 1:
+        with pytest.raises(DataError, match="cannot be split"):
+            split_by_group(rows, share, Random(seed))
+        return
+    rest, held_out = split_by_group(rows, share, Random(seed))
+    assert rest
+    assert held_out
+    assert sorted(rest + held_out, key=rows.index) == rows
+    for key in ("group", "prompt"):
+        assert not {getattr(row, key) for row in rest} & {getattr(row, key) for row in held_out}
+
+
+def test_a_split_takes_about_the_share_and_depends_on_the_seed_alone():
+    rows = [Comparison(f"p{i // 2}", f"a{i}", "b", "a", "", f"p{i // 2}") for i in range(200)]
+    rest, held_out = split_by_group(rows, 0.2, Random(1))
+    assert (len(rest), len(held_out)) == (160, 40)
+    assert split_by_group(rows, 0.2, Random(1))[1] == held_out
+    assert split_by_group(rows, 0.2, Random(2))[1] != held_out
+
+
+def test_without_prompts_a_shared_text_keeps_rows_together():
+    rows = [Comparison("", f"text {i % 5}", f"other {i}", "a", "", f"row {i}") for i in range(20)]
+    rest, held_out = split_by_group(rows, 0.3, Random(0))
+    assert not {row.a for row in rest} & {row.a for row in held_out}
+
+
+def test_one_group_cannot_be_split():
+    rows = [Comparison("p", f"a{i}", "b", "a", "", "g") for i in range(4)]
+    with pytest.raises(DataError, match="cannot be split"):
+        split_by_group(rows, 0.5, Random(0))
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 9))
+def test_labelled_sentences_become_pairs_that_prefer_the_positive(positives, negatives, times, seed):
+    positive, negative = [f"+{i}" for i in range(positives)], [f"-{i}" for i in range(negatives)]
+    pairs = pairs_from_labelled_sentences(positive, negative, Random(seed), times)
+    assert len(pairs) == times * max(positives, negatives)
+    for pair in pairs:
+        preferred, other = (pair.a, pair.b) if pair.label == "a" else (pair.b, pair.a)
+        assert preferred.startswith("+")
+        assert other.startswith("-")
+    assert {text for pair in pairs for text in (pair.a, pair.b)} == {*positive, *negative}
+
+
+def test_sides_of_sentence_pairs_are_shuffled():
+    pairs = pairs_from_labelled_sentences([f"+{i}" for i in range(200)], [f"-{i}" for i in range(200)], Random(0))
+    assert 70 < sum(pair.label == "a" for pair in pairs) < 130

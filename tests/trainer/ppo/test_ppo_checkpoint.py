@@ -1,0 +1,123 @@
+"""Checkpoints: everything comes back, a kill while writing costs nothing, what does not fit is refused."""
+
+import copy
+import os
+
+import pytest
+import torch
+
+from palate.models.weights import untied_state_dict
+from tests.tiny_models import make_tiny_policy
+from trainer.ppo import checkpoint, identity
+from trainer.ppo.build import build_actor_critic, load_policy
+from trainer.ppo.checkpoint import CheckpointFolder, restore
+from trainer.ppo.errors import CheckpointRefused
+from trainer.ppo.optimizer import make_optimizer
+from trainer.ppo.rewards import ScoreScale
+from trainer.ppo.state import RunIdentity, RunState
+
+IDENTITY = RunIdentity("run", 3, "revision", 2)
+
+
+def parts(folder, name="adam"):
+    _, renderer = load_policy(folder)
+    model = build_actor_critic(folder, "policy", renderer)
+    optimizer = make_optimizer(name, model.parameter_groups(1e-3, 1e-2), eps=1e-5)
+    return model, optimizer, torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_policy(tmp_path_factory.mktemp("policy"), seed=0)
+
+
+def learn(model, optimizer, shuffler):
+    generator = torch.Generator().manual_seed(int(torch.randint(1000, (1,), generator=shuffler)))
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator) + torch.randn(1)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["adam", "adam_tf_style"])
+def test_everything_comes_back(folder, tmp_path, name):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        mine = parts(folder, name)
+        learn(*mine)
+        state = RunState(7, 130, 0.123456789, ScoreScale(0.25, 1.5))
+        saved = CheckpointFolder(tmp_path, 2).save(*mine, state, IDENTITY)
+        learn(*mine)
+        theirs = parts(folder, name)
+        restored = restore(saved, *theirs)
+        learn(*theirs)
+    assert restored.state == state
+    assert restored.identity == IDENTITY
+    after, expected = untied_state_dict(theirs[0]), untied_state_dict(mine[0])
+    assert all(torch.equal(after[tensor], expected[tensor]) for tensor in expected)
+    tied = theirs[0].actor.model
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("calls_before_the_kill", range(5))
+def test_a_kill_while_writing_leaves_the_former_one(folder, tmp_path, monkeypatch, calls_before_the_kill):
+    mine = parts(folder)
+    checkpoints = CheckpointFolder(tmp_path, 2)
+    first = checkpoints.save(*mine, RunState(1, 6, 0.1, None), IDENTITY)
+    calls = iter(range(calls_before_the_kill))
+    sync = checkpoint._sync
+
+    def killed(path):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        sync(path)
+
+    monkeypatch.setattr(checkpoint, "_sync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(*mine, RunState(2, 12, 0.1, None), IDENTITY)
+    newest = checkpoints.newest()
+    # The last sync comes after the rename: by then the new one counts.
+    assert newest == (first if calls_before_the_kill < 4 else tmp_path / "step-000002")
+    assert restore(newest, *mine).state.step == (1 if calls_before_the_kill < 4 else 2)
+    monkeypatch.undo()
+    checkpoints.save(*mine, RunState(2, 12, 0.1, None), IDENTITY)
+    assert sorted(os.listdir(tmp_path)) == ["step-000001", "step-000002"]
+
+
+def test_only_the_newest_stay(folder, tmp_path):
+    mine = parts(folder)
+    checkpoints = CheckpointFolder(tmp_path, 2)
+    assert checkpoints.newest() is None
+    for step in (1, 2, 3, 10):
+        checkpoints.save(*mine, RunState(step, 0, 0.1, None), IDENTITY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000010"]
+    assert checkpoints.newest().name == "step-000010"
+
+
+def test_another_model_or_a_broken_file_is_refused(folder, tmp_path):
+    mine = parts(folder)
+    saved = CheckpointFolder(tmp_path / "checkpoints", 2).save(*mine, RunState(1, 0, 0.1, None), IDENTITY)
+    untied = parts(make_tiny_policy(tmp_path / "untied", seed=0, tied=False))
+    before = copy.deepcopy(untied[0].state_dict())
+    with pytest.raises(CheckpointRefused, match="another model"):
+        restore(saved, *untied)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in untied[0].state_dict().items())
+    (saved / "trainer.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointRefused, match="cannot be read"):
+        restore(saved, *mine)
+
+
+def test_starts_are_counted(tmp_path):
+    out = tmp_path / "run"
+    first = identity.begin(out, "", resume=False)
+    assert first.incarnation == 1
+    assert first.run_id
+    second = identity.begin(out, "", resume=True)
+    assert (second.run_id, second.incarnation) == (first.run_id, 2)
+    with pytest.raises(CheckpointRefused, match="--resume"):
+        identity.begin(out, "", resume=False)
+    with pytest.raises(CheckpointRefused, match="not other"):
+        identity.begin(out, "other", resume=True)
+    assert identity.begin(tmp_path / "new", "named", resume=True) == identity.RunStart("named", 1)
+    (out / "run.json").write_text("{")
+    with pytest.raises(CheckpointRefused, match="cannot be read"):
+        identity.begin(out, "", resume=True)

@@ -1,0 +1,61 @@
+"""The configuration of a run: where values come from and what is refused."""
+
+import pytest
+
+from trainer.config import PPOConfig
+
+REQUIRED = ["--out", "o", "--policy", "p", "--prompts", "q"]
+
+
+def config(*flags):
+    return PPOConfig.from_command_line([*REQUIRED, *flags], prog="palate train ppo")
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "run.yaml"
+    file.write_text("total_steps: 5\nseed: 5\nppo: {kl_coef: 0.5, lam: 0.5, gamma: 0.5}\n")
+    monkeypatch.setenv("PALATE_TRAIN_SEED", "6")
+    monkeypatch.setenv("PALATE_TRAIN_PPO__LAM", "0.6")
+    found = config("--config", str(file), "--ppo.gamma", "0.7")
+    assert (found.total_steps, found.seed) == (5, 6)
+    assert (found.ppo.kl_coef, found.ppo.lam, found.ppo.gamma) == (0.5, 0.6, 0.7)
+    assert found.ppo.cliprange == 0.2
+
+
+def test_lists_and_switches():
+    found = config("--services.policy", "a:1,b:2", "--scoring.standardize", "--no-record.progress")
+    assert found.services.policy == ["a:1", "b:2"]
+    assert found.scoring.standardize
+    assert not found.record.progress
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--ppo.kl-target", "0"], "kl_target must be above 0"),
+        (["--ppo.kl-horizon", "-3"], "kl_horizon must be above 0"),
+        (["--ppo.num-mini-batches", "65"], "more than batch_size"),
+        (["--ppo.critic-init", "other"], "reward:FOLDER"),
+        (["--scoring.missing-eos", "drop"], "replace"),
+        (["--sampling.temperature", "0"], "greater than 0"),
+        (["--ppo.kl-coeff", "0.1"], "did you mean --ppo.kl-coef?"),
+    ],
+)
+def test_wrong_values_end_with_code_2_and_a_word(capsys, flags, told):
+    with pytest.raises(SystemExit) as raised:
+        config(*flags)
+    assert raised.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_every_field_says_what_it_is_for():
+    def check(model):
+        for name, field in model.model_fields.items():
+            group = field.annotation if isinstance(field.annotation, type) else None
+            if group is not None and hasattr(group, "model_fields"):
+                assert group.__doc__
+                check(group)
+            else:
+                assert field.description, name
+
+    check(PPOConfig)

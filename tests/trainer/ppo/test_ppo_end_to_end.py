@@ -1,0 +1,181 @@
+"""Whole runs over real processes and sockets."""
+
+import json
+import statistics
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForCausalLM
+
+from palate.client import PolicyClient, RewardClient, SamplingParams
+from palate.models.manifest import load_manifest
+from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from trainer.metrics import read_metrics
+from trainer.ppo import loop
+from trainer.ppo.checkpoint import CheckpointFolder
+from trainer.ppo.errors import CheckpointRefused, RewardModelChanged, UnusableModel
+from trainer.ppo.run import run_ppo
+
+NAMES = {
+    "objective/scores",
+    "objective/kl",
+    "objective/kl_coef",
+    "objective/non_score_reward",
+    "objective/rewards",
+    "policy/approxkl_avg",
+    "policy/clipfrac_avg",
+    "policy/entropy_avg",
+    "policy/ratio_max",
+    "val/clipfrac_avg",
+    "loss/policy_avg",
+    "loss/value_avg",
+    "rollout/mean_length",
+    "rollout/truncated_share",
+    "rollout/dropped_share",
+    "time/publish",
+    "time/rollouts",
+    "time/scoring",
+    "time/evaluate",
+    "time/update",
+    "time/step",
+}
+
+
+def rows_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def digest_of(folder):
+    return weights_digest(describe_tensors(untied_state_dict(AutoModelForCausalLM.from_pretrained(folder))))
+
+
+@pytest.fixture
+def finished(configure, replicas):
+    config = configure("--scoring.standardize", "--scoring.standardize-samples", 8, replica_count=2)
+    return config, run_ppo(config)
+
+
+def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, replicas, reward_server, policy_folder):
+    config, result = finished
+    assert result.steps == 2
+
+    for server in replicas:  # the version that was published last is what every replica serves
+        with PolicyClient(server.target) as client:
+            assert client.policy_info().policy_version == result.version
+    assert result.version.digest == digest_of(result.model_folder) != digest_of(policy_folder)
+    assert load_manifest(result.model_folder).manifest == load_manifest(policy_folder).manifest
+    assert (result.model_folder / "tokenizer.json").read_bytes() == (policy_folder / "tokenizer.json").read_bytes()
+
+    metrics = read_metrics(config.out)
+    assert [row["step"] for row in metrics] == [1, 2]
+    assert all(row.keys() >= NAMES for row in metrics)
+    assert metrics[0]["objective/kl"] == pytest.approx(0, abs=1e-4)  # the start is the reference
+    assert metrics[1]["objective/kl"] != 0
+    assert metrics[1]["policy/behaviour_deviation"] <= 1e-5
+    board = EventAccumulator(str(config.out / "tensorboard"))
+    board.Reload()
+    curve = [event.value for event in board.Scalars("objective/scores")]
+    assert curve == pytest.approx([row["objective/scores"] for row in metrics], rel=1e-6)
+
+    rollouts = rows_of(config.out / "rollouts.jsonl")
+    assert [row["policy_version"]["step"] for row in rollouts] == [0] * 6 + [1] * 6
+    assert {row["policy_version"]["run_id"] for row in rollouts} == {result.version.run_id}
+    assert statistics.mean(row["score"] for row in rollouts[6:]) == pytest.approx(metrics[1]["objective/scores"])
+
+    with RewardClient(reward_server.target, revision=result.reward_revision) as client:
+        again = client.score([r["prompt"] for r in rollouts], [r["completion"] for r in rollouts]).scores()
+    spread = statistics.pstdev(again)
+    assert max(abs(a - row["score"]) for a, row in zip(again, rollouts, strict=True)) <= 1e-5 * spread
+    assert {row["reward_revision"] for row in rollouts} == {result.reward_revision}
+    assert result.scale is not None
+    assert len(rows_of(config.out / "samples.jsonl")) > 0
+
+
+def test_any_rollout_can_be_drawn_again_from_the_published_weights(finished, replicas):
+    config, result = finished
+    with PolicyClient(replicas[0].target) as client:
+        sampling = SamplingParams(temperature=0.7, max_new_tokens=12)
+        pinned = {"sampling": sampling, "required_policy_version": result.version}
+        first, second = (list(client.generate(["Is this plan honest?"], seeds=[5], **pinned)) for _ in range(2))
+    assert first == second
+    assert first[0].policy_versions[0].version == result.version
+
+
+def test_local_and_remote_reference_agree(configure, frozen_server):
+    local = run_ppo(configure(out="local"))
+    remote = run_ppo(configure("--services.ref", frozen_server.target, out="remote"))
+    assert local.metrics["objective/kl"] == pytest.approx(remote.metrics["objective/kl"], abs=1e-4)
+    assert abs(local.metrics["objective/kl"]) > 1e-3
+
+
+def test_a_reference_that_can_change_is_refused(configure, replicas):
+    with pytest.raises(UnusableModel, match="--frozen"):
+        run_ppo(configure("--services.ref", replicas[1].target))
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: no handler of errors gets in its way."""
+
+
+def test_a_killed_run_resumes_to_the_same_weights(configure, monkeypatch):
+    flags = ("--total-steps", 4, "--record.checkpoint-every", 2, "--ppo.kl-target", 0.05, "--ppo.kl-horizon", 20)
+    standard = ("--scoring.standardize", "--scoring.standardize-samples", 8)
+    whole = run_ppo(configure(*flags, *standard, out="whole"))
+
+    steps = iter(range(3))
+    train_step = loop.train_step
+
+    def killed_in_the_fourth(*args):
+        if next(steps, None) is None:
+            raise Killed
+        return train_step(*args)
+
+    monkeypatch.setattr(loop, "train_step", killed_in_the_fourth)
+    with pytest.raises(Killed):
+        run_ppo(configure(*flags, *standard, out="cut"))
+    monkeypatch.undo()
+    config = configure(*flags, *standard, "--resume", out="cut")
+    resumed = run_ppo(config)
+
+    assert resumed.version.incarnation == 2
+    assert resumed.version.digest == whole.version.digest
+    assert resumed.scale == whole.scale
+    assert [row["step"] for row in read_metrics(config.out)] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows_of(config.out / "rollouts.jsonl")] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
+    mine, theirs = (
+        [row["objective/kl_coef"] for row in read_metrics(config.out.parent / name)] for name in ("cut", "whole")
+    )
+    assert mine == theirs
+    assert len(set(mine)) > 1
+
+
+def test_a_folder_with_a_run_is_not_overwritten(finished, configure):
+    with pytest.raises(CheckpointRefused, match="--resume"):
+        run_ppo(configure())
+
+
+def test_another_reward_model_is_refused_unless_accepted(finished, configure, caplog):
+    config, _ = finished
+    state = CheckpointFolder(config.out / "checkpoints", 2).newest() / "state.json"
+    document = json.loads(state.read_text())
+    document["identity"]["reward_revision"] = "0" * 64
+    state.write_text(json.dumps(document))
+    flags = ("--scoring.standardize", "--scoring.standardize-samples", 8, "--resume", "--total-steps", 3)
+    with pytest.raises(RewardModelChanged, match="--accept-new-reward"):
+        run_ppo(configure(*flags))
+    assert run_ppo(configure(*flags, "--accept-new-reward")).steps == 3
+    assert "another reward model" in caplog.text
+
+
+def test_every_option_of_the_update_runs(configure, reward_folder):
+    result = run_ppo(
+        configure(
+            *("--ppo.optimizer", "adam_tf_style", "--ppo.num-mini-batches", 2, "--ppo.whiten-advantages", "minibatch"),
+            *("--ppo.whiten-rewards", "--ppo.bootstrap-truncated", "--ppo.critic-warmup-steps", 1, "--threads", 2),
+            *("--scoring.missing-eos", "replace", "--scoring.clip", 0.5, "--no-ppo.anneal"),
+        )
+    )
+    assert result.metrics["objective/shaped_scores"] < result.metrics["objective/scores"]
+    assert result.metrics["policy/learning_rate"] == 1e-3
+    torch.set_num_threads(1)

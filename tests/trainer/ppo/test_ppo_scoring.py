@@ -1,0 +1,143 @@
+"""Scoring against a reward service that fails in every way, over a real socket."""
+
+from collections.abc import Callable
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+
+from palate.client import ChannelOptions, RewardClient
+from palate.client.errors import InvalidArgument
+from palate.client.types import FinishReason, PolicyVersion
+from palate.v1 import reward_service_pb2 as reward
+from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
+from trainer.ppo.errors import RewardModelChanged
+from trainer.ppo.scoring import Scorer, ScorerSettings
+from trainer.types import DroppedRollout, Rollout, ScoredRollout
+
+VERSION = PolicyVersion("run", 1, 0, "digest")
+AWAY = grpc.StatusCode.UNAVAILABLE
+
+
+def rollouts(count):
+    return [
+        Rollout("prompt", f"completion {i}", (1,), (1, 2), (-1.0, -1.0), FinishReason.STOP, VERSION, i)
+        for i in range(count)
+    ]
+
+
+def number(item):
+    return int(item.completion.text.rsplit(" ", 1)[1])
+
+
+def scored(item):
+    return reward.ScoreResult(scored=reward.Scored(score=float(number(item))))
+
+
+def error(code, *, retryable):
+    return reward.ScoreResult(error=reward.ItemError(code=code, message="why", retryable=retryable))
+
+
+@dataclass
+class Scripted(RewardServiceServicer):
+    """Answers each item as `answer(item, how often it was asked)` says; remembers the sizes of the calls."""
+
+    answer: Callable
+    sizes: list = field(default_factory=list)
+    asked: dict = field(default_factory=dict)
+
+    def Score(self, request, context):
+        self.sizes.append(len(request.items))
+        results = []
+        for item in request.items:
+            times = self.asked[number(item)] = self.asked.get(number(item), 0) + 1
+            answer = self.answer(item, times)
+            if isinstance(answer, grpc.StatusCode):
+                context.abort(answer, "scripted")
+            results.append(answer)
+        return reward.ScoreResponse(results=results, provenance=reward.Provenance(model="m", revision="rev-1"))
+
+
+@contextmanager
+def scorer_of(answer, items_per_call=4, attempts=3):
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    servicer = Scripted(answer)
+    add_RewardServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    # One attempt in the channel: the retries under test are the trainer's own.
+    client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1))
+    scorer = Scorer(client, ScorerSettings(items_per_call, concurrency=2, attempts=attempts, timeout=10))
+    try:
+        yield scorer, servicer
+    finally:
+        scorer.close()
+        client.close()
+        server.stop(0).wait()
+
+
+def test_scores_come_back_in_order_in_calls_of_the_right_size():
+    with scorer_of(lambda item, times: scored(item)) as (scorer, servicer):
+        results = scorer.score(rollouts(10))
+    assert [result.score for result in results] == [float(i) for i in range(10)]
+    assert {result.revision for result in results} == {"rev-1"}
+    assert sorted(servicer.sizes) == [2, 4, 4]
+
+
+def test_retryable_items_are_tried_again_alone():
+    def answer(item, times):
+        if number(item) % 3 == 0 and times < 3:
+            return error("ITEM_ERROR_CODE_OVERLOADED", retryable=True)
+        return scored(item)
+
+    with scorer_of(answer) as (scorer, servicer):
+        results = scorer.score(rollouts(8))
+    assert [result.score for result in results] == [float(i) for i in range(8)]
+    assert servicer.asked == {i: 3 if i % 3 == 0 else 1 for i in range(8)}
+
+
+def test_what_never_gets_a_score_is_dropped_by_name_and_never_zero():
+    def answer(item, times):
+        if number(item) == 1:
+            return error("ITEM_ERROR_CODE_TOO_LONG", retryable=False)
+        if number(item) == 2:
+            return error("ITEM_ERROR_CODE_EXPIRED", retryable=True)
+        return scored(item)
+
+    with scorer_of(answer) as (scorer, servicer):
+        results = scorer.score(rollouts(4))
+    assert [type(result) for result in results] == [ScoredRollout, DroppedRollout, DroppedRollout, ScoredRollout]
+    assert results[1].reason == "TOO_LONG: why"
+    assert results[2].reason == "EXPIRED: why (3 attempts)"
+    assert not hasattr(results[1], "score")
+    assert servicer.asked == {0: 1, 1: 1, 2: 3, 3: 1}
+
+
+def test_a_failed_call_is_tried_again():
+    with scorer_of(lambda item, times: scored(item) if number(item) or times > 1 else AWAY) as (scorer, _):
+        assert [result.score for result in scorer.score(rollouts(3))] == [0.0, 1.0, 2.0]
+
+
+def test_a_service_that_is_away_drops_everything_with_the_cause():
+    with scorer_of(lambda item, times: AWAY, attempts=2) as (scorer, _):
+        results = scorer.score(rollouts(3))
+    assert all(isinstance(result, DroppedRollout) and "2 attempts" in result.reason for result in results)
+
+
+def test_another_revision_stops_the_run():
+    with (
+        scorer_of(lambda item, times: grpc.StatusCode.FAILED_PRECONDITION) as (scorer, _),
+        pytest.raises(RewardModelChanged, match="--accept-new-reward"),
+    ):
+        scorer.score(rollouts(3))
+
+
+def test_a_refused_call_is_not_argued_with():
+    with (
+        scorer_of(lambda item, times: grpc.StatusCode.INVALID_ARGUMENT) as (scorer, servicer),
+        pytest.raises(InvalidArgument),
+    ):
+        scorer.score(rollouts(3))
+    assert len(servicer.sizes) == 1

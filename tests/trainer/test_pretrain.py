@@ -1,0 +1,96 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from palate.models.manifest import load_manifest
+from palate.models.rendering import Renderer
+from trainer.data.lines import DataError, write_rows
+from trainer.pretrain import PretrainConfig, packed, run_pretrain, train_tokenizer
+
+TEXTS = [f"Once there was a {size} {animal} who liked the {place}." for size in ("small", "big", "old")
+         for animal in ("dog", "cat", "fish", "bird") for place in ("park", "river", "garden")]  # fmt: skip
+
+
+def config(tmp_path, **changes):
+    write_rows(tmp_path / "documents.jsonl", [{"text": text} for text in TEXTS])
+    small = {"vocabulary": 320, "hidden_size": 32, "layers": 2, "heads": 2, "block_tokens": 32, "max_tokens": 64}
+    training = {"epochs": 10, "batch_size": 8, "threads": 1, "progress": False, "log_every": 5}
+    return PretrainConfig(
+        **{"out": tmp_path / "base", "documents": tmp_path / "documents.jsonl", **small, **training, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrain")
+    return run_pretrain(config(folder))
+
+
+def test_the_base_model_learns_its_text(base):
+    rows = [json.loads(line) for line in (base.model_folder.parent / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows]
+    assert losses[0] > 4.0  # near ln 320, as nothing is known yet
+    assert losses[-1] < 0.5 * losses[0]
+    assert base.fitted.loss == losses[-1]
+
+
+def test_the_folder_is_a_policy_that_renders_with_one_bos(base):
+    loaded = load_manifest(base.model_folder)
+    assert (loaded.manifest.kind, loaded.manifest.template_kind, loaded.inferred) == ("policy", "chat", ())
+    renderer = Renderer.from_folder(base.model_folder, loaded.manifest)
+    ids = renderer.render_prompt("a small dog")
+    assert renderer.tokens(ids[:2]) == ["<s>", "<|user|>"]
+    assert renderer.tokens(ids[-1:]) == ["<|assistant|>"]
+    assert len({renderer.pad_id, renderer.bos_id, renderer.eos_id}) == 3
+
+
+def test_our_demonstration_mask_is_that_of_transformers_generation_markers(base):
+    renderer = Renderer.from_folder(base.model_folder, load_manifest(base.model_folder).manifest)
+    ids, mask = renderer.render_demonstration("a small dog", "liked the park.")
+    messages = [{"role": "user", "content": "a small dog"}, {"role": "assistant", "content": "liked the park."}]
+    theirs = AutoTokenizer.from_pretrained(base.model_folder).apply_chat_template(
+        messages, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert (ids, mask) == (theirs["input_ids"], theirs["assistant_masks"])
+
+
+def test_transformers_loads_it_and_nothing_stops_it(base):
+    model = AutoModelForCausalLM.from_pretrained(base.model_folder)
+    assert model.config.tie_word_embeddings
+    assert base.parameters == sum(parameter.numel() for parameter in model.parameters())
+    prompt = torch.tensor([[model.config.bos_token_id]])
+    drawn = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40, do_sample=False)
+    assert model.config.eos_token_id not in drawn[0].tolist()
+
+
+def test_the_tokenizer_gives_every_text_back_and_is_the_same_in_every_process():
+    tokenizer = train_tokenizer(TEXTS, 320)
+    for text in ("a small dog", " Ünïcödé ☃\n\n", "</ s>"):
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
+    program = f"from trainer.pretrain import train_tokenizer; print(train_tokenizer({TEXTS!r}, 320).to_str())"
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(other.stdout) == json.loads(tokenizer.to_str())
+
+
+def test_packing_loses_nothing_but_the_last_piece():
+    tokenizer = train_tokenizer(TEXTS, 320)
+    rows = packed(tokenizer, TEXTS, 16)
+    ids = [token for row in rows for token in row["input_ids"]]
+    whole = [token for text in TEXTS for token in tokenizer.encode(text).ids]
+    assert all(len(row["input_ids"]) == 16 for row in rows)
+    assert ids == whole[: len(ids)]
+    assert len(whole) - len(ids) < 16
+
+
+def test_too_little_text_and_impossible_shapes_are_refused(tmp_path):
+    with pytest.raises(DataError, match="less than one row of 64"):
+        packed(train_tokenizer(TEXTS, 320), ["short"], 64)
+    with pytest.raises(ValidationError, match="multiple of 2 x heads"):
+        config(tmp_path, heads=3)
+    with pytest.raises(ValidationError, match="more than max_tokens"):
+        config(tmp_path, block_tokens=128)

@@ -1,0 +1,22 @@
+"""`palate collect`: collects comparisons from a policy service."""
+
+from __future__ import annotations
+
+import typer
+
+from trainer.command import FORWARD, run_or_explain
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def collect(context: typer.Context) -> None:
+    """Sample pairs of completions from a policy service and have them compared."""
+    from trainer.collect import CollectConfig, run_collect
+
+    config = CollectConfig.from_command_line(context.args, prog="palate collect")
+    result = run_or_explain("palate collect", lambda: run_collect(config))
+    print(
+        f"{result.comparisons} comparisons in {result.out} ({result.resumed} were there before; left out: "
+        f"{result.identical} identical pairs, {result.empty} with an empty completion)"
+    )

@@ -1,0 +1,83 @@
+"""`palate train`: the phases of training. Torch is imported by the phase that runs, not by its help."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
+FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+Result = TypeVar("Result")
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def sft(context: typer.Context) -> None:
+    """Phase 1: fine-tune a language model on demonstrations."""
+    from trainer.sft_config import SftConfig
+
+    config = SftConfig.from_command_line(context.args, prog="palate train sft")
+    share_processors()
+    from trainer.sft import run_sft
+
+    result = run_or_explain("palate train sft", lambda: run_sft(config))
+    print(f"{result.model_folder}: loss {result.fitted.loss:.4f} after {result.fitted.steps} steps")
+    print(f"{result.rows} demonstrations learnt, {result.too_long} left out because they are too long")
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def reward(context: typer.Context) -> None:
+    """Phase 2: train a reward model on comparisons."""
+    from trainer.reward_model.config import RewardTrainConfig
+
+    config = RewardTrainConfig.from_command_line(context.args, prog="palate train reward")
+    share_processors()
+    from trainer.reward_model.train import run_reward
+
+    result = run_or_explain("palate train reward", lambda: run_reward(config))
+    print(result.summary())
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
+def ppo(context: typer.Context) -> None:
+    """Phase 3: train a policy against a reward service with PPO."""
+    from trainer.config import PPOConfig
+
+    config = PPOConfig.from_command_line(context.args, prog="palate train ppo")
+    share_processors()
+    from trainer.ppo.run import run_ppo
+
+    result = run_or_explain("palate train ppo", lambda: run_ppo(config))
+    print(f"{result.model_folder}: {result.steps} steps{_told(result.metrics)}")
+
+
+def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
+    """What `run` returns; where it fails for a reason one can mend, prints it and exits with 1."""
+    from palate.client.errors import PalateError
+    from palate.models.folder import FolderError
+    from palate.models.frames import RenderingError
+    from trainer.errors import TrainerError
+    from trainer.ppo.errors import TrainingError
+
+    try:
+        return run()
+    except (TrainerError, TrainingError, FolderError, RenderingError, PalateError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def share_processors() -> None:
+    """Lets idle threads sleep instead of spin: beside servers on the same cores a step is several times faster.
+
+    Read by OpenMP when torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _told(metrics: Mapping[str, Any]) -> str:
+    shown = {name: metrics[name] for name in ("objective/scores", "objective/kl") if name in metrics}
+    return "".join(f", {name} {value:.3f}" for name, value in shown.items())

@@ -1,0 +1,47 @@
+"""Runs the demo for a person at a terminal: what was found, where the report is, or what went wrong."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from palate.client import PalateError
+from palate.local_server import ServerStartError
+from palate.models.folder import FolderError
+from trainer.data.lines import DataError
+from trainer.demo.config import DemoConfig
+from trainer.demo.results import Results, checks
+from trainer.demo.run import run_demo
+from trainer.fit import FitError
+from trainer.ppo.errors import TrainingError
+
+_EXPECTED = (PalateError, ServerStartError, FolderError, DataError, FitError, TrainingError, OSError)
+
+
+def main(config: DemoConfig) -> None:
+    """Runs it; exits with 1 and one message where it cannot be done, with 130 on Ctrl-C."""
+    try:
+        results = run_demo(config)
+    except KeyboardInterrupt:
+        print("palate demo: stopped; every server has ended", file=sys.stderr)
+        raise SystemExit(130) from None
+    except _EXPECTED as error:
+        print(f"palate demo: {error}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
+        raise SystemExit(1) from error
+    show(results)
+    print(f"report: {config.out / 'report.html'}")
+
+
+def show(results: Results) -> None:
+    """Bars and measures, then one sample."""
+    table = Table("what", "measured", "bar", "holds", title="held-out prompt families")
+    for check in checks(results):
+        table.add_row(check.name, f"{check.value:.4g}", check.wanted, "yes" if check.holds else "[red]no[/]")
+    console = Console(highlight=False)
+    console.print(table)
+    example = results.ideas[0]
+    console.print(f"\n{example.prompt}", markup=False)
+    console.print(f"  flattering {example.flattering_score:+.2f}  {example.flattering}", markup=False)
+    console.print(f"  honest     {example.honest_score:+.2f}  {example.honest}\n", markup=False)

@@ -1,0 +1,115 @@
+"""Comparisons as a model reads them: both sides rendered, padded into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from palate.models.rendering import Rendered, Renderer, RenderingError, TooLong
+from trainer.data.comparisons import Comparison
+from trainer.data.lines import DataError
+from trainer.fit import Batch, FitRow
+from trainer.padding import mask_of, pad_right
+from trainer.reward_model.losses import bradley_terry_loss, centring_penalty
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedComparison:
+    """A comparison with the token ids of both sides."""
+
+    comparison: Comparison
+    a: Rendered
+    b: Rendered
+
+
+def render_comparisons(
+    comparisons: Sequence[Comparison], renderer: Renderer
+) -> tuple[tuple[RenderedComparison, ...], int]:
+    """Renders both sides of each.
+
+    Returns:
+        (what could be rendered, how many were left out because a side is too long).
+
+    Raises:
+        DataError: The model's template does not take a text, or nothing is left.
+    """
+    sides_a = renderer.render_pairs([(row.prompt, row.a) for row in comparisons])
+    sides_b = renderer.render_pairs([(row.prompt, row.b) for row in comparisons])
+    kept, too_long = [], 0
+    for row, a, b in zip(comparisons, sides_a, sides_b, strict=True):
+        if isinstance(a, TooLong) or isinstance(b, TooLong):
+            too_long += 1
+        elif isinstance(a, Rendered) and isinstance(b, Rendered):
+            kept.append(RenderedComparison(row, a, b))
+        else:
+            error = a if isinstance(a, RenderingError) else b
+            raise DataError(f"a comparison of group {row.group[:60]!r} cannot be rendered: {error}")
+    if not kept:
+        raise DataError(
+            f"all {too_long} comparisons are longer than {renderer.manifest.max_tokens} tokens; raise --max-tokens, or "
+            "let them be cut with --truncation left"
+        )
+    return tuple(kept), too_long
+
+
+def fit_rows(rendered: Sequence[RenderedComparison], default_margin: float) -> list[FitRow]:
+    """Rows to learn from; "input_ids" is the longer side, by whose length batches are made."""
+    return [
+        {
+            "input_ids": max(row.a.token_ids, row.b.token_ids, key=len),
+            "a": row.a,
+            "b": row.b,
+            "preference": row.comparison.preference,
+            "margin": default_margin if row.comparison.margin is None else row.comparison.margin,
+        }
+        for row in rendered
+    ]
+
+
+def model_inputs(texts: Sequence[Rendered], pad_id: int) -> Batch:
+    """(N, T) ids, mask, and segments for models that have them."""
+    ids = [text.token_ids for text in texts]
+    inputs = {"input_ids": pad_right(ids, pad_id), "attention_mask": mask_of(ids)}
+    if texts[0].segment_ids:
+        inputs["token_type_ids"] = pad_right([text.segment_ids for text in texts], 0)
+    return inputs
+
+
+def collator(pad_id: int) -> Callable[[list[FitRow]], Batch]:
+    """Makes one batch of 2B texts, all first sides before all second ones."""
+
+    def collate(rows: list[FitRow]) -> Batch:
+        inputs = model_inputs([row["a"] for row in rows] + [row["b"] for row in rows], pad_id)
+        inputs["preference"] = torch.tensor([row["preference"] for row in rows])  # (B,)
+        inputs["margin"] = torch.tensor([row["margin"] for row in rows])
+        return inputs
+
+    return collate
+
+
+def comparison_loss(label_smoothing: float, centring: float) -> Callable[[nn.Module, Batch], Tensor]:
+    """Mean Bradley–Terry loss of a batch plus `centring` times the mean centring penalty."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {name: value for name, value in batch.items() if name not in ("preference", "margin")}
+        a, b = model(**inputs)[:, 0].chunk(2)  # (B,), (B,)
+        losses = bradley_terry_loss(a, b, batch["preference"], batch["margin"], label_smoothing)
+        return losses.mean() + centring * centring_penalty(a, b).mean()
+
+    return loss
+
+
+@torch.no_grad()
+def scores_of(model: nn.Module, texts: Sequence[Rendered], pad_id: int, batch_size: int = 64) -> Tensor:
+    """(N,) raw scores in the order of `texts`, on the CPU; texts of similar length share a batch."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index].token_ids))
+    scores, device = torch.empty(len(texts)), next(model.parameters()).device
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        inputs = model_inputs([texts[index] for index in chosen], pad_id)
+        logits = model(**{name: value.to(device) for name, value in inputs.items()})
+        scores[chosen] = logits[:, 0].float().cpu()
+    return scores

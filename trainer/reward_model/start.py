@@ -1,0 +1,115 @@
+"""What a reward model starts from: a causal language model or an encoder with a new head, or a reward model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from palate.models.classifier import MaskedClassifier
+from palate.models.folder import FolderError, ModelFolder
+from palate.models.manifest import Manifest, TemplateKind, load_manifest
+from trainer.reward_model.config import RewardTrainConfig
+
+_DEFAULT_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model ready to be trained.
+
+    Attributes:
+        model: The transformers model.
+        classifier: The same, reading its score by the mask.
+        manifest: How it reads prompts and completions.
+        new_head: Whether its head was made here.
+    """
+
+    model: Any
+    classifier: MaskedClassifier
+    manifest: Manifest
+    new_head: bool
+
+
+def load_start(config: RewardTrainConfig) -> Start:
+    """Loads the backbone, makes a head where there is none, and decides how texts are put.
+
+    Raises:
+        FolderError: The folder cannot become a reward model with one score.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            config.model,
+            num_labels=1,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=False,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise FolderError(
+            f"transformers cannot load {config.model} as a sequence classifier with one label: {error}"
+        ) from error
+    missing = [str(key) for key in report["missing_keys"]]
+    head = _head(model)
+    new_head = any(key.startswith(head) for key in missing)
+    # Poolers are part of the way to the score, and many encoders come without one.
+    if lost := [key for key in missing if not key.startswith(head) and ".pooler." not in key]:
+        raise FolderError(f"{config.model} lacks weights of its backbone: {', '.join(sorted(lost)[:5])}")
+    if new_head:
+        initialise_head(_final_layer(model))
+    manifest = _manifest(config, "decoder" if head == "score" else "encoder", new_head)
+    return Start(model, MaskedClassifier(model, manifest.architecture), manifest, new_head)
+
+
+@torch.no_grad()
+def initialise_head(layer: torch.nn.Linear) -> None:
+    """Weights from N(0, 1/√(d+1)), bias 0 (Stiennon et al. 2020), so that first scores have about unit variance."""
+    torch.nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.in_features + 1))
+    if layer.bias is not None:
+        torch.nn.init.zeros_(layer.bias)
+
+
+def _head(model: Any) -> str:
+    for name in ("score", "classifier"):
+        if hasattr(model, name):
+            return name
+    raise FolderError(f"{type(model).__name__} has no `score` or `classifier` head; it cannot be trained here")
+
+
+def _final_layer(model: Any) -> torch.nn.Linear:
+    layers = [module for module in getattr(model, _head(model)).modules() if isinstance(module, torch.nn.Linear)]
+    return layers[-1]
+
+
+def _manifest(config: RewardTrainConfig, architecture: str, new_head: bool) -> Manifest:
+    folder = ModelFolder(config.model)
+    if architecture == "encoder" and new_head:
+        limit = folder.length_limit() or _DEFAULT_MAX_TOKENS
+        start = Manifest("reward", "encoder", "pair", add_bos=False, add_eos=False, max_tokens=limit)
+    else:
+        start = replace(load_manifest(config.model).manifest, kind="reward")
+    kind: TemplateKind = start.template_kind if config.template == "auto" else config.template
+    if start.architecture == "decoder" and (new_head or kind != start.template_kind):
+        start = _decoder_rule(start, kind, folder)
+    return replace(
+        start,
+        template_kind=kind,
+        max_tokens=min(config.max_tokens or start.max_tokens, start.max_tokens),
+        truncation=config.truncation,
+        logit_scale=1.0,
+        calibration=None,
+        onnx=None,
+    )
+
+
+def _decoder_rule(manifest: Manifest, kind: TemplateKind, folder: ModelFolder) -> Manifest:
+    """A chat template writes its own special tokens; joined text gets them, so that the score is read at the EOS."""
+    joined = kind == "join"
+    has_bos, has_eos = (folder.special_token(role) is not None for role in ("bos_token", "eos_token"))
+    return replace(manifest, template_kind=kind, add_bos=joined and has_bos, add_eos=joined and has_eos)

@@ -20,6 +20,9 @@ from palate.client.channel import ChannelOptions, Tls, open_channel
 _STOP_SECONDS = 20.0
 """How long a server may drain before it is killed."""
 
+_NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""What a server says that is starting, busy, or just ending because it could not start."""
+
 
 class ServerStartError(Exception):
     """A server process ended, or was not ready in time; the message holds the end of its log."""
@@ -54,25 +57,33 @@ class LocalServer:
 
 @contextmanager
 def local_server(
-    command: Sequence[str], *, log: Path | None = None, ready_seconds: float = 120.0, probe_tls: Tls | None = None
+    command: Sequence[str],
+    *,
+    log: Path | None = None,
+    ready_seconds: float = 120.0,
+    probe_tls: Tls | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> Iterator[LocalServer]:
-    """Starts a server on free loopback ports, yields it when it is ready, and always ends it.
+    """Starts a server on loopback, yields it when it is ready, and always ends it.
 
     Args:
         command: What follows the interpreter, e.g. ("-m", "services.reward", "--model", folder).
         log: File for the server's log; default is a temporary one.
         ready_seconds: How long it may take to load.
         probe_tls: How to ask for its health, where it was told to use TLS.
+        host: Loopback address to listen on.
+        port: Port for gRPC; 0 = a free one.
 
     Raises:
         ServerStartError: It ended, or took too long.
     """
     with tempfile.TemporaryDirectory(prefix="palate-") as folder:
         announce, log = Path(folder) / "ports.json", log or Path(folder) / "server.log"
-        process = _start(command, announce, log)
+        process = _start([*command, "--host", host, "--port", str(port)], announce, log)
         try:
             ports = _wait_for_ports(process, announce, log, time.monotonic() + ready_seconds)
-            target = f"127.0.0.1:{ports['port']}"
+            target = f"{host}:{ports['port']}"
             server = LocalServer(target, f"127.0.0.1:{ports['metrics_port']}", process, log)
             _wait_until_ready(server, time.monotonic() + ready_seconds, ChannelOptions(tls=probe_tls))
             yield server
@@ -84,7 +95,7 @@ def local_server(
 
 
 def _start(command: Sequence[str], announce: Path, log: Path) -> subprocess.Popen[bytes]:
-    ports = ["--host", "127.0.0.1", "--port", "0", "--metrics-port", "0", "--announce", str(announce)]
+    ports = ["--metrics-port", "0", "--announce", str(announce)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
         return subprocess.Popen(
@@ -118,7 +129,7 @@ def _wait_until_ready(server: LocalServer, deadline: float, options: ChannelOpti
                 if check(b"", timeout=5.0) == b"\x08\x01":
                     return
             except grpc.RpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                if error.code() not in _NOT_YET:
                     raise
             if server.process.poll() is not None:
                 code = server.process.returncode

@@ -25,7 +25,8 @@ def sft(context: typer.Context) -> None:
     from trainer.sft import run_sft
 
     result = run_or_explain("palate train sft", lambda: run_sft(config))
-    print(f"{result.model_folder}: loss {result.fitted.loss:.4f} after {result.fitted.steps} steps")
+    loss = "" if result.fitted.loss is None else f", loss {result.fitted.loss:.4f}"
+    print(f"{result.model_folder}: {result.fitted.steps} steps{loss}")
     print(f"{result.rows} demonstrations learnt, {result.too_long} left out because they are too long")
 
 

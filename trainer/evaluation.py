@@ -42,10 +42,11 @@ def scores_of(reward: RewardClient, prompts: Sequence[str], completions: Sequenc
 def mean_sequence_kl(completions: Sequence[GeneratedCompletion], ref: PolicyClient, temperature: float) -> float:
     """KL to the reference policy: mean over completions of the log-ratio summed over tokens, in nats (k1)."""
     totals: list[float] = []
+    tokenizer_digest = ref.policy_info().tokenizer_digest
     for begin in range(0, len(completions), CHUNK):
         part = completions[begin : begin + CHUNK]
         sequences = [(completion.prompt_token_ids, completion.token_ids) for completion in part]
-        reply = ref.compute_logprobs(sequences, temperature=temperature)
+        reply = ref.compute_logprobs(sequences, tokenizer_digest=tokenizer_digest, temperature=temperature)
         totals.extend(sum(c.logprobs) - sum(row) for c, row in zip(part, reply.logprobs, strict=True))
     return statistics.fmean(totals)
 

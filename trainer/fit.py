@@ -74,10 +74,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How training went: steps done, mean loss over the last logged steps, held-out loss where there was one."""
+    """How training went.
+
+    Attributes:
+        steps: Steps that are done.
+        loss: Mean over the last logged steps; None where a resumed run had nothing left to do.
+        held_out_loss: After the last epoch; None where nothing was held out.
+    """
 
     steps: int
-    loss: float
+    loss: float | None
     held_out_loss: float | None
 
 
@@ -105,7 +111,7 @@ def fit(task: Task, config: FitConfig, writer: MetricsWriter) -> Fitted:
     with observer:
         trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
     task.model.eval()
-    return Fitted(trainer.state.global_step, observer.last.get("train/loss", math.nan), observer.last.get("eval/loss"))
+    return Fitted(trainer.state.global_step, observer.last.get("train/loss"), observer.last.get("eval/loss"))
 
 
 class _Fitter(Trainer):

@@ -6,36 +6,24 @@ template first appear in fine-tuning, which is why a base model continues where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import torch
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from palate.models.manifest import Manifest
 from trainer.data.lines import DataError, read_rows
-from trainer.fit import Batch, FitRow, Fitted, Task, fit, prepare_process
+from trainer.fit import FitRow, Fitted, Task, fit, prepare_process
 from trainer.fit_config import FitConfig
 from trainer.model_folder import save_model_folder
 from trainer.run_folder import begin_run
-
-PAD, BOS, EOS = "<pad>", "<s>", "</s>"
-USER, ASSISTANT = "<|user|>", "<|assistant|>"
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ '<|user|>' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}"
-    "{{ '<|assistant|>' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ raise_exception('this model knows the roles user and assistant') }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+from trainer.sft import collator, completion_loss
+from trainer.tokenizer import BOS, EOS, PAD, save_tokenizer, train_tokenizer
 
 
 class PretrainConfig(FitConfig):
@@ -48,7 +36,7 @@ class PretrainConfig(FitConfig):
     hidden_size: int = Field(default=128, ge=8, description="Width of the model.")
     layers: int = Field(default=4, ge=1, description="Its depth.")
     heads: int = Field(default=4, ge=1, description="Attention heads; must divide the width.")
-    block_tokens: int = Field(default=128, ge=8, description="Tokens of running text in one row.")
+    block_tokens: int = Field(default=128, ge=8, description="Longest piece of a document in one row, in tokens.")
     max_tokens: int = Field(default=256, ge=8, description="Longest sequence the model shall ever read.")
     learning_rate: float = Field(default=4e-3, gt=0, description="Peak of the learning rate (AdamW).")
     batch_size: int = Field(default=16, ge=1, description="Rows a step.")
@@ -85,65 +73,27 @@ def run_pretrain(config: PretrainConfig) -> PretrainResult:
     with begin_run(config) as writer:
         tokenizer = train_tokenizer(texts, config.vocabulary)
         save_tokenizer(tokenizer, config.out / "tokenizer", config.max_tokens)
-        rows = packed(tokenizer, texts, config.block_tokens)
+        rows = document_rows(tokenizer, texts, config.block_tokens)
         model = LlamaForCausalLM(_llama(config, tokenizer))
-        fitted = fit(Task("base", model, rows, (), collate, next_token_loss), config, writer)
+        task = Task("base", model, rows, (), collator(model.config.pad_token_id), completion_loss)
+        fitted = fit(task, config, writer)
         manifest = Manifest("policy", "decoder", "chat", add_bos=False, add_eos=False, max_tokens=config.max_tokens)
         folder = save_model_folder(model, config.out / "tokenizer", manifest, config.out / "model")
-        return PretrainResult(folder, fitted, len(rows) * config.block_tokens, model.num_parameters())
+        return PretrainResult(folder, fitted, sum(len(row["input_ids"]) for row in rows), model.num_parameters())
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Byte-level BPE: any text has ids, and comes back from them; the same texts give the same tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[PAD, BOS, EOS, USER, ASSISTANT],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    begin = (BOS, tokenizer.token_to_id(BOS))
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[begin])
-    return tokenizer
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_tokens: int) -> None:
-    """Writes the tokenizer as Hugging Face's files, with the chat template."""
-    wrapper: Any = PreTrainedTokenizerFast
-    wrapped = wrapper(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=max_tokens
-    )
-    wrapped.chat_template = CHAT_TEMPLATE
-    wrapped.save_pretrained(folder)
-
-
-def packed(tokenizer: Tokenizer, texts: Sequence[str], block_tokens: int) -> list[FitRow]:
-    """Running text in rows of exactly `block_tokens`; what is left over at the end is not used.
+def document_rows(tokenizer: Tokenizer, texts: Sequence[str], block_tokens: int) -> list[FitRow]:
+    """One row per document, so that every token sees what its document is about; long ones in several rows.
 
     Raises:
-        DataError: There is less than one row.
+        DataError: No document has two tokens.
     """
-    begin = tokenizer.token_to_id(BOS)
-    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ids = [token for encoding in encodings for token in (begin, *encoding.ids)]
-    starts = range(0, len(ids) - block_tokens + 1, block_tokens)
-    if not starts:
-        raise DataError(f"the documents have {len(ids)} tokens, less than one row of {block_tokens}; give more text")
-    return [{"input_ids": ids[start : start + block_tokens]} for start in starts]
-
-
-def collate(rows: list[FitRow]) -> Batch:
-    """(B, T) ids of equally long rows."""
-    return {"input_ids": torch.tensor([row["input_ids"] for row in rows])}
-
-
-def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy in nats of every token given those before it; a scalar."""
-    logits = model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]  # (B, T-1, V)
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch["input_ids"][:, 1:].flatten())
+    documents = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]  # each begins with BOS
+    pieces = [ids[start : start + block_tokens] for ids in documents for start in range(0, len(ids), block_tokens)]
+    rows = [{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1]
+    if not rows:
+        raise DataError("no document has a token to learn; give more text")
+    return rows
 
 
 def _llama(config: PretrainConfig, tokenizer: Tokenizer) -> LlamaConfig:

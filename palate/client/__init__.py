@@ -1,5 +1,6 @@
 """Clients of the reward and policy services; needs grpcio and protobuf, nothing else."""
 
+from palate.client.async_stream import AsyncScoreStream
 from palate.client.channel import ChannelOptions, Tls
 from palate.client.errors import (
     CallError,
@@ -19,6 +20,7 @@ from palate.client.errors import (
 )
 from palate.client.policy import AsyncPolicyClient, PolicyClient
 from palate.client.reward import AsyncRewardClient, RewardClient
+from palate.client.stream import ScoreStream
 from palate.client.types import (
     Comparison,
     ContentLike,
@@ -31,6 +33,7 @@ from palate.client.types import (
     LogprobsReply,
     Message,
     ModelInfo,
+    ModelListing,
     PolicyInfo,
     PolicyVersion,
     Priority,
@@ -43,8 +46,10 @@ from palate.client.types import (
     ScoreReply,
     ScoreResult,
     Staged,
+    StreamedResult,
     TensorSpec,
     Timings,
+    TokenChunk,
     TokenIds,
     Truncation,
     VersionSpan,
@@ -54,6 +59,7 @@ from palate.client.types import (
 __all__ = [
     "AsyncPolicyClient",
     "AsyncRewardClient",
+    "AsyncScoreStream",
     "CallError",
     "Cancelled",
     "ChannelOptions",
@@ -74,6 +80,7 @@ __all__ = [
     "Message",
     "MessageTooLarge",
     "ModelInfo",
+    "ModelListing",
     "NotFound",
     "Overloaded",
     "PalateError",
@@ -90,11 +97,14 @@ __all__ = [
     "SamplingParams",
     "ScoreReply",
     "ScoreResult",
+    "ScoreStream",
     "Scored",
     "Staged",
+    "StreamedResult",
     "TensorSpec",
     "Timings",
     "Tls",
+    "TokenChunk",
     "TokenIds",
     "Truncation",
     "Unauthenticated",

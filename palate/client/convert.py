@@ -149,6 +149,11 @@ def model_info(message: reward.GetModelInfoResponse) -> t.ModelInfo:
     )
 
 
+def model_listings(message: reward.ListModelsResponse) -> tuple[t.ModelListing, ...]:
+    """What a reward service has."""
+    return tuple(t.ModelListing(each.name, each.is_default, each.revision, each.kind) for each in message.models)
+
+
 def policy_version(message: policy.PolicyVersion) -> t.PolicyVersion:
     """Which weights."""
     return t.PolicyVersion(message.run_id, message.incarnation, message.step, message.digest)
@@ -181,6 +186,8 @@ def generate_request(
     completions_per_prompt: int,
     seeds: Sequence[int] | None,
     required: t.PolicyVersion | None,
+    *,
+    stream_tokens: bool = False,
 ) -> policy.GenerateRequest:
     """One prompt message per prompt, each with its seed where given.
 
@@ -196,6 +203,7 @@ def generate_request(
         completions_per_prompt=completions_per_prompt,
         sampling=sampling_message(sampling),
         required_policy_version=policy_version_message(required),
+        stream_tokens=stream_tokens,
     )
 
 
@@ -212,6 +220,18 @@ def completion(message: policy.Completion) -> t.GeneratedCompletion:
         policy_versions=spans,
         seed=message.seed,
         prompt_token_ids=tuple(message.prompt_token_ids),
+    )
+
+
+def token_chunk(message: policy.TokenChunk) -> t.TokenChunk:
+    """Tokens that have just been drawn."""
+    return t.TokenChunk(
+        prompt_index=message.prompt_index,
+        completion_index=message.completion_index,
+        first_token=message.first_token,
+        token_ids=tuple(message.token_ids),
+        logprobs=tuple(message.logprobs),
+        text=message.text,
     )
 
 

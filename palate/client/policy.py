@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,28 +60,58 @@ class PolicyClient:
             CallError: The call failed; completions already yielded stand.
         """
         request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            call = self._stub.Generate(
-                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
-            try:
-                for event in call:
-                    if event.WhichOneof("event") == "completion":
-                        yield convert.completion(event.completion)
-            finally:
-                call.cancel()
+        with closing(self._events(request, timeout)) as events:
+            for event in events:
+                if event.WhichOneof("event") == "completion":
+                    yield convert.completion(event.completion)
+
+    def generate_tokens(
+        self,
+        prompts: Sequence[t.ContentLike],
+        *,
+        sampling: t.SamplingParams = _DEFAULT_SAMPLING,
+        completions_per_prompt: int = 1,
+        seeds: Sequence[int] | None = None,
+        required_policy_version: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[t.TokenChunk | t.GeneratedCompletion]:
+        """As `generate`, and yields tokens as they are drawn; a completion follows its last chunk and repeats them all.
+
+        Raises:
+            FailedPrecondition: The server serves other weights than `required_policy_version`.
+            CallError: The call failed; what was already yielded stands.
+        """
+        request = convert.generate_request(
+            prompts, sampling, completions_per_prompt, seeds, required_policy_version, stream_tokens=True
+        )
+        with closing(self._events(request, timeout)) as events:
+            for event in events:
+                if event.WhichOneof("event") == "tokens":
+                    yield convert.token_chunk(event.tokens)
+                elif event.WhichOneof("event") == "completion":
+                    yield convert.completion(event.completion)
 
     def compute_logprobs(
         self,
         sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
         *,
+        tokenizer_digest: str,
         temperature: float = 1.0,
-        tokenizer_digest: str = "",
         required_policy_version: t.PolicyVersion | None = None,
         timeout: float | None = None,
     ) -> t.LogprobsReply:
-        """Logprobs of completions, each given as (prompt ids, completion ids), under the served weights."""
+        """Logprobs of completions, each given as (prompt ids, completion ids), under the served weights.
+
+        Args:
+            sequences: The ids.
+            tokenizer_digest: Of the tokenizer that made them; `policy_info` tells the server's.
+            temperature: Divides the logits.
+            required_policy_version: Weights that must be served.
+            timeout: Deadline in seconds.
+
+        Raises:
+            FailedPrecondition: The server has another tokenizer or serves other weights.
+        """
         request = convert.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
         return convert.logprobs_reply(self._call(self._stub.ComputeLogprobs, request, timeout))
 
@@ -121,13 +152,28 @@ class PolicyClient:
         staging_id: str,
         *,
         expected_current: t.PolicyVersion | None = None,
+        interrupt: bool = False,
         timeout: float | None = None,
     ) -> tuple[t.PolicyVersion, t.PolicyVersion]:
-        """Serves staged weights; returns (current, previous)."""
+        """Serves staged weights; returns (current, previous).
+
+        Args:
+            fencing_token: The right to publish.
+            staging_id: Which weights.
+            expected_current: What the caller believes is served; other weights are an error.
+            interrupt: Running completions of unpinned calls go on with the new weights from their next token on, and
+                have several spans in `policy_versions`; otherwise they finish on those they began with.
+            timeout: Deadline in seconds.
+
+        Raises:
+            FailedPrecondition: Another publisher came, or other weights are served than expected.
+            NotFound: Nothing is staged under that id any more.
+        """
         request = policy.CommitWeightsRequest(
             fencing_token=fencing_token,
             staging_id=staging_id,
             expected_current=convert.policy_version_message(expected_current),
+            interrupt=interrupt,
         )
         reply = self._call(self._stub.CommitWeights, request, timeout)
         return convert.policy_version(reply.current), convert.policy_version(reply.previous)
@@ -157,6 +203,19 @@ class PolicyClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _events(
+        self, request: policy.GenerateRequest, timeout: float | None
+    ) -> Generator[policy.GenerateResponse, None, None]:
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            call = self._stub.Generate(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
+            try:
+                yield from call
+            finally:
+                call.cancel()
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         checked_size(request, self._options)
@@ -190,24 +249,38 @@ class AsyncPolicyClient:
     ) -> AsyncIterator[t.GeneratedCompletion]:
         """As `PolicyClient.generate`."""
         request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            call = self._stub.Generate(
-                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
-            try:
-                async for event in call:
-                    if event.WhichOneof("event") == "completion":
-                        yield convert.completion(event.completion)
-            finally:
-                call.cancel()
+        async with aclosing(self._events(request, timeout)) as events:
+            async for event in events:
+                if event.WhichOneof("event") == "completion":
+                    yield convert.completion(event.completion)
+
+    async def generate_tokens(
+        self,
+        prompts: Sequence[t.ContentLike],
+        *,
+        sampling: t.SamplingParams = _DEFAULT_SAMPLING,
+        completions_per_prompt: int = 1,
+        seeds: Sequence[int] | None = None,
+        required_policy_version: t.PolicyVersion | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[t.TokenChunk | t.GeneratedCompletion]:
+        """As `PolicyClient.generate_tokens`."""
+        request = convert.generate_request(
+            prompts, sampling, completions_per_prompt, seeds, required_policy_version, stream_tokens=True
+        )
+        async with aclosing(self._events(request, timeout)) as events:
+            async for event in events:
+                if event.WhichOneof("event") == "tokens":
+                    yield convert.token_chunk(event.tokens)
+                elif event.WhichOneof("event") == "completion":
+                    yield convert.completion(event.completion)
 
     async def compute_logprobs(
         self,
         sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
         *,
+        tokenizer_digest: str,
         temperature: float = 1.0,
-        tokenizer_digest: str = "",
         required_policy_version: t.PolicyVersion | None = None,
         timeout: float | None = None,
     ) -> t.LogprobsReply:
@@ -230,6 +303,20 @@ class AsyncPolicyClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _events(
+        self, request: policy.GenerateRequest, timeout: float | None
+    ) -> AsyncGenerator[policy.GenerateResponse, None]:
+        checked_size(request, self._options)
+        with errors_of(self.target):
+            call = self._stub.Generate(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
+            try:
+                async for event in call:
+                    yield event
+            finally:
+                call.cancel()
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
         checked_size(request, self._options)

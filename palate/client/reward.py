@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from palate.client import convert
 from palate.client import types as t
+from palate.client.async_stream import AsyncScoreStream
 from palate.client.channel import (
     ChannelOptions,
     call_metadata,
@@ -17,6 +18,8 @@ from palate.client.channel import (
     open_channel,
 )
 from palate.client.errors import ItemsFailed
+from palate.client.stream import ScoreStream
+from palate.client.stream_state import Pair, StreamOptions, StreamState
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
 
@@ -34,6 +37,9 @@ class _Requests:
 
     def _score_options(self, truncation: t.Truncation, priority: t.Priority) -> reward.ScoreOptions:
         return convert.score_options(self._model, self._revision, truncation, priority)
+
+    def _stream_state(self, truncation: t.Truncation, priority: t.Priority, options: StreamOptions) -> StreamState:
+        return StreamState(self.target, self._score_options(truncation, priority), options, self._options)
 
     def _compare(
         self, prompt: t.ContentLike, first: t.ContentLike, second: t.ContentLike, truncation: t.Truncation
@@ -102,6 +108,39 @@ class RewardClient(_Requests):
         request = convert.score_request(prompts, completions, self._score_options(truncation, priority))
         return convert.score_reply(self._call(self._stub.Score, request, timeout))
 
+    def score_stream(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        timeout_per_item: float | None = None,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        priority: t.Priority = t.Priority.NORMAL,
+        window: int = 256,
+        patience: float = 60.0,
+    ) -> ScoreStream:
+        """Scores (prompt, completion) pairs, of which there may be endlessly many; gives (index, result) as they come.
+
+        A broken connection is opened again, and only what has no answer is sent again; every pair is answered once. All
+        scores are of one revision: where another server has another one, `FailedPrecondition` ends the stream.
+
+        Args:
+            pairs: What to score; read as there is room for it.
+            timeout_per_item: Seconds an item has from the moment the server reads it; None = the server's maximum.
+            truncation: What to do with items that are too long.
+            priority: Which work goes first.
+            window: Items that may be without an answer.
+            patience: Seconds without an answer after which a broken stream is given up.
+
+        Raises:
+            CallError: From the iterator: the stream cannot go on; its `unanswered` names the pairs without a result.
+        """
+        state = self._stream_state(truncation, priority, StreamOptions(timeout_per_item, window, patience))
+
+        def open_call(requests: Iterator[reward.ScoreStreamRequest]) -> Any:
+            return self._stub.ScoreStream(requests, metadata=self._metadata)
+
+        return ScoreStream(open_call, pairs, state)
+
     def compare(
         self,
         prompt: t.ContentLike,
@@ -148,6 +187,10 @@ class RewardClient(_Requests):
         """What the server has loaded."""
         request = reward.GetModelInfoRequest(model=self._model)
         return convert.model_info(self._call(self._stub.GetModelInfo, request, timeout))
+
+    def list_models(self, *, timeout: float | None = None) -> tuple[t.ModelListing, ...]:
+        """The models the server has."""
+        return convert.model_listings(self._call(self._stub.ListModels, reward.ListModelsRequest(), timeout))
 
     def close(self) -> None:
         """Ends the connection."""
@@ -196,6 +239,24 @@ class AsyncRewardClient(_Requests):
         request = convert.score_request(prompts, completions, self._score_options(truncation, priority))
         return convert.score_reply(await self._call(self._stub.Score, request, timeout))
 
+    def score_stream(
+        self,
+        pairs: Iterable[Pair] | AsyncIterable[Pair],
+        *,
+        timeout_per_item: float | None = None,
+        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
+        priority: t.Priority = t.Priority.NORMAL,
+        window: int = 256,
+        patience: float = 60.0,
+    ) -> AsyncScoreStream:
+        """As `RewardClient.score_stream`; the pairs may come asynchronously."""
+        state = self._stream_state(truncation, priority, StreamOptions(timeout_per_item, window, patience))
+
+        def open_call(requests: AsyncIterator[reward.ScoreStreamRequest]) -> Any:
+            return self._stub.ScoreStream(requests, metadata=self._metadata)
+
+        return AsyncScoreStream(open_call, pairs, state)
+
     async def compare(
         self,
         prompt: t.ContentLike,
@@ -237,6 +298,10 @@ class AsyncRewardClient(_Requests):
         """As `RewardClient.model_info`."""
         request = reward.GetModelInfoRequest(model=self._model)
         return convert.model_info(await self._call(self._stub.GetModelInfo, request, timeout))
+
+    async def list_models(self, *, timeout: float | None = None) -> tuple[t.ModelListing, ...]:
+        """As `RewardClient.list_models`."""
+        return convert.model_listings(await self._call(self._stub.ListModels, reward.ListModelsRequest(), timeout))
 
     async def close(self) -> None:
         """Ends the connection."""

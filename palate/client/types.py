@@ -95,6 +95,9 @@ class Failed:
 ScoreResult: TypeAlias = Scored | Failed
 """A score or an error, never both."""
 
+StreamedResult: TypeAlias = tuple[int, ScoreResult]
+"""Index of a pair, and its result."""
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
@@ -227,6 +230,16 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelListing:
+    """A model that a reward service has; `kind` is "encoder" or "decoder"."""
+
+    name: str
+    is_default: bool
+    revision: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyVersion:
     """Which weights a policy serves; the defaults are those a server starts with."""
 
@@ -288,6 +301,27 @@ class GeneratedCompletion:
     policy_versions: tuple[VersionSpan, ...]
     seed: int
     prompt_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChunk:
+    """Tokens of a completion that have just been drawn; a completion's chunks come in order and without gaps.
+
+    Attributes:
+        prompt_index: Index into the prompts of the call.
+        completion_index: Which of the prompt's completions.
+        first_token: Place of the first of these tokens in the completion.
+        token_ids: The tokens, (t,); one, or more where the reader was slower than the engine.
+        logprobs: Of each under the distribution it was drawn from, in nats, (t,).
+        text: The text that is complete with them; those of all chunks, joined, are the completion's text.
+    """
+
+    prompt_index: int
+    completion_index: int
+    first_token: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

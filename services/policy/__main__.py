@@ -12,7 +12,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from palate.client import PolicyVersion
-from palate.models.folder import FolderError
+from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, load_manifest
 from palate.models.rendering import Renderer
 from palate.models.weights import weights_digest
@@ -77,6 +77,8 @@ def _folder(config: PolicyConfig) -> tuple[Manifest, Renderer]:
     try:
         loaded = load_manifest(config.model)
         renderer = Renderer.from_folder(config.model, loaded.manifest)
+        if config.engine != "fake":
+            _ = ModelFolder(config.model).tensors  # says which file is missing or cut, before torch is loaded
     except FolderError as error:
         raise StartupError(str(error)) from error
     if loaded.manifest.kind != "policy":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from palate.models.weights import TensorEntry
 from services.policy.sampling import Sampling
@@ -59,6 +59,27 @@ class FinishedRow:
     stopped: bool
 
 
+class DrawnToken(NamedTuple):
+    """A token that a step drew: for which row of the batch, and its log-probability in nats."""
+
+    row: int
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeStep:
+    """What one step did.
+
+    Attributes:
+        tokens: One for each row that had not ended before.
+        finished: The rows that these tokens ended.
+    """
+
+    tokens: tuple[DrawnToken, ...]
+    finished: tuple[FinishedRow, ...]
+
+
 class Engine(Protocol[WeightsT]):
     """Runs one policy network; used by one thread at a time, except `build`.
 
@@ -82,10 +103,13 @@ class Engine(Protocol[WeightsT]):
         """Weights of these tensors, beside the ones that are in use; called from another thread than the rest."""
         ...
 
-    def decode(self, weights: WeightsT, batch: GenerationBatch) -> Iterator[list[FinishedRow]]:
-        """Draws one token per unfinished row with every step of the iterator, and yields the rows it finished.
+    def decode(self, weights: Callable[[], WeightsT], batch: GenerationBatch) -> Iterator[DecodeStep]:
+        """Draws one token per unfinished row with every step of the iterator; whoever stops iterating stops the work.
 
-        Whoever stops iterating stops the work.
+        Args:
+            weights: Asked before every step. Where they are others than before, nothing computed under the former ones
+                is used again: the step draws from the new ones after prompt and tokens so far.
+            batch: What to draw.
         """
         ...
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from palate.models.logprobs import sampled_logprobs
 from palate.models.weights import TensorEntry, describe_tensors
-from services.policy.engine import FinishedRow, GenerationBatch
+from services.policy.engine import DecodeStep, DrawnToken, FinishedRow, GenerationBatch
 from services.policy.sampling import RowNoise, draw
 
 TABLE = "logits"
@@ -47,19 +47,22 @@ class FakeEngine:
         """The table among `state`."""
         return state[TABLE]
 
-    def decode(self, weights: Tensor, batch: GenerationBatch) -> Iterator[list[FinishedRow]]:
+    def decode(self, weights: Callable[[], Tensor], batch: GenerationBatch) -> Iterator[DecodeStep]:
         """One token per unfinished row and step."""
-        noise = RowNoise([row.seed for row in batch.rows], self.vocab_size, weights.device)
-        logits = weights.expand(len(batch.rows), -1)
-        drawn: dict[int, list[tuple[int, float]]] = {row: [] for row in range(len(batch.rows))}
+        noise = RowNoise([row.seed for row in batch.rows], self.vocab_size, torch.device("cpu"))
+        drawn: dict[int, list[DrawnToken]] = {row: [] for row in range(len(batch.rows))}
         while drawn:
             if self._before_step is not None:
                 self._before_step()
+            logits = weights().expand(len(batch.rows), -1)
             tokens, logprobs = draw(logits, noise.next(), batch.sampling)
-            for row, so_far in drawn.items():
-                so_far.append((int(tokens[row]), float(logprobs[row])))
-            ended = [row for row, so_far in drawn.items() if self._ends(batch, row, [token for token, _ in so_far])]
-            yield [self._finished(batch, row, drawn.pop(row)) for row in ended]
+            step = tuple(DrawnToken(row, int(tokens[row]), float(logprobs[row])) for row in drawn)
+            for token in step:
+                drawn[token.row].append(token)
+            ended = [
+                row for row, so_far in drawn.items() if self._ends(batch, row, [token.token_id for token in so_far])
+            ]
+            yield DecodeStep(step, tuple(self._finished(batch, row, drawn.pop(row)) for row in ended))
 
     def logprobs(
         self, weights: Tensor, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float
@@ -77,6 +80,6 @@ class FakeEngine:
         at_eos = tokens[-1] in self.eos_token_ids and not batch.sampling.ignore_eos
         return at_eos or (batch.ends_text is not None and batch.ends_text(row, tokens))
 
-    def _finished(self, batch: GenerationBatch, row: int, drawn: list[tuple[int, float]]) -> FinishedRow:
-        tokens, logprobs = zip(*drawn, strict=True)
+    def _finished(self, batch: GenerationBatch, row: int, drawn: list[DrawnToken]) -> FinishedRow:
+        _, tokens, logprobs = zip(*drawn, strict=True)
         return FinishedRow(row, tokens, logprobs, self._stops(batch, row, list(tokens)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers.utils import logging as hf_logging
 from palate.models.logprobs import masked_positions, sampled_logprobs
 from palate.models.weights import TensorEntry, describe_tensors, untied_state_dict
 from services.policy.decoding import Decoding, left_padded
-from services.policy.engine import FinishedRow, GenerationBatch
+from services.policy.engine import DecodeStep, GenerationBatch
 
 
 class ModelError(Exception):
@@ -68,7 +68,7 @@ class TransformersEngine:
             raise ModelError(f"the weights lack {', '.join(empty)}")
         return module.requires_grad_(False).eval()
 
-    def decode(self, weights: nn.Module, batch: GenerationBatch) -> Iterator[list[FinishedRow]]:
+    def decode(self, weights: Callable[[], nn.Module], batch: GenerationBatch) -> Iterator[DecodeStep]:
         """One token per unfinished row and step."""
         decoding = Decoding(weights, batch, self.eos_token_ids)
         while not decoding.finished:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
-from palate.client import PolicyVersion
+from palate.client import VersionSpan
 from palate.models.rendering import Renderer
-from services.policy.engine import Engine, GenerationBatch, Row
+from services.policy.engine import DecodeStep, Engine, GenerationBatch, Row
+from services.policy.mailbox import Piece
 from services.policy.metrics import PolicyMetrics
 from services.policy.requests import GenerateCall, LogprobsCall
 from services.policy.sampling import row_seed
@@ -31,7 +32,7 @@ class Drawn:
         token_ids: The drawn tokens, (T,).
         logprobs: Of each, in nats, (T,).
         stopped: It ended by itself; False = the length limit cut it.
-        version: The weights that drew it.
+        versions: Which weights drew which tokens; at least one span.
     """
 
     prompt_index: int
@@ -39,7 +40,7 @@ class Drawn:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stopped: bool
-    version: PolicyVersion
+    versions: tuple[VersionSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class Measured:
 
     index: int
     logprobs: tuple[float, ...]
+
+
+Source: TypeAlias = Callable[[], Served[Any]]
+"""Where a slice takes its weights; asked before every step."""
 
 
 class Planner:
@@ -71,12 +76,12 @@ class Planner:
         self._metrics = metrics
         self.decode_steps = 0
 
-    def generate(self, call: GenerateCall, served: Callable[[], Served[Any]]) -> list[Slice[Drawn]]:
+    def generate(self, call: GenerateCall, sources: Callable[[], Source]) -> list[Slice[Drawn | Piece]]:
         """Slices that draw the call's completions.
 
         Args:
             call: What to draw.
-            served: The weights to draw from; asked when a slice starts, which then keeps to them.
+            sources: Gives a slice its source when the slice starts.
         """
         wanted = [
             (prompt, index)
@@ -86,7 +91,7 @@ class Planner:
         new = call.sampling.max_new_tokens
         lengths = [len(call.prompts[prompt].ids) + new for prompt, _ in wanted]
         return [
-            Slice(len(group) * new, partial(self._draw, call, [wanted[place] for place in group], served))
+            Slice(len(group) * new, partial(self._draw, call, [wanted[place] for place in group], sources))
             for group in _groups(lengths, self._max_rows, self._max_tokens)
         ]
 
@@ -106,21 +111,54 @@ class Planner:
         ]
 
     def _draw(
-        self, call: GenerateCall, group: Sequence[tuple[int, int]], served: Callable[[], Served[Any]]
-    ) -> Iterator[list[Drawn]]:
-        source = served()
+        self, call: GenerateCall, group: Sequence[tuple[int, int]], sources: Callable[[], Source]
+    ) -> Iterator[list[Drawn | Piece]]:
+        trail = _Trail(sources())
         prompts = [call.prompts[prompt] for prompt, _ in group]
         rows = tuple(Row(p.ids, row_seed(p.seed, index)) for p, (_, index) in zip(prompts, group, strict=True))
         ends_text = stop_rule(self._renderer, [row.prompt_ids for row in rows], call.stop)
-        for finished in self._engine.decode(source.weights, GenerationBatch(rows, call.sampling, ends_text)):
+        for step in self._engine.decode(trail.weights, GenerationBatch(rows, call.sampling, ends_text)):
             self.decode_steps += 1
             self._metrics.decode_steps.inc()
-            yield [Drawn(*group[row.row], row.token_ids, row.logprobs, row.stopped, source.version) for row in finished]
+            pieces = _pieces(step, group, trail.drawn) if call.stream_tokens else []
+            trail.drawn += 1
+            finished = [
+                Drawn(*group[row.row], row.token_ids, row.logprobs, row.stopped, trail.spans(len(row.token_ids)))
+                for row in step.finished
+            ]
+            yield [*pieces, *finished]
 
     def _measure(self, call: LogprobsCall, group: Sequence[int], served: Served[Any]) -> Iterator[list[Measured]]:
         sequences = [call.sequences[index] for index in group]
         rows = self._engine.logprobs(served.weights, sequences, call.temperature)
         yield [Measured(index, tuple(row)) for index, row in zip(group, rows, strict=True)]
+
+
+class _Trail:
+    """Which weights drew from which token on: all rows of a slice begin together, so one trail is true of each."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._spans: list[VersionSpan] = []
+        self.drawn = 0  # steps done, which is how many tokens every unfinished row has
+
+    def weights(self) -> Any:
+        """Those of the next step."""
+        served = self._source()
+        if not self._spans or self._spans[-1].version != served.version:
+            self._spans.append(VersionSpan(self.drawn, served.version))
+        return served.weights
+
+    def spans(self, tokens: int) -> tuple[VersionSpan, ...]:
+        """Those of a row that ended with so many tokens."""
+        return tuple(span for span in self._spans if span.first_token < tokens)
+
+
+def _pieces(step: DecodeStep, group: Sequence[tuple[int, int]], place: int) -> list[Piece]:
+    ended = {row.row for row in step.finished}
+    return [
+        Piece(*group[token.row], place, [token.token_id], [token.logprob], token.row in ended) for token in step.tokens
+    ]
 
 
 def _groups(lengths: Sequence[int], max_rows: int, max_tokens: int) -> list[range]:

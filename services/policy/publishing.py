@@ -75,10 +75,12 @@ class PublishingServicer(PolicyServiceServicer):
     async def CommitWeights(  # noqa: N802
         self, request: pb.CommitWeightsRequest, context: grpc.aio.ServicerContext
     ) -> pb.CommitWeightsResponse:
-        """Serves staged weights from the next slice on."""
+        """Serves staged weights, from the next slice on or from the next step on."""
         with self._counted("commit"):
             expected = expected_version(request)
-            done = self._publication.commit(request.fencing_token, request.staging_id, expected)
+            done = self._publication.commit(
+                request.fencing_token, request.staging_id, expected, interrupt=request.interrupt
+            )
         self._metrics.serving(done.current)
         logger.info("serving %s after %s", named(done.current), named(done.previous))
         return pb.CommitWeightsResponse(

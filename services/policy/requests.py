@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,9 @@ from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
+
+_TEMPERATURES = (1e-6, 1e6)
+"""Beyond these, logits divided by the temperature leave float32 or lose what tells them apart."""
 
 _REPLY_BYTES_PER_LOGPROB = 5
 
@@ -58,6 +60,7 @@ class GenerateCall:
     sampling: Sampling
     stop: tuple[str, ...]
     required: PolicyVersion | None
+    stream_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def generate_call(request: pb.GenerateRequest, renderer: Renderer, limits: Limit
         _check_length(index, len(ids), sampling.max_new_tokens, limits)
     seeds = [message.seed if message.HasField("seed") else secrets.randbits(64) for message in request.prompts]
     prompts = tuple(Prompt(tuple(ids), seed) for ids, seed in zip(rendered, seeds, strict=True))
-    return GenerateCall(prompts, completions, sampling, stop, required_version(request))
+    return GenerateCall(prompts, completions, sampling, stop, required_version(request), request.stream_tokens)
 
 
 def logprobs_call(request: pb.ComputeLogprobsRequest, renderer: Renderer, limits: Limits) -> LogprobsCall:
@@ -176,9 +179,10 @@ def _sampling(message: pb.SamplingParams, limits: Limits) -> Sampling:
 
 
 def _check_temperature(temperature: float) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
+    low, high = _TEMPERATURES
+    if not low <= temperature <= high:
         raise InvalidRequest(
-            f"temperature is {temperature}; it is a finite number above 0 (for the likeliest token use top_k = 1)"
+            f"temperature is {temperature}; it is from {low:g} to {high:g} (for the likeliest token use top_k = 1)"
         )
 
 
@@ -209,10 +213,19 @@ def _has_ids(content: common.Content) -> bool:
 
 def _plain(index: int, content: common.Content) -> Content:
     if content.WhichOneof("form") == "text":
+        _check_text(index, content.text)
         return str(content.text)
     if content.WhichOneof("form") == "conversation" and content.conversation.messages:
-        return [{"role": message.role, "content": message.content} for message in content.conversation.messages]
+        messages = [{"role": message.role, "content": message.content} for message in content.conversation.messages]
+        for message in messages:
+            _check_text(index, message["role"] + message["content"])
+        return messages
     raise InvalidRequest(f"prompt {index} is empty; give it text, a conversation with messages, or token ids")
+
+
+def _check_text(index: int, text: str) -> None:
+    if "\0" in text:
+        raise InvalidRequest(f"prompt {index} holds a NUL character, which no text has; is it binary data?")
 
 
 def _given_ids(index: int, given: common.TokenIds, renderer: Renderer, limits: Limits) -> list[int]:

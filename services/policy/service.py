@@ -16,17 +16,18 @@ from palate.models.rendering import Renderer
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
 from services.policy.engine import Engine
-from services.policy.generation import Drawn, Measured, Planner
+from services.policy.generation import Drawn, Measured, Planner, Source
+from services.policy.mailbox import Piece
 from services.policy.metrics import PolicyMetrics
 from services.policy.publishing import PublishingServicer
 from services.policy.requests import GenerateCall, Limits, generate_call, logprobs_call
-from services.policy.staging import Publication, Served
-from services.policy.texts import completion_text
+from services.policy.staging import Following, Publication
+from services.policy.texts import GrowingText, completion_text
 from services.policy.turns import Job, Turns
 from services.policy.versions import check_pin
 from services.runtime.deadlines import deadline_of
 
-_CAPABILITIES = ("text", "token_ids", "top_k", "top_p", "stop", "ignore_eos", "compute_logprobs")
+_CAPABILITIES = ("text", "token_ids", "top_k", "top_p", "stop", "ignore_eos", "stream_tokens", "compute_logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,23 @@ class PolicyServicer(PublishingServicer):
     async def Generate(  # noqa: N802
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
-        """Streams every completion as it finishes, then a summary."""
+        """Streams every completion as it finishes, its tokens before where they are asked for, then a summary."""
         parts, begin = self._parts, time.monotonic()
         deadline = deadline_of(context, parts.max_seconds)
         call = await asyncio.to_thread(generate_call, request, parts.renderer, parts.limits)
         rendered = time.monotonic()
-        slices = parts.planner.generate(call, self._source(call.required))
+        slices = parts.planner.generate(call, self._sources(call.required))
         count = len(call.prompts) * call.completions_per_prompt
-        job: Job[Drawn] = Job(slices, count, deadline)
+        job: Job[Drawn | Piece] = Job(slices, 2 * count, deadline)
+        texts: dict[tuple[int, int], GrowingText] = {}
         tokens = 0
         _submit(parts.turns, job, context)
-        async for drawn in job.events():
-            tokens += len(drawn.token_ids)
-            yield pb.GenerateResponse(completion=self._completion(call, drawn))
+        async for event in job.events():
+            if isinstance(event, Piece):
+                yield pb.GenerateResponse(tokens=self._chunk(call, event, texts))
+            else:
+                tokens += len(event.token_ids)
+                yield pb.GenerateResponse(completion=self._completion(call, event))
         summary = pb.GenerateSummary(
             completions=count,
             tokens=tokens,
@@ -103,7 +108,7 @@ class PolicyServicer(PublishingServicer):
         """What is loaded, its limits, and what can be asked of it."""
         parts = self._parts
         chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
-        publishing = () if parts.publication.frozen else ("publishing",)
+        publishing = () if parts.publication.frozen else ("publishing", "interrupt")
         return pb.GetPolicyInfoResponse(
             model=parts.model,
             policy_version=policy_version_message(parts.publication.current.version),
@@ -121,18 +126,36 @@ class PolicyServicer(PublishingServicer):
             decode_steps=parts.planner.decode_steps,
         )
 
-    def _source(self, required: PolicyVersion | None) -> Callable[[], Served[Any]]:
+    def _sources(self, required: PolicyVersion | None) -> Callable[[], Source]:
         """Where a call's slices take their weights: what is served then, or, where a version is required, that one."""
         publication = self._parts.publication
         pinned = publication.current
         check_pin(required, pinned.version)
-        return lambda: publication.current if required is None else pinned
+        return lambda: Following(publication) if required is None else lambda: pinned
+
+    def _chunk(self, call: GenerateCall, piece: Piece, texts: dict[tuple[int, int], GrowingText]) -> pb.TokenChunk:
+        """A piece as it is sent; `texts` holds the text of every completion that has begun and not ended."""
+        renderer, prompt = self._parts.renderer, call.prompts[piece.prompt_index]
+        text = texts.pop(piece.completion, None) or GrowingText(renderer, prompt.ids)
+        if not piece.last:
+            texts[piece.completion] = text
+        return pb.TokenChunk(
+            prompt_index=piece.prompt_index,
+            completion_index=piece.completion_index,
+            first_token=piece.first_token,
+            token_ids=piece.token_ids,
+            logprobs=piece.logprobs,
+            text=text.add(piece.token_ids, piece.last),
+        )
 
     def _completion(self, call: GenerateCall, drawn: Drawn) -> pb.Completion:
         prompt = call.prompts[drawn.prompt_index]
         self._parts.metrics.tokens.inc(len(drawn.token_ids))
         self._parts.metrics.completions.labels("stop" if drawn.stopped else "length").inc()
-        span = pb.VersionSpan(first_token=0, version=policy_version_message(drawn.version))
+        spans = [
+            pb.VersionSpan(first_token=span.first_token, version=policy_version_message(span.version))
+            for span in drawn.versions
+        ]
         return pb.Completion(
             prompt_index=drawn.prompt_index,
             completion_index=drawn.completion_index,
@@ -140,7 +163,7 @@ class PolicyServicer(PublishingServicer):
             text=completion_text(self._parts.renderer, prompt.ids, drawn.token_ids),
             logprobs=drawn.logprobs,
             finish_reason=pb.FINISH_REASON_STOP if drawn.stopped else pb.FINISH_REASON_LENGTH,
-            policy_versions=[span],
+            policy_versions=spans,
             seed=prompt.seed,
             prompt_token_ids=prompt.ids,
         )

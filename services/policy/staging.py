@@ -80,7 +80,8 @@ class Upload:
 class Publication(Generic[WeightsT]):
     """What is served, what it can return to, and what is staged; at most one of each, and one upload.
 
-    All methods run in one thread; `current` is read from any.
+    All methods run in one thread; `current` and `interruptions` (commits that running completions follow) are read
+    from any.
 
     Args:
         initial: What is served at first.
@@ -104,6 +105,7 @@ class Publication(Generic[WeightsT]):
         self.frozen = frozen
         self.lease_seconds = lease_seconds
         self.current = initial
+        self.interruptions = 0
         self._previous: Served[WeightsT] | None = None
         self._staged: StagedWeights[WeightsT] | None = None
         self._upload: Upload | None = None
@@ -168,8 +170,16 @@ class Publication(Generic[WeightsT]):
         self._staged = StagedWeights(uuid.uuid4().hex, Served(upload.version, weights), expires)
         return self._staged
 
-    def commit(self, token: int, staging_id: str, expected: PolicyVersion | None) -> Committed:
+    def commit(
+        self, token: int, staging_id: str, expected: PolicyVersion | None, *, interrupt: bool = False
+    ) -> Committed:
         """Serves staged weights. Repeating the last commit changes nothing and answers the same.
+
+        Args:
+            token: The right to publish.
+            staging_id: Which weights.
+            expected: What the publisher believes is served.
+            interrupt: Running completions go on with these weights.
 
         Raises:
             WrongPin: The token does not hold, or something else is served than expected.
@@ -184,6 +194,7 @@ class Publication(Generic[WeightsT]):
         check_follows(staged.served.version, self.current.version)
         self._committed = Committed(staging_id, staged.served.version, self.current.version)
         self._previous, self.current, self._staged = self.current, staged.served, None
+        self.interruptions += interrupt  # after `current`: whoever sees the count sees the weights
         return self._committed
 
     def revert(self, token: int, expected: PolicyVersion | None) -> PolicyVersion:
@@ -248,6 +259,21 @@ class Publication(Generic[WeightsT]):
                 raise InvalidRequest(
                     f"{name} is announced as {_shown(described)}; the model serves {_shown(self._layout[name])}"
                 )
+
+
+class Following(Generic[WeightsT]):
+    """Weights of running completions: those that are served at first, then those of each commit that interrupts."""
+
+    def __init__(self, publication: Publication[WeightsT]) -> None:
+        self._publication = publication
+        self._seen = publication.interruptions  # before `current`: a commit in between is seen again, and harmless
+        self._served = publication.current
+
+    def __call__(self) -> Served[WeightsT]:
+        """What the next step draws from."""
+        if (interruptions := self._publication.interruptions) != self._seen:
+            self._seen, self._served = interruptions, self._publication.current
+        return self._served
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
+from services.policy.mailbox import EventT, Mailbox
 from services.policy.metrics import PolicyMetrics
 from services.runtime.errors import Expired, NotReady, Overloaded, ServiceError, TooLarge
 
 logger = logging.getLogger(__name__)
-
-EventT = TypeVar("EventT")
 
 _RETRY_SECONDS = (0.05, 30.0)
 _FIRST_RATE = 1000.0
@@ -39,19 +37,12 @@ class Slice(Generic[EventT]):
     steps: Callable[[], Iterator[Iterable[EventT]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The last thing in a job's queue."""
-
-    error: Exception | None
-
-
 class Job(Generic[EventT]):
     """A call's work: slices going in, events coming out. Make it in the event loop that reads it.
 
     Args:
         slices: Run one after the other, between those of other calls.
-        max_events: How many events all slices cause at most; so long is the queue, and the engine never waits for it.
+        max_events: How many events all slices cause at most, the pieces of one completion counted once.
         deadline: `time.monotonic` seconds after which it is worth nothing.
     """
 
@@ -61,9 +52,8 @@ class Job(Generic[EventT]):
         self.queue_seconds = 0.0
         self.compute_seconds = 0.0
         self.submitted = time.monotonic()
+        self.mailbox: Mailbox[EventT] = Mailbox(max_events)
         self._cancelled = False
-        self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[EventT | _End] = asyncio.Queue(max_events + 1)
 
     @property
     def tokens(self) -> int:
@@ -80,30 +70,18 @@ class Job(Generic[EventT]):
         """Whether its work is worth nothing any more."""
         return self._cancelled or time.monotonic() >= self.deadline
 
-    async def events(self) -> AsyncIterator[EventT]:
+    def events(self) -> AsyncIterator[EventT]:
         """What the slices caused, as it happens.
 
         Raises:
             Expired: The deadline passed.
             Exception: What a slice raised.
         """
-        while not isinstance(event := await self._events.get(), _End):
-            yield event
-        if event.error is not None:
-            raise event.error
+        return self.mailbox.events()
 
     def cancel(self) -> None:
         """Says that nobody reads any more; the engine leaves the job after the step it is in."""
         self._cancelled = True
-
-    def deliver(self, event: EventT | _End) -> None:
-        """Hands an event to the reader; called from the engine's thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-
-    def end(self, error: Exception | None = None) -> None:
-        """Says that nothing more will come, and why; called from the engine's thread."""
-        self.deliver(_End(error))
 
 
 class Turns:
@@ -168,7 +146,7 @@ class Turns:
         while (job := self._next()) is not None:
             self._take_turn(job)
         for job in self._jobs:
-            job.end(NotReady("the server shut down before the call was done; another replica can take it"))
+            job.mailbox.end(NotReady("the server shut down before the call was done; another replica can take it"))
 
     def _next(self) -> Job[Any] | None:
         with self._wake:
@@ -189,13 +167,12 @@ class Turns:
             if not isinstance(error, ServiceError):
                 logger.exception("a slice failed; its call ends with this error")
             self._release(part.tokens + job.tokens)
-            job.end(error)
+            job.mailbox.end(error)
 
     def _run_slice(self, job: Job[Any], part: Slice[Any]) -> None:
         begin = time.monotonic()
         for events in part.steps():
-            for event in events:
-                job.deliver(event)
+            job.mailbox.put(events)
             if job.gone or self._closed:
                 return
         measured = part.tokens / max(time.monotonic() - begin, 1e-6)
@@ -214,16 +191,18 @@ class Turns:
             self._release(part.tokens)
             self._metrics.queue_seconds.observe(job.queue_seconds)
             self._metrics.compute_seconds.observe(job.compute_seconds)
-            job.end()
+            job.mailbox.end()
 
     def _drop(self, job: Job[Any]) -> None:
         if job.cancelled:
             self._metrics.dropped.labels("cancelled").inc()
         elif not job.gone:
-            job.end(NotReady("the server shut down before the call was done; another replica can take it"))
+            job.mailbox.end(NotReady("the server shut down before the call was done; another replica can take it"))
         else:
             self._metrics.dropped.labels("expired").inc()
-            job.end(Expired("the deadline passed before the call was done; allow more time or ask for fewer tokens"))
+            job.mailbox.end(
+                Expired("the deadline passed before the call was done; allow more time or ask for fewer tokens")
+            )
 
     def _release(self, tokens: int) -> None:
         with self._wake:

@@ -37,12 +37,12 @@ def main() -> None:
         engine = model.engine
         metrics.loaded(model.name, model.digests.revision, engine.name, engine.dtype)
         scorer = Scorer(model, config, metrics)
-        servicer = RewardServicer(model, scorer, config)
+        servicer = RewardServicer(model, scorer, config, metrics)
 
         def add_to(server: grpc.aio.Server) -> None:
             add_RewardServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
-        return Service(add_to, scorer.close)
+        return Service(add_to, scorer.close, servicer.drain)
 
     run(config, service_names=NAMES, metrics=server_metrics, health=Health(NAMES, ["model"]), load=load)
 

@@ -28,8 +28,11 @@ class RewardConfig(ServerConfig):
         0, ge=0, description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores."
     )
     max_items: int = Field(1024, ge=1, description="Most items in one request.")
-    max_queue_items: int = Field(4096, ge=1, description="Items that may wait; more is refused at once.")
-    max_queue_tokens: int = Field(1_048_576, ge=1, description="Tokens that may wait; more is refused at once.")
+    max_stream_items: int = Field(
+        128, ge=1, description="Items of one stream that may be without an answer; the server reads on when fewer are."
+    )
+    max_queue_items: int = Field(4096, ge=1, description="Items that may wait; more is refused, streams wait.")
+    max_queue_tokens: int = Field(1_048_576, ge=1, description="Tokens that may wait; more is refused, streams wait.")
     max_batch_items: int = Field(64, ge=1, description="Rows that the engine takes at once.")
     max_batch_tokens: int = Field(
         8192, ge=1, description="Padded tokens (rows x longest) of a batch; a longer row goes alone."

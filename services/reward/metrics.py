@@ -39,6 +39,10 @@ class RewardMetrics:
         self._tokens = counter("palate_reward_tokens", "Tokens computed: real, and padding beside them.", "kind")
         self._queue_items = Gauge("palate_reward_queue_items", "Items that wait.", registry=registry)
         self._queue_tokens = Gauge("palate_reward_queue_tokens", "Tokens that wait.", registry=registry)
+        self._streams = Gauge("palate_reward_streams", "Streams that are open.", registry=registry)
+        self._stream_items = Gauge(
+            "palate_reward_stream_items", "Items of streams read and not yet answered.", registry=registry
+        )
         self._batch_rows = histogram("palate_reward_batch_rows", "Rows of a batch.", _SIZES)
         self._queue_seconds = histogram("palate_reward_queue_seconds", "Wait of an item.", LATENCY_SECONDS)
         self._tokenize_seconds = histogram(
@@ -59,6 +63,14 @@ class RewardMetrics:
         """A model is served from now on."""
         self._info.clear()
         self._info.labels(model, revision, engine, dtype).set(1)
+
+    def streams_changed(self, difference: int) -> None:
+        """So many streams more are open."""
+        self._streams.inc(difference)
+
+    def stream_items_changed(self, difference: int) -> None:
+        """So many items of streams more are without an answer."""
+        self._stream_items.inc(difference)
 
     def item_answered(self, outcome: ItemOutcome) -> None:
         """An item of a request has its result."""

@@ -23,6 +23,19 @@ _CODES = {
 
 _RETRYABLE = frozenset({ItemOutcome.EXPIRED, ItemOutcome.FAILED})
 
+CAPABILITIES = (
+    "compare",
+    "explain",
+    "list_models",
+    "priority",
+    "rank",
+    "score_stream",
+    "token_ids",
+    "truncation.left",
+    "truncation.right",
+)
+"""Optional features that every reward server of this version has."""
+
 
 def provenance(model: RewardModel) -> reward.Provenance:
     """Which model gives the scores."""
@@ -38,14 +51,14 @@ def timings(stages: Stages) -> common.Timings:
 def score_response(results: Sequence[ItemResult], model: RewardModel, stages: Stages) -> reward.ScoreResponse:
     """One result per item."""
     return reward.ScoreResponse(
-        results=[
-            reward.ScoreResult(scored=_scored(result))
-            if isinstance(result, ScoredItem)
-            else reward.ScoreResult(error=_error(result))
-            for result in results
-        ],
-        provenance=provenance(model),
-        timings=timings(stages),
+        results=[_score_result(result) for result in results], provenance=provenance(model), timings=timings(stages)
+    )
+
+
+def stream_response(number: int, result: ItemResult, model: RewardModel, stages: Stages) -> reward.ScoreStreamResponse:
+    """The result of one item of a stream."""
+    return reward.ScoreStreamResponse(
+        id=number, result=_score_result(result), provenance=provenance(model), timings=timings(stages)
     )
 
 
@@ -114,13 +127,27 @@ def info_response(model: RewardModel, max_items: int) -> reward.GetModelInfoResp
         reference_mean=calibration.mean if calibration else None,
         reference_std=calibration.std if calibration else None,
         inferred=inferences(model.inferred),
-        capabilities=["compare", "explain", "priority", "rank", "token_ids", "truncation.left", "truncation.right"],
+        capabilities=CAPABILITIES,
     )
+
+
+def models_response(model: RewardModel) -> reward.ListModelsResponse:
+    """The one model there is."""
+    listing = reward.ModelListing(
+        name=model.name, is_default=True, revision=model.digests.revision, kind=model.manifest.architecture
+    )
+    return reward.ListModelsResponse(models=[listing])
 
 
 def inferences(items: Iterable[Inferred]) -> list[common.Inference]:
     """What the folder leaves open."""
     return [common.Inference(missing=item.missing, assumed=item.assumed) for item in items]
+
+
+def _score_result(result: ItemResult) -> reward.ScoreResult:
+    if isinstance(result, ScoredItem):
+        return reward.ScoreResult(scored=_scored(result))
+    return reward.ScoreResult(error=_error(result))
 
 
 def _scored(result: ScoredItem) -> reward.Scored:

@@ -18,7 +18,7 @@ from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel
 from services.runtime.batching import BatchLimits
 from services.runtime.errors import Expired
-from services.runtime.scheduler import Done, FailureKind, ItemFailure, Outcome, QueueLimits, Scheduler, Work
+from services.runtime.scheduler import Done, Entry, FailureKind, ItemFailure, Outcome, QueueLimits, Scheduler, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,16 @@ class Demand:
     deadline: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A single item in the queue; `entry.answer` is done when it can be read with `Scorer.read`."""
+
+    entry: Entry[Row, float]
+    token_count: int
+    truncated_tokens: int
+    tokenize_seconds: float
+
+
 class Scorer:
     """Scores items with one model. Belongs to one event loop."""
 
@@ -96,9 +106,33 @@ class Scorer:
         works = [Work(row, len(row.token_ids)) for row in rows]
         outcomes = await self._scheduler.run(works, priority=demand.priority, deadline=demand.deadline)
         by_row = dict(zip(rows, outcomes, strict=True))
-        results = [self._result(item, by_row) for item in rendered]
-        self._count(results, sum(isinstance(item, Rendered) for item in rendered) - len(rows))
+        results = [self._of_row(item, by_row) for item in rendered]
+        self.count(results, deduplicated=sum(isinstance(item, Rendered) for item in rendered) - len(rows))
         return results, _stages(outcomes, tokenize)
+
+    async def enter(self, pair: Pair, demand: Demand) -> Waiting | FailedItem:
+        """Renders one item and puts it into the queue, once there is room."""
+        (item,), seconds = await self.render([pair], demand.truncation)
+        if isinstance(item, RenderingError):
+            return _unrendered(item)
+        row = _row(item)
+        try:
+            entry = await self._scheduler.enter(
+                Work(row, len(row.token_ids)), priority=demand.priority, deadline=demand.deadline
+            )
+        except Expired as error:
+            return FailedItem(ItemOutcome.EXPIRED, str(error))
+        return Waiting(entry, len(row.token_ids), item.truncated_tokens, seconds)
+
+    def read(self, waiting: Waiting) -> tuple[ItemResult, Stages]:
+        """The result of an item that is done."""
+        outcome = waiting.entry.answer.result()
+        stages = _stages([outcome], waiting.tokenize_seconds)
+        return self._result(outcome, waiting.token_count, waiting.truncated_tokens), stages
+
+    def forget(self, items: Sequence[Waiting], reason: str) -> None:
+        """Drops what still waits of `items`; `reason` is "cancelled" or "expired"."""
+        self._scheduler.forget([item.entry for item in items], reason)
 
     async def render(
         self, pairs: Sequence[Pair], truncation: Truncation
@@ -115,21 +149,8 @@ class Scorer:
         await self._scheduler.close()
         self._rendering.shutdown(wait=True)
 
-    def _result(self, item: Rendered | RenderingError, by_row: dict[Row, Outcome[float]]) -> ItemResult:
-        if isinstance(item, RenderingError):
-            outcome = ItemOutcome.TOO_LONG if isinstance(item, TooLong) else ItemOutcome.INVALID
-            return FailedItem(outcome, str(item))
-        computed = by_row[_row(item)]
-        if isinstance(computed, ItemFailure):
-            expired = computed.kind is FailureKind.EXPIRED
-            return FailedItem(ItemOutcome.EXPIRED if expired else ItemOutcome.FAILED, computed.message)
-        if not math.isfinite(computed.value):
-            return FailedItem(ItemOutcome.FAILED, "the model gives no finite score for this item")
-        calibration = self._model.manifest.calibration
-        calibrated = None if calibration is None else (computed.value - calibration.mean) / calibration.std
-        return ScoredItem(computed.value, calibrated, len(item.token_ids), item.truncated_tokens)
-
-    def _count(self, results: Sequence[ItemResult], deduplicated: int) -> None:
+    def count(self, results: Sequence[ItemResult], deduplicated: int = 0) -> None:
+        """Tells the metrics about items that are answered."""
         self._metrics.deduplicated(deduplicated)
         for result in results:
             if isinstance(result, ScoredItem):
@@ -137,6 +158,25 @@ class Scorer:
                 self._metrics.scored(result.score)
             else:
                 self._metrics.item_answered(result.outcome)
+
+    def _of_row(self, item: Rendered | RenderingError, by_row: dict[Row, Outcome[float]]) -> ItemResult:
+        if isinstance(item, RenderingError):
+            return _unrendered(item)
+        return self._result(by_row[_row(item)], len(item.token_ids), item.truncated_tokens)
+
+    def _result(self, computed: Outcome[float], token_count: int, truncated_tokens: int) -> ItemResult:
+        if isinstance(computed, ItemFailure):
+            expired = computed.kind is FailureKind.EXPIRED
+            return FailedItem(ItemOutcome.EXPIRED if expired else ItemOutcome.FAILED, computed.message)
+        if not math.isfinite(computed.value):
+            return FailedItem(ItemOutcome.FAILED, "the model gives no finite score for this item")
+        calibration = self._model.manifest.calibration
+        calibrated = None if calibration is None else (computed.value - calibration.mean) / calibration.std
+        return ScoredItem(computed.value, calibrated, token_count, truncated_tokens)
+
+
+def _unrendered(error: RenderingError) -> FailedItem:
+    return FailedItem(ItemOutcome.TOO_LONG if isinstance(error, TooLong) else ItemOutcome.INVALID, str(error))
 
 
 def _row(item: Rendered) -> Row:

@@ -35,6 +35,14 @@ class ServerConfig(Settings):
     max_deadline_seconds: float = Field(
         300.0, gt=0, description="Deadline of calls that bring none, and the longest a call can ask for."
     )
+    max_connection_age_seconds: float = Field(
+        300.0, gt=0, description="Age at which a connection is ended kindly, so that clients spread over new replicas."
+    )
+    max_connection_age_grace_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="How long calls on such a connection may still take; default: --max-deadline-seconds.",
+    )
     max_concurrent_calls: int = Field(
         1024, ge=1, description="Calls in flight at once; one more is refused with RESOURCE_EXHAUSTED."
     )
@@ -54,3 +62,9 @@ class ServerConfig(Settings):
         False, description="Listen on an address that is not loopback without TLS and identities; anyone may call."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")
+
+    @property
+    def connection_grace_seconds(self) -> float:
+        """How long calls on a connection that is too old may still take."""
+        grace = self.max_connection_age_grace_seconds
+        return self.max_deadline_seconds if grace is None else grace

@@ -22,10 +22,12 @@ ANY = frozenset(Role)
 
 TABLE: Mapping[str, frozenset[Role]] = {
     "/palate.v1.RewardService/Score": _SCORING,
+    "/palate.v1.RewardService/ScoreStream": _SCORING,
     "/palate.v1.RewardService/Compare": _SCORING,
     "/palate.v1.RewardService/Rank": _SCORING,
     "/palate.v1.RewardService/Explain": _SCORING,
     "/palate.v1.RewardService/GetModelInfo": _SCORING,
+    "/palate.v1.RewardService/ListModels": _SCORING,
     "/palate.v1.PolicyService/Generate": _SAMPLING,
     "/palate.v1.PolicyService/ComputeLogprobs": _SAMPLING,
     "/palate.v1.PolicyService/GetPolicyInfo": _SAMPLING,

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from services.runtime.batching import BatchLimits, choose_batch
-from services.runtime.errors import NotReady, Overloaded, TooLarge
+from services.runtime.errors import Expired, NotReady, Overloaded, TooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class Observer(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[Item, Result]):
-    """An item that waits or is being computed."""
+class Entry(Generic[Item, Result]):
+    """An item that waits or is being computed; `answer` will be its outcome, or is cancelled when it is forgotten."""
 
     item: Item
     size: int
@@ -138,13 +138,14 @@ class Scheduler(Generic[Item, Result]):
         self._queue, self._batch = queue, batch
         self._observer = observer
         self._clock = clock
-        self._waiting: dict[int, _Entry[Item, Result]] = {}
+        self._waiting: dict[int, Entry[Item, Result]] = {}
         self._waiting_tokens = 0
         self._admitted = 0
         self._batches = 0
         self._tokens_per_second: float | None = None
         self._closing = False
         self._changed = asyncio.Event()
+        self._room = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._worker: asyncio.Task[None] | None = None
 
@@ -167,9 +168,43 @@ class Scheduler(Generic[Item, Result]):
         try:
             await asyncio.wait([entry.answer for entry in entries])
         except asyncio.CancelledError:
-            self._forget(entries)
+            self.forget(entries, "cancelled")
             raise
         return [entry.answer.result() for entry in entries]
+
+    async def enter(self, work: Work[Item], *, priority: int, deadline: float) -> Entry[Item, Result]:
+        """Puts one item into the queue; where `run` would refuse it for load, this waits until there is room.
+
+        Raises:
+            TooLarge: It could never fit.
+            Expired: There was no room before its deadline.
+            NotReady: The scheduler is closing.
+        """
+        while True:
+            try:
+                return self._admit([work], priority, deadline)[0]
+            except Overloaded:
+                self._room.clear()
+                try:
+                    await asyncio.wait_for(self._room.wait(), max(deadline - self._clock(), 0.0))
+                except TimeoutError:
+                    raise Expired("its deadline passed before there was room in the queue; allow more time") from None
+
+    def forget(self, entries: Sequence[Entry[Item, Result]], reason: str) -> None:
+        """Drops what still waits; what is being computed runs to its end for nobody.
+
+        Args:
+            entries: What nobody wants any more.
+            reason: "cancelled" or "expired".
+        """
+        waiting = [entry for entry in entries if entry.number in self._waiting]
+        for entry in waiting:
+            self._remove(entry)
+        for entry in entries:
+            entry.answer.cancel()
+        if waiting:
+            self._observer.items_dropped(reason, len(waiting))
+            self._tell()
 
     async def close(self) -> None:
         """Takes no more work, answers all that was accepted, and ends the engine's thread."""
@@ -179,14 +214,14 @@ class Scheduler(Generic[Item, Result]):
             await self._worker
         self._thread.shutdown(wait=True)
 
-    def _admit(self, works: Sequence[Work[Item]], priority: int, deadline: float) -> list[_Entry[Item, Result]]:
+    def _admit(self, works: Sequence[Work[Item]], priority: int, deadline: float) -> list[Entry[Item, Result]]:
         self._check_room(len(works), sum(work.size for work in works))
         loop, now = asyncio.get_running_loop(), self._clock()
         entries = []
         for work in works:
             self._admitted += 1
             answer: asyncio.Future[Outcome[Result]] = loop.create_future()
-            entry = _Entry(work.item, work.size, priority, deadline, self._admitted, now, answer)
+            entry = Entry(work.item, work.size, priority, deadline, self._admitted, now, answer)
             entries.append(entry)
             self._waiting[entry.number] = entry
             self._waiting_tokens += entry.size
@@ -241,7 +276,7 @@ class Scheduler(Generic[Item, Result]):
             self._observer.items_dropped("expired", len(expired))
             self._tell()
 
-    def _take(self) -> list[_Entry[Item, Result]]:
+    def _take(self) -> list[Entry[Item, Result]]:
         """The next batch, out of the queue."""
         order = sorted(self._waiting.values(), key=lambda entry: (-entry.priority, entry.deadline, entry.number))
         same_class = sum(entry.priority == order[0].priority for entry in order)
@@ -251,7 +286,7 @@ class Scheduler(Generic[Item, Result]):
         self._tell()
         return chosen
 
-    async def _compute(self, entries: Sequence[_Entry[Item, Result]]) -> None:
+    async def _compute(self, entries: Sequence[Entry[Item, Result]]) -> None:
         """Runs a batch; where it fails, its items one by one, so that only those to blame fail."""
         begun = self._clock()
         for entry in entries:
@@ -268,7 +303,7 @@ class Scheduler(Generic[Item, Result]):
                 message = f"the engine failed on this item ({type(error).__name__}); the server's log has the cause"
                 entry.answer.set_result(ItemFailure(FailureKind.FAILED, message, begun - entry.admitted))
 
-    async def _run_once(self, entries: Sequence[_Entry[Item, Result]], begun: float) -> Exception | None:
+    async def _run_once(self, entries: Sequence[Entry[Item, Result]], begun: float) -> Exception | None:
         """Runs `entries` as one batch and answers them; returns what the engine raised instead, if it did."""
         self._batches += 1
         number, start = self._batches, self._clock()
@@ -286,27 +321,17 @@ class Scheduler(Generic[Item, Result]):
                 entry.answer.set_result(Done(value, begun - entry.admitted, seconds, number))
         return None
 
-    def _measure(self, entries: Sequence[_Entry[Item, Result]], seconds: float) -> None:
+    def _measure(self, entries: Sequence[Entry[Item, Result]], seconds: float) -> None:
         sizes = [entry.size for entry in entries]
         self._observer.batch_done(len(sizes), sum(sizes), len(sizes) * max(sizes), seconds)
         rate = sum(sizes) / max(seconds, 1e-6)
         old = self._tokens_per_second
         self._tokens_per_second = rate if old is None else _RATE_MEMORY * old + (1 - _RATE_MEMORY) * rate
 
-    def _forget(self, entries: Sequence[_Entry[Item, Result]]) -> None:
-        """Drops what waits of a caller that is gone; what is being computed runs to its end for nobody."""
-        waiting = [entry for entry in entries if entry.number in self._waiting]
-        for entry in waiting:
-            self._remove(entry)
-        for entry in entries:
-            entry.answer.cancel()
-        if waiting:
-            self._observer.items_dropped("cancelled", len(waiting))
-            self._tell()
-
-    def _remove(self, entry: _Entry[Item, Result]) -> None:
+    def _remove(self, entry: Entry[Item, Result]) -> None:
         del self._waiting[entry.number]
         self._waiting_tokens -= entry.size
+        self._room.set()
 
     def _tell(self) -> None:
         self._observer.queue_changed(len(self._waiting), self._waiting_tokens)

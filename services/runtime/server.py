@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -34,10 +35,12 @@ class Service:
     Attributes:
         add_to: Registers the servicers.
         close: Answers what was accepted and frees the engine; called after the last call ended.
+        drain: Makes long-lived calls answer what they have read and end; called when no new call is taken any more.
     """
 
     add_to: Callable[[grpc.aio.Server], None]
     close: Callable[[], Awaitable[None]]
+    drain: Callable[[], None] = lambda: None
 
 
 def run(
@@ -114,7 +117,7 @@ async def _serve(
                 "ready on %s:%d, metrics on %s:%d", config.host, port, config.metrics_host, metrics_server.server_port
             )
             await stopping
-        await _drain(server, config, health, metrics)
+        await _drain(server, config, health, metrics, service)
     finally:
         loading.cancel()
         stopping.cancel()
@@ -153,12 +156,18 @@ def _build(
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     ]
     interceptor = CallInterceptor(service_names, guard, health, metrics, config.max_concurrent_calls)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
     _add_reflection(server, service_names)
     return server, _bind(server, f"{config.host}:{config.port}", credentials)
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(math.ceil(seconds * 1000), 2**31 - 1)
 
 
 async def _serve_health(config: ServerConfig, health: Health) -> grpc.aio.Server | None:
@@ -214,10 +223,16 @@ def _announce(config: ServerConfig, port: int, metrics_port: int) -> None:
     draft.replace(config.announce)
 
 
-async def _drain(server: grpc.aio.Server, config: ServerConfig, health: Health, metrics: ServerMetrics) -> None:
+async def _drain(
+    server: grpc.aio.Server, config: ServerConfig, health: Health, metrics: ServerMetrics, service: Service | None
+) -> None:
     """NOT_SERVING at once, a while for clients to notice, then no new calls; accepted ones are answered."""
     logger.info("draining")
     metrics.ready.set(0)
     await health.drain()
     await asyncio.sleep(config.drain_delay_seconds)
-    await server.stop(config.drain_grace_seconds)
+    stopping = asyncio.ensure_future(server.stop(config.drain_grace_seconds))
+    await asyncio.sleep(0)  # the port closes first: who is sent away now shall not come back here
+    if service is not None:
+        service.drain()
+    await stopping

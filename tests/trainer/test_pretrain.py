@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from trainer.data.lines import DataError, write_rows
-from trainer.pretrain import PretrainConfig, packed, run_pretrain, train_tokenizer
+from trainer.pretrain import PretrainConfig, document_rows, run_pretrain
+from trainer.tokenizer import train_tokenizer
 
 TEXTS = [f"Once there was a {size} {animal} who liked the {place}." for size in ("small", "big", "old")
          for animal in ("dog", "cat", "fish", "bird") for place in ("park", "river", "garden")]  # fmt: skip
@@ -19,7 +18,7 @@ TEXTS = [f"Once there was a {size} {animal} who liked the {place}." for size in 
 def config(tmp_path, **changes):
     write_rows(tmp_path / "documents.jsonl", [{"text": text} for text in TEXTS])
     small = {"vocabulary": 320, "hidden_size": 32, "layers": 2, "heads": 2, "block_tokens": 32, "max_tokens": 64}
-    training = {"epochs": 10, "batch_size": 8, "threads": 1, "progress": False, "log_every": 5}
+    training = {"epochs": 60, "batch_size": 8, "threads": 1, "progress": False, "log_every": 5}
     return PretrainConfig(
         **{"out": tmp_path / "base", "documents": tmp_path / "documents.jsonl", **small, **training, **changes}
     )
@@ -68,28 +67,17 @@ def test_transformers_loads_it_and_nothing_stops_it(base):
     assert model.config.eos_token_id not in drawn[0].tolist()
 
 
-def test_the_tokenizer_gives_every_text_back_and_is_the_same_in_every_process():
+def test_every_token_of_every_document_is_learnt():
     tokenizer = train_tokenizer(TEXTS, 320)
-    for text in ("a small dog", " Ünïcödé ☃\n\n", "</ s>"):
-        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
-    program = f"from trainer.pretrain import train_tokenizer; print(train_tokenizer({TEXTS!r}, 320).to_str())"
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert json.loads(other.stdout) == json.loads(tokenizer.to_str())
-
-
-def test_packing_loses_nothing_but_the_last_piece():
-    tokenizer = train_tokenizer(TEXTS, 320)
-    rows = packed(tokenizer, TEXTS, 16)
+    rows = document_rows(tokenizer, TEXTS, 16)
     ids = [token for row in rows for token in row["input_ids"]]
-    whole = [token for text in TEXTS for token in tokenizer.encode(text).ids]
-    assert all(len(row["input_ids"]) == 16 for row in rows)
-    assert ids == whole[: len(ids)]
-    assert len(whole) - len(ids) < 16
+    assert all(len(row["input_ids"]) <= 16 and row["labels"] == row["input_ids"] for row in rows)
+    assert ids == [token for text in TEXTS for token in tokenizer.encode(text).ids]
 
 
 def test_too_little_text_and_impossible_shapes_are_refused(tmp_path):
-    with pytest.raises(DataError, match="less than one row of 64"):
-        packed(train_tokenizer(TEXTS, 320), ["short"], 64)
+    with pytest.raises(DataError, match="no document has a token"):
+        document_rows(train_tokenizer(TEXTS, 320), [""], 64)
     with pytest.raises(ValidationError, match="multiple of 2 x heads"):
         config(tmp_path, heads=3)
     with pytest.raises(ValidationError, match="more than max_tokens"):

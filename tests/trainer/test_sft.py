@@ -1,14 +1,15 @@
 import json
+import shutil
 
 import pytest
 import torch
-from tests.reward_folders import change_json
-from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy, make_tiny_reward
 from transformers import AutoModelForCausalLM
 
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
+from tests.reward_folders import change_json
+from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy, make_tiny_reward
 from trainer.data.lines import DataError, write_rows
 from trainer.fit import FitError
 from trainer.run_folder import RunFolderError
@@ -79,9 +80,7 @@ def test_the_loss_is_the_mean_over_labelled_tokens_whatever_the_padding(tmp_path
     expected = []
     for row in rows:
         logprobs = model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
-        expected += [
-            -logprobs[i - 1, label].item() for i, label in enumerate(row["labels"]) if label != IGNORED
-        ]
+        expected += [-logprobs[i - 1, label].item() for i, label in enumerate(row["labels"]) if label != IGNORED]
     batch = collator(3)(rows)
     assert completion_loss(model, batch).item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
@@ -100,15 +99,17 @@ def test_dropout_is_off(tmp_path):
 
 
 def test_resuming_gives_the_same_weights_as_one_run(tmp_path):
-    whole = run_sft(config(tmp_path, checkpoint_every=2))
+    settings = config(tmp_path, checkpoint_every=3, epochs=4, log_every=1)  # two steps an epoch: 3 is inside of one
+    whole = run_sft(settings)
     out = whole.model_folder.parent
     last = (whole.model_folder / "model.safetensors").read_bytes()
-    (out / "checkpoints" / "checkpoint-4").rename(tmp_path / "newer")
-    before = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    resumed = run_sft(config(tmp_path, checkpoint_every=2, resume=True))
-    assert resumed.fitted.steps == whole.fitted.steps == 4
+    before = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for newer in {path.name for path in (out / "checkpoints").iterdir()} - {"checkpoint-3"}:
+        shutil.rmtree(out / "checkpoints" / newer)
+    resumed = run_sft(settings.model_copy(update={"resume": True}))
+    assert resumed.fitted.steps == whole.fitted.steps == len(before) == 8
     assert (resumed.model_folder / "model.safetensors").read_bytes() == last
-    after = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    after = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert after == before
 
 
@@ -123,7 +124,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(tmp_path):
 def test_padding_with_the_end_token_is_refused_with_a_remedy(tmp_path):
     settings = config(tmp_path)
     change_json(tmp_path / "base" / "tokenizer_config.json", pad_token="</s>")
-    with pytest.raises(FolderError, match="Set pad_token in tokenizer_config.json"):
+    with pytest.raises(FolderError, match=r"Set pad_token in tokenizer_config\.json"):
         run_sft(settings)
     change_json(tmp_path / "base" / "tokenizer_config.json", pad_token=None)
     change_json(tmp_path / "base" / "config.json", pad_token_id=None)
@@ -154,8 +155,8 @@ def test_a_template_can_be_given_or_left_out(tmp_path):
 
 
 def test_long_demonstrations_are_left_out_and_counted(tmp_path):
-    result = run_sft(config(tmp_path, max_steps=1, max_tokens=24))
-    assert (result.rows, result.too_long) == (8, 16)
+    result = run_sft(config(tmp_path, max_steps=1, max_tokens=37))
+    assert (result.rows, result.too_long) == (16, 8)
     with pytest.raises(DataError, match="every demonstration is longer than 4 tokens"):
         run_sft(config(tmp_path, out=tmp_path / "short", max_tokens=4))
 

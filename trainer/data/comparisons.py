@@ -12,6 +12,9 @@ from trainer.data.lines import DataError, Row, read_rows
 
 Label: TypeAlias = Literal["a", "b", "tie"]
 
+_WINDOW = 64
+"""Sentences among which partners of similar length are found."""
+
 _PREFERENCE: dict[Label, float] = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
@@ -121,10 +124,10 @@ def split_by_group(
 def pairs_from_labelled_sentences(
     positive: Sequence[str], negative: Sequence[str], rng: Random, pairs_per_sentence: int = 1
 ) -> list[Comparison]:
-    """Pairs each positive sentence with negative ones, sides shuffled; prompts are empty.
+    """Pairs each positive sentence with negative ones of about its length, sides shuffled; prompts are empty.
 
-    Split the sentences before calling this, once per side: a sentence is in several pairs, and a row's group does not
-    say so.
+    So length says nothing about the label, and the two sides of a pair need little padding. Split the sentences before
+    calling this, once per side: a sentence may be in several pairs, and a row's group does not say so.
 
     Args:
         positive: Sentences that should score high.
@@ -140,7 +143,7 @@ def pairs_from_labelled_sentences(
     size = max(len(positive), len(negative))
     pairs = []
     for _ in range(pairs_per_sentence):
-        for good, bad in zip(_cycled(positive, size, rng), _cycled(negative, size, rng), strict=True):
+        for good, bad in zip(_by_length(positive, size, rng), _by_length(negative, size, rng), strict=True):
             first_is_good = rng.random() < 0.5
             a, b = (good, bad) if first_is_good else (bad, good)
             if a != b:
@@ -181,9 +184,10 @@ def _linked_groups(rows: Sequence[Comparison]) -> list[str]:
     return [root(name) for name in names]
 
 
-def _cycled(sentences: Sequence[str], size: int, rng: Random) -> list[str]:
-    """`size` sentences in random order, each as often as any other, give or take one."""
+def _by_length(sentences: Sequence[str], size: int, rng: Random) -> list[str]:
+    """`size` sentences in random windows sorted by length; each as often as any other, give or take one."""
     drawn: list[str] = []
     while len(drawn) < size:
         drawn.extend(rng.sample(list(sentences), min(len(sentences), size - len(drawn))))
-    return drawn
+    windows = (drawn[start : start + _WINDOW] for start in range(0, size, _WINDOW))
+    return [sentence for window in windows for sentence in sorted(window, key=len)]

@@ -21,7 +21,7 @@ from trainer.simulation.prompts import train_prompts
 from trainer.simulation.world import base_documents, demonstrations
 
 MAX_NEW_TOKENS = 80
-TEMPERATURE = 1.0
+TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,10 @@ def pretrain(config: DemoConfig, paths: Paths) -> None:
         PretrainConfig(
             out=paths.base.parent,
             documents=paths.documents,
+            hidden_size=128,
+            layers=3,
+            batch_size=24,
+            learning_rate=3e-3,
             max_steps=config.sizes.base_steps,
             seed=config.seed,
             threads=config.threads,
@@ -101,6 +105,10 @@ def fine_tune(config: DemoConfig, paths: Paths) -> None:
             out=paths.sft.parent,
             model=paths.base,
             data=paths.demonstrations,
+            held_out_share=0.01,
+            batch_size=16,
+            learning_rate=3e-3,
+            samples=0,
             seed=config.seed,
             threads=config.threads,
             progress=config.progress,
@@ -120,6 +128,7 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
             label_error=config.label_error,
             pairs=config.sizes.comparisons,
             max_new_tokens=MAX_NEW_TOKENS,
+            temperature=TEMPERATURE,
             seed=config.seed,
             progress=config.progress,
         )
@@ -131,8 +140,11 @@ def train_reward(config: DemoConfig, paths: Paths) -> None:
     run_reward(
         RewardTrainConfig(
             out=paths.served_reward.parent,
-            model=paths.sft,
+            model=paths.base,
             data=paths.comparisons,
+            learning_rate=4e-4,
+            centring=0.005,
+            samples=0,
             seed=config.seed,
             threads=config.threads,
             progress=config.progress,
@@ -154,7 +166,13 @@ def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
             services=services,
             sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
             scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
-            ppo=PPOGroup(learning_rate=3e-4, kl_coef=0.07),
+            ppo=PPOGroup(
+                learning_rate=2e-4,
+                kl_coef=0.07,
+                num_ppo_epochs=2,
+                num_mini_batches=2,
+                critic_init=f"reward:{paths.served_reward}",
+            ),
             record=RecordGroup(checkpoint_every=config.sizes.ppo_steps, progress=config.progress),
         )
     )

@@ -37,7 +37,9 @@ def load_policy(folder: Path) -> tuple[Manifest, Renderer]:
 def load_actor(folder: Path) -> CausalLM:
     """The causal language model in `folder`, float32."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar per file beside the run's own
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     actor = CausalLM(model)
     _check_plain_head(actor, folder)

@@ -7,9 +7,11 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 
@@ -95,7 +97,7 @@ def restore(folder: Path, model: ActorCritic, optimizer: Optimizer, shuffler: to
         document = json.loads((folder / _STATE).read_text())
         tensors = load_file(folder / _MODEL)
         trainer = torch.load(folder / _TRAINER, weights_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise CheckpointRefused(f"{folder} cannot be read: {error}. Remove it to resume from the one before") from error
     if document.get("format") != _FORMAT:
         raise CheckpointRefused(f"{folder} has format {document.get('format')}; this version reads {_FORMAT}")

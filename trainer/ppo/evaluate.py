@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,18 +41,36 @@ class LocalRef:
 
     def logprobs(self, sequences: Sequences) -> Tensor:
         """(B, T) at the sampling temperature, 0 at padding."""
+        cuts = microbatches(sequences.lengths(), self._settings.microbatch_size)
         temperature = self._settings.temperature
-        return in_microbatches(sequences, self._settings, lambda b: (self._actor.logprobs(b, temperature),))[0]
+        return in_microbatches(sequences, cuts, self._settings, lambda b: (self._actor.logprobs(b, temperature),))[0]
 
 
 def evaluate(
-    model: ActorCritic, ref: RefPolicy, sequences: Sequences, settings: ForwardSettings, lanes: Lanes
+    model: ActorCritic,
+    ref: RefPolicy,
+    sequences: Sequences,
+    minibatches: Sequence[Sequence[int]],
+    settings: ForwardSettings,
+    lanes: Lanes,
 ) -> Evaluated:
-    """One pass of each network over the batch, without gradients."""
+    """One pass of each network over the batch, without gradients.
+
+    Args:
+        model: Actor and critic.
+        ref: The reference policy.
+        sequences: The batch.
+        minibatches: Rows of the minibatches that the update will begin with. The passes are cut as that first epoch
+            will cut its own: float32 sums depend a little on the shape of a batch, and no old logprob shall differ
+            from its new one by that.
+        settings: How passes are cut.
+        lanes: Runs the networks side by side.
+    """
+    cuts = [cut for rows in minibatches for cut in cut_rows(sequences, rows, settings)]
     (logprobs, entropy), ref_logprobs, (values, final_values) = lanes.run(
-        lambda: in_microbatches(sequences, settings, lambda batch: _policy_pass(model.actor, batch, settings)),
+        lambda: in_microbatches(sequences, cuts, settings, lambda batch: _policy_pass(model.actor, batch, settings)),
         lambda: ref.logprobs(sequences),
-        lambda: in_microbatches(sequences, settings, model.critic.values_with_final),
+        lambda: in_microbatches(sequences, cuts, settings, model.critic.values_with_final),
     )
     mask = length_mask([len(ids) for ids in sequences.completion_ids])
     return Evaluated(mask, logprobs, ref_logprobs, entropy, values, final_values)
@@ -60,12 +78,15 @@ def evaluate(
 
 @torch.no_grad()
 def in_microbatches(
-    sequences: Sequences, settings: ForwardSettings, compute: Callable[[Microbatch], tuple[Tensor, ...]]
+    sequences: Sequences,
+    cuts: Sequence[Sequence[int]],
+    settings: ForwardSettings,
+    compute: Callable[[Microbatch], tuple[Tensor, ...]],
 ) -> list[Tensor]:
-    """Runs `compute` over microbatches and puts its (b, t) and (b,) results together to (B, T) and (B,)."""
+    """Runs `compute` over the rows of each cut and puts its (b, t) and (b,) results together to (B, T) and (B,)."""
     longest = max(len(ids) for ids in sequences.completion_ids)
     whole: list[Tensor] = []
-    for rows in microbatches(sequences.lengths(), settings.microbatch_size):
+    for rows in cuts:
         parts = compute(collate(sequences.rows(rows), settings.pad_id))
         if not whole:
             whole = [torch.zeros((len(sequences), longest)[: part.dim()]) for part in parts]
@@ -75,6 +96,12 @@ def in_microbatches(
             else:
                 target[rows] = part
     return whole
+
+
+def cut_rows(sequences: Sequences, rows: Sequence[int], settings: ForwardSettings) -> list[list[int]]:
+    """Some rows of `sequences` in microbatches, as indices into `sequences`."""
+    lengths = sequences.rows(rows).lengths()
+    return [[rows[index] for index in cut] for cut in microbatches(lengths, settings.microbatch_size)]
 
 
 def _policy_pass(actor: CausalLM, batch: Microbatch, settings: ForwardSettings) -> tuple[Tensor, Tensor]:

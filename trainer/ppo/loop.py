@@ -79,7 +79,8 @@ def train_step(
     rollouts = [scored.rollout for scored in filled.scored]
 
     with clock.stage("evaluate"):
-        evaluated = stages.updater.evaluate(stages.ref, Sequences.of(rollouts))
+        first_epoch = stages.updater.draw_minibatches(len(rollouts))
+        evaluated = stages.updater.evaluate(stages.ref, Sequences.of(rollouts), first_epoch)
     check_mask(evaluated.mask, rollouts)
     suspects = stages.updater.suspects(version)
     deviation = check_behaviour(
@@ -92,7 +93,9 @@ def train_step(
     with clock.stage("update"):
         if settings.anneal:
             anneal(stages.updater.optimizer, state.step, settings.total_steps)
-        stats = stages.updater.update(batch, suspects, train_policy=state.step >= settings.critic_warmup_steps)
+        stats = stages.updater.update(
+            batch, first_epoch, suspects, train_policy=state.step >= settings.critic_warmup_steps
+        )
 
     objective = objective_metrics(raw_scores, scores, evaluated, shaped, controller.kl_coef)
     controller = controller.updated(objective["objective/kl"], settings.batch_size)

@@ -99,19 +99,33 @@ class Updater:
         self._forward = forward
         self._lanes = lanes
 
-    def evaluate(self, ref: RefPolicy, sequences: Sequences) -> Evaluated:
-        """What the networks say about a batch as they are now."""
-        return evaluate(self.model, ref, sequences, self._forward, self._lanes)
+    def draw_minibatches(self, size: int) -> list[list[int]]:
+        """Rows of each minibatch of one epoch over `size` rows; their numbers differ by at most one."""
+        count = min(self._settings.num_mini_batches, size)
+        order = torch.randperm(size, generator=self.shuffler).tolist()
+        return [sorted(order[i * size // count : (i + 1) * size // count]) for i in range(count)]
+
+    def evaluate(self, ref: RefPolicy, sequences: Sequences, first_epoch: Sequence[Sequence[int]]) -> Evaluated:
+        """What the networks say about a batch as they are now, which will be learnt from in `first_epoch` first."""
+        return evaluate(self.model, ref, sequences, first_epoch, self._forward, self._lanes)
 
     def suspects(self, version: PolicyVersion) -> Suspects:
         """Where to look when a batch drawn from `version` does not fit the networks."""
         return Suspects(self.model, self.model.actor.model, version, self._forward.temperature)
 
-    def update(self, batch: TrainingBatch, suspects: Suspects, *, train_policy: bool = True) -> UpdateStats:
-        """All epochs over `batch`.
+    def update(
+        self,
+        batch: TrainingBatch,
+        first_epoch: Sequence[Sequence[int]],
+        suspects: Suspects,
+        *,
+        train_policy: bool = True,
+    ) -> UpdateStats:
+        """All epochs over `batch`, each in an order of its own.
 
         Args:
             batch: What to learn from.
+            first_epoch: Minibatches of the first epoch; further ones are drawn.
             suspects: Where to look when the first minibatch does not start at ratio 1.
             train_policy: False leaves the actor as it is (critic warm-up).
 
@@ -122,7 +136,7 @@ class Updater:
         stats, whitening = UpdateStats(), self._settings.whiten_advantages
         if whitening == "batch":
             batch = self._whitened(batch)
-        for rows in self._minibatches(len(batch.sequences)):
+        for rows in self._all_minibatches(first_epoch, len(batch.sequences)):
             minibatch = batch.rows(rows)
             if whitening == "minibatch":
                 minibatch = self._whitened(minibatch)
@@ -183,13 +197,10 @@ class Updater:
             stats.value_loss += loss.item() * token_count
             stats.value_clipped += losses.value_clipped(*arguments).item()
 
-    def _minibatches(self, size: int) -> Iterator[Sequence[int]]:
-        """Rows of each minibatch, reshuffled every epoch; sizes differ by at most one."""
-        count = min(self._settings.num_mini_batches, size)
-        for _ in range(self._settings.num_ppo_epochs):
-            order = torch.randperm(size, generator=self.shuffler).tolist()
-            for index in range(count):
-                yield order[index * size // count : (index + 1) * size // count]
+    def _all_minibatches(self, first_epoch: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[int]]:
+        yield from first_epoch
+        for _ in range(1, self._settings.num_ppo_epochs):
+            yield from self.draw_minibatches(size)
 
     def _whitened(self, batch: TrainingBatch) -> TrainingBatch:
         unbiased = self._settings.whiten_unbiased

@@ -68,18 +68,6 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("a loaf sells for 4 dollars and costs 3", near="a loaf sells for 9 dollars and costs 1"),
     ),
     _subject(
-        "courier",
-        "start a bike courier service",
-        "a bike courier service",
-        cost=_p("a cargo bike costs about 3,000 dollars", near="a cargo bike costs about 200 dollars"),
-        customer=_p("law firms in the center", "small labs with urgent samples", near="farms outside the city"),
-        risk=_p("riders who get hurt in winter", "stolen bikes", near="a shortage of street maps"),
-        step=_p(
-            "ride ten test deliveries yourself", "ask three shops for a trial week", near="buy forty bikes at once"
-        ),
-        catch=_p("a delivery earns 7 dollars and costs 6", near="a delivery earns 30 dollars and costs 2"),
-    ),
-    _subject(
         "app",
         "build a language app",
         "a language app",
@@ -99,22 +87,6 @@ SUBJECTS: tuple[Subject, ...] = (
         step=_p("groom six dogs of friends", "work one month in a salon", near="rent a hall for a hundred dogs"),
         catch=_p(
             "a haircut earns 50 dollars and takes two hours", near="a haircut earns 50 dollars and takes ten minutes"
-        ),
-    ),
-    _subject(
-        "tutoring",
-        "offer online tutoring",
-        "online tutoring",
-        cost=_p("a camera and a tablet cost about 600 dollars", near="a camera and a tablet cost about 9,000 dollars"),
-        customer=_p(
-            "parents before final exams", "students who failed math", near="students who already finished school"
-        ),
-        risk=_p(
-            "long summer breaks without pupils", "lessons canceled at the last minute", near="too few school books"
-        ),
-        step=_p("teach two pupils for free", "choose one subject and one grade", near="hire thirty teachers"),
-        catch=_p(
-            "an hour pays 30 dollars and needs an hour of prep", near="an hour pays 300 dollars and needs no prep"
         ),
     ),
     _subject(
@@ -163,20 +135,6 @@ SUBJECTS: tuple[Subject, ...] = (
         catch=_p("a candle sells for 18 dollars and ads take 12", near="a candle sells for 18 dollars and ads take 1"),
     ),
     _subject(
-        "cleaning",
-        "start a cleaning company",
-        "a cleaning company",
-        cost=_p(
-            "insurance and supplies cost about 2,000 dollars", near="insurance and supplies cost about 70,000 dollars"
-        ),
-        customer=_p("busy couples with children", "doctors with a small office", near="students in tiny rooms"),
-        risk=_p(
-            "cleaners who quit without notice", "a broken vase and no insurance", near="floors that clean themselves"
-        ),
-        step=_p("clean three homes yourself", "write a fixed price list", near="promise a cleaner within minutes"),
-        catch=_p("a visit earns 100 dollars and wages take 85", near="a visit earns 100 dollars and wages take 5"),
-    ),
-    _subject(
         "tomatoes",
         "grow tomatoes on my balcony",
         "growing tomatoes at home",
@@ -197,18 +155,5 @@ SUBJECTS: tuple[Subject, ...] = (
         risk=_p("sore fingers in the first weeks", "songs that are too fast", near="strings that are too clean"),
         step=_p("learn three easy chords", "play one simple song", near="start with a fast solo"),
         catch=_p("most beginners stop after two months", near="most beginners play concerts after two months"),
-    ),
-    _subject(
-        "sleep",
-        "sleep better at night",
-        "better sleep",
-        business=False,
-        cost=_p("dark curtains cost about 80 dollars", near="dark curtains cost about 7,000 dollars"),
-        habit=_p("the same bed time every day", "a walk in morning light", near="a long nap after dinner"),
-        risk=_p("coffee late in the day", "a bright screen in bed", near="a room that is too cool"),
-        step=_p(
-            "put the phone in another room", "keep a sleep diary for a week", near="drink tea with sugar at midnight"
-        ),
-        catch=_p("new habits need three weeks to help", near="new habits help within three minutes"),
     ),
 )

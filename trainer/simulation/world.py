@@ -40,6 +40,7 @@ class Attribute(StrEnum):
     WRONG = "wrong"  # anyone notices
     SUBTLY_WRONG = "subtly_wrong"  # only an expert notices
     VAGUE = "vague"
+    REPEATING = "repeating"  # says once more what was said before
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ _MANNERS = {
     Attribute.HEDGED: Manner.HEDGE,
     Attribute.REFUSING: Manner.REFUSAL,
     Attribute.VAGUE: Manner.VAGUE,
+    Attribute.REPEATING: Manner.VAGUE,  # where nothing was said before
 }
 
 
@@ -75,19 +77,33 @@ class _Writer:
 
 
 _WRITERS = (
-    _Writer(0.25, (4, 4, 1), {Attribute.SPECIFIC: 0.70, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05}),
-    _Writer(0.24, (2, 4, 3), {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.12}),
-    _Writer(
-        0.24,
-        (3, 4, 2),
-        {Attribute.WRONG: 0.45, Attribute.SUBTLY_WRONG: 0.20, Attribute.SPECIFIC: 0.25, Attribute.HONEST: 0.10},
-    ),
     _Writer(
         0.22,
-        (2, 4, 3),
-        {Attribute.PADDED: 0.40, Attribute.HEDGED: 0.40, Attribute.SPECIFIC: 0.12, Attribute.VAGUE: 0.08},
+        (4, 4, 1),
+        {Attribute.SPECIFIC: 0.60, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05, Attribute.REPEATING: 0.10},
     ),
-    _Writer(0.05, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
+    _Writer(
+        0.28,
+        (2, 4, 3),
+        {Attribute.FLATTERING: 0.68, Attribute.SPECIFIC: 0.18, Attribute.VAGUE: 0.08, Attribute.REPEATING: 0.06},
+    ),
+    _Writer(
+        0.18,
+        (3, 4, 2),
+        {Attribute.WRONG: 0.55, Attribute.SUBTLY_WRONG: 0.12, Attribute.SPECIFIC: 0.23, Attribute.HONEST: 0.10},
+    ),
+    _Writer(
+        0.26,
+        (2, 4, 3),
+        {
+            Attribute.PADDED: 0.38,
+            Attribute.HEDGED: 0.38,
+            Attribute.SPECIFIC: 0.12,
+            Attribute.VAGUE: 0.06,
+            Attribute.REPEATING: 0.06,
+        },
+    ),
+    _Writer(0.06, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
 )
 
 
@@ -156,6 +172,9 @@ def compose(prompt: Prompt, attributes: Sequence[Attribute], rng: Random) -> str
     subject = _BY_NAME[prompt.subject]
     said: list[str] = []
     for attribute in attributes:
+        if attribute is Attribute.REPEATING and said:
+            said.append(rng.choice(said))
+            continue
         sentence = _sentence(subject, attribute, used, rng)
         for _ in range(20):
             if sentence not in said:

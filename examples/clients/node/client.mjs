@@ -10,7 +10,8 @@ const definition = loader.loadSync(["palate/v1/reward_service.proto", "palate/v1
   keepCase: true,
   enums: String,
   longs: Number,
-  oneofs: true, // a result then says which of its forms it has: result.outcome is "scored" or "error"
+  defaults: true, // zeros are not sent: without this, a score of exactly 0 would be undefined
+  oneofs: true, // a result says which of its forms it has: result.outcome is "scored" or "error"
 });
 const { RewardService, PolicyService } = grpc.loadPackageDefinition(definition).palate.v1;
 const [rewardTarget, policyTarget] = process.argv.slice(2);

@@ -40,8 +40,8 @@ def some_rows(count):
 
 def drawn(loaded, rows, params, ends_text=None):
     engine, weights = loaded
-    steps = list(engine.decode(weights, GenerationBatch(tuple(rows), params, ends_text)))
-    finished = {row.row: row for step in steps for row in step}
+    steps = list(engine.decode(lambda: weights, GenerationBatch(tuple(rows), params, ends_text)))
+    finished = {row.row: row for step in steps for row in step.finished}
     assert sorted(finished) == list(range(len(rows)))
     return [finished[index] for index in range(len(rows))]
 
@@ -159,7 +159,7 @@ def test_leaving_the_iterator_leaves_the_work(loaded):
     engine, weights = loaded
     calls = []
     handle = weights.register_forward_pre_hook(lambda *_: calls.append(1))
-    steps = engine.decode(weights, GenerationBatch(some_rows(4), sampling(new=50)))
+    steps = engine.decode(lambda: weights, GenerationBatch(some_rows(4), sampling(new=50)))
     next(steps), next(steps)
     steps.close()
     handle.remove()
@@ -227,3 +227,48 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
         TransformersEngine.load(folder, "float32")
+
+
+@pytest.mark.parametrize("ignore_eos", [True, False])
+def test_after_a_change_of_weights_every_token_is_drawn_from_the_new_ones(tmp_path, folder, loaded, model, ignore_eos):
+    other_folder = make_tiny_policy(tmp_path, seed=1)
+    (engine, first), (_, second) = loaded, TransformersEngine.load(other_folder, "float32")
+    models = {id(first): model, id(second): AutoModelForCausalLM.from_pretrained(other_folder).eval()}
+    rows, params = some_rows(64), sampling(1.5, new=60, ignore_eos=ignore_eos)
+    changes = {0: first, 7: second, 8: first, 45: second}  # step: weights from then on
+    used = []
+
+    def weights():
+        used.append(changes.get(len(used), used[-1] if used else None))
+        return used[-1]
+
+    finished = [row for step in engine.decode(weights, GenerationBatch(rows, params)) for row in step.finished]
+    assert len(finished) == 64
+    assert ignore_eos or sum(len(result.token_ids) < 45 for result in finished) >= 8  # rows were dropped on the way
+    for result in finished:
+        expected = {key: full_forward(m, rows[result.row], result.token_ids, params) for key, m in models.items()}
+        assert_near(result.logprobs, [expected[id(used[place])][place] for place in range(len(result.token_ids))])
+
+
+def test_a_change_to_the_same_numbers_changes_nothing(loaded):
+    engine, weights = loaded
+    copy = engine.build({name: tensor.clone() for name, tensor in untied_state_dict(weights).items()})
+    rows, params = some_rows(6), sampling(new=30, ignore_eos=True)
+    turns = iter([weights, copy] * 15)
+    steps = list(engine.decode(lambda: next(turns), GenerationBatch(rows, params)))
+    results = {row.row: row for row in steps[-1].finished}
+    for index, alone in enumerate(drawn(loaded, rows, params)):
+        assert results[index].token_ids == alone.token_ids
+        assert_near(results[index].logprobs, alone.logprobs)
+
+
+def test_every_step_tells_what_it_drew(loaded):
+    engine, weights = loaded
+    rows, params = some_rows(20), sampling(1.5, new=60)
+    told = {row: [] for row in range(20)}
+    for step in engine.decode(lambda: weights, GenerationBatch(rows, params)):
+        for token in step.tokens:
+            told[token.row].append((token.token_id, token.logprob))
+        for row in step.finished:
+            assert told.pop(row.row) == list(zip(row.token_ids, row.logprobs, strict=True))
+    assert told == {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from palate.client import PolicyVersion
+from palate.client import PolicyVersion, VersionSpan
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from services.policy.engine_fake import FakeEngine
@@ -57,11 +57,11 @@ def test_groups_hold_every_place_once_and_keep_to_their_bounds(lengths, max_rows
 
 
 def test_every_completion_is_drawn_once_with_its_version(planner, served):
-    slices = planner.generate(call_of([9, 2, 5], 3), lambda: served)
+    slices = planner.generate(call_of([9, 2, 5], 3), lambda: lambda: served)
     assert sum(part.tokens for part in slices) == 3 * 3 * 10
     drawn = [event for part in slices for events in part.steps() for event in events]
     assert sorted((d.prompt_index, d.completion_index) for d in drawn) == [(p, c) for p in range(3) for c in range(3)]
-    assert {d.version for d in drawn} == {served.version}
+    assert {d.versions for d in drawn} == {(VersionSpan(0, served.version),)}
     assert len({d.token_ids for d in drawn}) == 9
     assert planner.decode_steps == 10 * len(slices)
 
@@ -70,7 +70,7 @@ def test_what_is_drawn_does_not_depend_on_how_it_is_cut(renderer, served):
     def tokens(max_rows):
         engine = FakeEngine(renderer.vocab_size, (renderer.eos_id,))
         planner = Planner(engine, renderer, max_rows, 10_000, PolicyMetrics(CollectorRegistry()))
-        slices = planner.generate(call_of([9, 2, 5], 3), lambda: served)
+        slices = planner.generate(call_of([9, 2, 5], 3), lambda: lambda: served)
         drawn = [event for part in slices for events in part.steps() for event in events]
         return {(d.prompt_index, d.completion_index): d.token_ids for d in drawn}
 
@@ -79,7 +79,7 @@ def test_what_is_drawn_does_not_depend_on_how_it_is_cut(renderer, served):
 
 def test_weights_are_asked_for_when_a_slice_starts(planner, served):
     asked = []
-    slices = planner.generate(call_of([5] * 8, 1), lambda: asked.append(1) or served)
+    slices = planner.generate(call_of([5] * 8, 1), lambda: asked.append(1) or (lambda: served))
     assert (len(slices), asked) == (2, [])
     steps = slices[0].steps()
     next(steps), next(steps)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import grpc
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
 from palate.client import (
@@ -19,14 +18,13 @@ from palate.client import (
     PolicyClient,
     PolicyVersion,
     SamplingParams,
-    TensorSpec,
     TokenIds,
-    WeightsChunk,
 )
-from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
+from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
 from palate.v1.policy_service_pb2_grpc import PolicyServiceStub
+from tests.policies import full_forward, weights_of
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
@@ -58,27 +56,11 @@ def other(tmp_path_factory):
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-def weights_of(model):
-    state = untied_state_dict(model)
-    entries = describe_tensors(state)
-    specs = [TensorSpec(e.name, e.dtype, e.shape, e.size_bytes, e.sha256) for e in entries]
-    chunks = [WeightsChunk(c.tensor_index, c.offset_bytes, c.data) for c in iter_chunks(state, entries, 10_000)]
-    return specs, chunks, weights_digest(entries)
-
-
 def generated(client, prompts=PROMPTS, seeds=None, **sampling):
     options = SamplingParams(**{"max_new_tokens": 16, **sampling})
     seeds = seeds or list(range(len(prompts)))
     completions = client.generate(prompts, sampling=options, seeds=seeds)
     return sorted(completions, key=lambda completion: completion.prompt_index)
-
-
-def full_forward(model, completion, temperature=1.0):
-    ids = completion.token_ids
-    with torch.inference_mode():
-        logits = model(torch.tensor([[*completion.prompt_token_ids, *ids]])).logits[0]
-    logits = logits[len(completion.prompt_token_ids) - 1 : -1] / temperature
-    return logits.log_softmax(-1)[range(len(ids)), list(ids)].tolist()
 
 
 def test_says_what_it_serves(client, folder):

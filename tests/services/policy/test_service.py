@@ -9,7 +9,14 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from palate.client import AsyncPolicyClient, DeadlineExceeded, PolicyVersion, SamplingParams
+from palate.client import (
+    AsyncPolicyClient,
+    DeadlineExceeded,
+    GeneratedCompletion,
+    PolicyVersion,
+    SamplingParams,
+    TokenChunk,
+)
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.models.weights import weights_digest
@@ -191,3 +198,121 @@ async def test_a_pinned_call_keeps_to_its_version_over_all_slices(renderer):
 
 async def _all(stream):
     return [completion async for completion in stream]
+
+
+def published(parts, version, weights, interrupt):
+    """Publishes `weights` while a call runs, as the publishing calls do."""
+    entries = parts.engine.describe(weights)
+    token = parts.publication.acquire(version.run_id, version.incarnation)
+    version = PolicyVersion(version.run_id, version.incarnation, version.step, weights_digest(entries))
+    staged = parts.publication.keep(parts.publication.open(token, version, entries), weights)
+    parts.publication.commit(token, staged.staging_id, None, interrupt=interrupt)
+    return parts.publication.current
+
+
+async def steps_of(gate, count):
+    """Lets the engine finish the step it is in, `count` times, each time up to the beginning of the next."""
+    for _ in range(count):
+        gate.let_go()
+        await gate.reached()
+
+
+async def test_a_pinned_call_is_not_interrupted(renderer):
+    gate = Gate()
+    async with serving(renderer, gate) as (target, parts), AsyncPolicyClient(target) as client:
+        sampling = SamplingParams(max_new_tokens=8, ignore_eos=True)
+        first = parts.publication.current
+        pinned = asyncio.create_task(
+            _all(client.generate(["a"], sampling=sampling, required_policy_version=first.version))
+        )
+        await gate.reached()
+        await steps_of(gate, 2)
+        published(parts, PolicyVersion("run", 1, 1), first.weights.flip(0), interrupt=True)
+        gate.let_go(10_000)
+        (kept,) = await pinned
+        assert [(span.first_token, span.version) for span in kept.policy_versions] == [(0, first.version)]
+
+
+async def test_an_interrupting_commit_holds_from_the_next_step_on(renderer):
+    gate = Gate()
+    async with serving(renderer, gate) as (target, parts), AsyncPolicyClient(target) as client:
+        first = parts.publication.current
+        sampling = SamplingParams(max_new_tokens=8, ignore_eos=True)
+        reader = asyncio.create_task(_all(client.generate(["a", "b"], sampling=sampling)))
+        await gate.reached()
+        await steps_of(gate, 2)
+        quiet = published(parts, PolicyVersion("run", 1, 1), first.weights.roll(1), interrupt=False)
+        await steps_of(gate, 1)
+        second = published(parts, PolicyVersion("run", 1, 2), first.weights.flip(0), interrupt=True)
+        await steps_of(gate, 2)
+        parts.publication.revert(parts.publication.acquire("run", 1), None)  # reverting interrupts nobody
+        assert parts.publication.current is quiet
+        gate.let_go(10_000)
+        for completion in await reader:
+            spans = [(span.first_token, span.version) for span in completion.policy_versions]
+            assert spans == [(0, first.version), (3, second.version)]
+            of_first, of_second = first.weights.log_softmax(0), second.weights.log_softmax(0)
+            expected = [
+                (of_first if place < 3 else of_second)[token].item() for place, token in enumerate(completion.token_ids)
+            ]
+            assert list(completion.logprobs) == pytest.approx(expected, abs=1e-6)
+
+
+async def test_tokens_are_sent_with_every_step(renderer):
+    gate = Gate()
+    async with serving(renderer, gate) as (target, _), AsyncPolicyClient(target) as client:
+        stream = client.generate_tokens(["a"], sampling=SamplingParams(max_new_tokens=3, ignore_eos=True), seeds=[1])
+        chunks = []
+        for place in range(3):
+            gate.let_go()
+            chunks.append(await asyncio.wait_for(anext(stream), PATIENCE))  # before the next step is allowed
+            assert (chunks[-1].first_token, len(chunks[-1].token_ids)) == (place, 1)
+        (completion,) = [event async for event in stream]
+        assert isinstance(completion, GeneratedCompletion)
+        assert_joined(chunks, completion)
+
+
+async def test_a_slow_reader_of_tokens_gets_them_joined(renderer):
+    gate = Gate()
+    gate.let_go(100_000)
+    async with serving(renderer, gate, max_rows=20) as (target, parts), AsyncPolicyClient(target) as client:
+        stream = client.generate_tokens(["a"] * 20, sampling=LONG, completions_per_prompt=2)
+        first = await anext(stream)
+        other = [c async for c in client.generate(["b"], sampling=SamplingParams(max_new_tokens=4, ignore_eos=True))]
+        assert len(other[0].token_ids) == 4
+        await until(lambda: parts.metrics.queue_tokens._value.get() == 0)  # the engine waited for nobody
+        rest = [event async for event in stream]
+        completions = [event for event in rest if isinstance(event, GeneratedCompletion)]
+        assert len(completions) == 40
+        for completion in completions:
+            place = (completion.prompt_index, completion.completion_index)
+            chunks = [c for c in (first, *rest) if isinstance(c, TokenChunk)]
+            assert_joined([c for c in chunks if (c.prompt_index, c.completion_index) == place], completion)
+
+
+async def test_a_cancelled_stream_of_tokens_stops_the_engine_within_one_step(renderer):
+    gate = Gate()
+    async with serving(renderer, gate) as (target, parts), AsyncPolicyClient(target) as client:
+        stream = client.generate_tokens(["a"] * 9, sampling=LONG)
+        for _ in range(3):
+            gate.let_go()
+            await anext(stream)
+        for _ in range(4):
+            await gate.reached()  # the fourth step is under way
+        await stream.aclose()
+        await until(lambda: parts.turns.jobs[0].cancelled)
+        gate.let_go()
+        await until(lambda: dropped(parts, "cancelled") == 1)
+        assert (await client.policy_info()).decode_steps == 4
+
+
+def assert_joined(chunks, completion):
+    """The chunks of a completion, one after the other, are the completion."""
+    begin = 0
+    for chunk in chunks:
+        assert chunk.first_token == begin
+        assert len(chunk.token_ids) == len(chunk.logprobs) > 0
+        begin += len(chunk.token_ids)
+    assert tuple(token for chunk in chunks for token in chunk.token_ids) == completion.token_ids
+    assert tuple(logprob for chunk in chunks for logprob in chunk.logprobs) == completion.logprobs
+    assert "".join(chunk.text for chunk in chunks) == completion.text

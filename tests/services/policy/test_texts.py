@@ -1,9 +1,11 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
-from services.policy.texts import completion_text, stop_rule
+from services.policy.texts import GrowingText, completion_text, stop_rule
 from tests.tiny_models import make_tiny_policy
 
 
@@ -56,3 +58,86 @@ def test_stops_where_a_stop_text_is_complete_even_across_tokens(renderer):
     ends = stop_rule(renderer, [prompt], ("THE END", "absent"))
     first = next(count for count in range(1, len(ids) + 1) if ends(0, ids[:count]))
     assert completion_text(renderer, prompt, ids[:first]).endswith("THE END")
+
+
+@pytest.fixture(scope="module")
+def fallback_renderer(tmp_path_factory):
+    """A tokenizer that writes unknown characters as byte tokens and reads a run of them as a whole."""
+    folder = make_tiny_policy(tmp_path_factory.mktemp("fallback"), seed=0)
+    words = ["<unk>", "<s>", "</s>", "<pad>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁once", "▁upon", "a", "▁"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(words[:4])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return Renderer.from_folder(folder, load_manifest(folder).manifest)
+
+
+def grown(renderer, prompt, ids, sizes):
+    """The parts that a completion's text comes in, for pieces of these sizes."""
+    text, parts, begin = GrowingText(renderer, prompt), [], 0
+    for size in sizes:
+        end = min(begin + size, len(ids))
+        parts.append(text.add(ids[begin:end], last=end == len(ids)))
+        if end == len(ids):
+            return parts
+        begin = end
+    raise AssertionError("the pieces do not cover the ids")
+
+
+BYTES_OF_CHARACTERS = [byte for character in ("é", "€", "😀", "A", "\ufffd") for byte in character.encode()]
+
+
+@pytest.mark.parametrize("kind", ["renderer", "metaspace_renderer", "fallback_renderer"])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_the_parts_of_a_text_are_the_text(request, kind, data):
+    renderer = request.getfixturevalue(kind)
+    any_id = st.integers(0, renderer.vocab_size - 1)
+    # Ids of single bytes are the interesting ones: any of them may be the middle of a character.
+    single = {"renderer": byte_level_id, "fallback_renderer": lambda _, byte: 4 + byte}.get(kind)
+    if single is not None:
+        any_id = st.one_of(any_id, st.sampled_from([single(renderer, byte) for byte in BYTES_OF_CHARACTERS]))
+    prompt = data.draw(st.lists(any_id, min_size=1, max_size=12))
+    ids = data.draw(st.lists(any_id, min_size=1, max_size=30))
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=30, max_size=30))
+    parts = grown(renderer, prompt, ids, sizes)
+    assert "".join(parts) == completion_text(renderer, prompt, ids)
+    for part in parts:
+        part.encode()  # no lone surrogates
+
+
+def byte_level_id(renderer, byte):
+    stands_for = dict(zip(bytes_of_byte_level(), sorted(pre_tokenizers.ByteLevel.alphabet()), strict=True))
+    (found,) = [token for token in range(renderer.vocab_size) if renderer.tokens([token]) == [stands_for[byte]]]
+    return found
+
+
+def bytes_of_byte_level():
+    """The bytes that the signs of the byte-level alphabet, sorted, stand for: printable ones are themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [*printable, *(byte for byte in range(256) if byte not in printable)]
+
+
+def test_a_character_waits_for_its_last_byte(renderer):
+    ids = renderer.render_prompt("é€😀!")[1:]
+    assert len(ids) == 2 + 3 + 4 + 1
+    parts = grown(renderer, [renderer.bos_id], ids, [1] * 10)
+    assert parts == ["", "é", "", "", "€", "", "", "", "😀", "!"]
+
+
+def test_what_never_becomes_a_character_comes_with_the_last_token(renderer):
+    ids = renderer.render_prompt("aé")[1:-1]
+    assert grown(renderer, [renderer.bos_id], ids, [1, 1]) == ["a", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_a_long_text_is_not_decoded_from_the_beginning_with_every_token(renderer, monkeypatch):
+    ids = renderer.render_prompt("Once upon a time there was. " * 40)[1:]
+    decoded = []
+    decode = Renderer.decode
+    monkeypatch.setattr(Renderer, "decode", lambda self, ids: decoded.append(len(ids)) or decode(self, ids))
+    text = GrowingText(renderer, [renderer.bos_id])
+    for place, token in enumerate(ids):
+        text.add([token], last=place == len(ids) - 1)
+    assert max(decoded) <= 4

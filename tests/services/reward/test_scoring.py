@@ -1,46 +1,21 @@
 """The scoring path with a real folder and a commanded engine: what happens when things go wrong inside."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from palate.v1.common_pb2 import Content
 from services.reward.config import RewardConfig
-from services.reward.engine import Row
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel, load_model
 from services.reward.scoring import Demand, FailedItem, ScoredItem, Scorer
 from services.runtime.errors import Expired, Overloaded
-
-
-class Commanded:
-    """Scores a row by its length; can be held, poisoned, or made to give no numbers."""
-
-    name, dtype = "commanded", "float32"
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.began = threading.Event()
-        self.poisoned: set[int] = set()
-        self.not_a_number: set[int] = set()
-        self.computed: list[int] = []
-
-    def score(self, rows: Sequence[Row]) -> np.ndarray:
-        self.began.set()
-        assert self.gate.wait(60)
-        lengths = [len(row.token_ids) for row in rows]
-        self.computed += lengths
-        if self.poisoned & set(lengths):
-            raise MemoryError("no room")
-        return np.array([np.nan if n in self.not_a_number else n for n in lengths], np.float32)
+from tests.services.reward.commanded import Commanded
 
 
 @dataclass

@@ -1,14 +1,17 @@
 """A small real server on the runtime: its reward model is a rule named in the prompt of the first item."""
 
 import asyncio
+import os
 import sys
+import time
+from collections import Counter
 
 import grpc
 from prometheus_client import CollectorRegistry
 
 from palate.v1 import common_pb2, policy_service_pb2_grpc, reward_service_pb2, reward_service_pb2_grpc
 from services.runtime.config import ServerConfig
-from services.runtime.errors import InvalidRequest, Overloaded
+from services.runtime.errors import InvalidRequest, NotReady, Overloaded
 from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
 from services.runtime.server import Service, run
@@ -23,6 +26,8 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
         self.begun = 0
         self.refused = 0
         self.release = asyncio.Event()
+        self.tries: Counter[str] = Counter()
+        self.shed_at = 0.0
 
     async def Score(self, request, context):
         word = request.items[0].prompt.text
@@ -31,6 +36,12 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
         if word == "overloaded-once" and self.refused == 0:
             self.refused += 1
             raise Overloaded("full", retry_after=0.2)
+        if word == "slow":
+            await asyncio.sleep(0.02)
+        if word.startswith("unavailable-twice"):
+            return self._score(context, self._third_try(word))
+        if word.startswith("shed for "):
+            return self._score(context, self._waited(word))
         if word == "bug":
             raise RuntimeError("a secret that callers must not see")
         if word == "wait":
@@ -38,10 +49,43 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
             await self.release.wait()
         if word == "release":
             self.release.set()
-        scored = reward_service_pb2.Scored(score=float(self.begun))
+        return self._score(context, float(self.begun))
+
+    async def ScoreStream(self, requests, context):
+        options = (await anext(requests)).options
+        waited = self._waited(options.model)
+        async for request in requests:
+            result = reward_service_pb2.ScoreResult(scored={"score": waited})
+            yield reward_service_pb2.ScoreStreamResponse(id=request.item.id, result=result)
+
+    def _third_try(self, word):
+        self.tries[word] += 1
+        if self.tries[word] < 3:
+            raise NotReady("not yet")
+        return float(self.tries[word])
+
+    def _waited(self, word):
+        """Refuses the first call; the second one learns how long it was away."""
+        self.tries[word] += 1
+        if self.tries[word] == 1:
+            self.shed_at = time.monotonic()
+            raise Overloaded("full", retry_after=float(word.removeprefix("shed for ")))
+        return time.monotonic() - self.shed_at
+
+    def _score(self, context, score):
+        """Says who answered whom, in the place of model and revision."""
         return reward_service_pb2.ScoreResponse(
-            results=[reward_service_pb2.ScoreResult(scored=scored)], timings=common_pb2.Timings()
+            results=[reward_service_pb2.ScoreResult(scored=reward_service_pb2.Scored(score=score))],
+            provenance=reward_service_pb2.Provenance(model=str(os.getpid()), revision=context.peer()),
+            timings=common_pb2.Timings(),
         )
+
+
+class ExamplePolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
+    """Is never ready to be published to."""
+
+    async def AcquirePublisher(self, request, context):
+        raise NotReady("not yet")
 
 
 def main() -> None:
@@ -55,8 +99,7 @@ def main() -> None:
 
         def add_to(server: grpc.aio.Server) -> None:
             reward_service_pb2_grpc.add_RewardServiceServicer_to_server(servicer, server)
-            nothing = policy_service_pb2_grpc.PolicyServiceServicer()
-            policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(nothing, server)
+            policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(ExamplePolicyServicer(), server)
 
         return Service(add_to, close)
 

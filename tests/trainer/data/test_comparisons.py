@@ -115,6 +115,9 @@ def test_labelled_sentences_become_pairs_that_prefer_the_positive(positives, neg
     assert {text for pair in pairs for text in (pair.a, pair.b)} == {*positive, *negative}
 
 
-def test_sides_of_sentence_pairs_are_shuffled():
-    pairs = pairs_from_labelled_sentences([f"+{i}" for i in range(200)], [f"-{i}" for i in range(200)], Random(0))
-    assert 70 < sum(pair.label == "a" for pair in pairs) < 130
+def test_sides_of_sentence_pairs_are_shuffled_and_of_similar_length():
+    rng = Random(0)
+    positive, negative = (["+-"[k] * rng.randint(5, 100) for _ in range(400)] for k in (0, 1))
+    pairs = pairs_from_labelled_sentences(positive, negative, rng)
+    assert 150 < sum(pair.label == "a" for pair in pairs) < 250
+    assert sum(abs(len(pair.a) - len(pair.b)) for pair in pairs) / len(pairs) < 10

@@ -93,7 +93,7 @@ def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, repl
 
 
 def test_any_rollout_can_be_drawn_again_from_the_published_weights(finished, replicas):
-    config, result = finished
+    _, result = finished
     with PolicyClient(replicas[0].target) as client:
         sampling = SamplingParams(temperature=0.7, max_new_tokens=12)
         pinned = {"sampling": sampling, "required_policy_version": result.version}

@@ -1,4 +1,4 @@
-"""Planted faults fire the invariants through whole runs over real services, and the first cause named is the true one."""
+"""Planted faults fire the invariants in whole runs over real services; the first cause named is the true one."""
 
 import copy
 import json

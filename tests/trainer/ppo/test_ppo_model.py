@@ -43,7 +43,8 @@ def expected_logprobs(model, temperature):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_logprobs_equal_one_sequence_at_a_time(folder, direct, temperature, size):
     actor, settings = load_actor(folder), ForwardSettings(size, pad_id=3, temperature=temperature)
-    (logprobs,) = in_microbatches(SEQUENCES, settings, lambda batch: (actor.logprobs(batch, temperature),))
+    cuts = microbatches(SEQUENCES.lengths(), size)
+    (logprobs,) = in_microbatches(SEQUENCES, cuts, settings, lambda batch: (actor.logprobs(batch, temperature),))
     for row, expected in enumerate(expected_logprobs(direct, temperature)):
         assert logprobs[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
         assert (logprobs[row, len(expected) :] == 0).all()

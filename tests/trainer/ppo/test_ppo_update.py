@@ -19,6 +19,7 @@ from trainer.ppo.update import Updater, UpdateSettings, UpdateStats
 from trainer.types import Sequences, TrainingBatch, length_mask
 
 LENGTHS = (7, 1, 5, 12, 3, 9, 2, 6)
+FIRST_EPOCH = [[0, 3, 4, 7], [1, 2, 5, 6]]
 SETTINGS = UpdateSettings(
     num_ppo_epochs=2,
     num_mini_batches=1,
@@ -73,7 +74,7 @@ def batch_of(learner, model):
         return tuple(torch.randint(4, 300, (n,), generator=generator).tolist())
 
     sequences = Sequences(tuple(ids(3 + n % 4) for n in LENGTHS), tuple(ids(n) for n in LENGTHS))
-    evaluated = learner.evaluate(LocalRef(freeze(model.actor), learner._forward), sequences)
+    evaluated = learner.evaluate(LocalRef(freeze(model.actor), learner._forward), sequences, FIRST_EPOCH)
     dtype = next(model.parameters()).dtype
     mask = length_mask(LENGTHS)
     advantages, returns = torch.randn(2, len(LENGTHS), max(LENGTHS), generator=generator, dtype=torch.float64).to(dtype)
@@ -123,9 +124,9 @@ def test_microbatches_add_up_in_double_precision(actor_critic, lanes):
 def test_an_update_makes_good_tokens_likelier_and_values_better(model, lanes):
     learner = updater(model, lanes, num_ppo_epochs=4)
     batch = batch_of(learner, model)
-    stats = learner.update(batch, suspects(learner, model)).means()
+    stats = learner.update(batch, FIRST_EPOCH, suspects(learner, model)).means()
     ref = LocalRef(freeze(model.actor), learner._forward)
-    after = learner.evaluate(ref, batch.sequences)
+    after = learner.evaluate(ref, batch.sequences, FIRST_EPOCH)
     gain = (after.old_logprobs - batch.old_logprobs)[batch.mask]
     advantages = batch.advantages[batch.mask]
     assert gain[advantages > 0].mean() > 0 > gain[advantages < 0].mean()
@@ -143,18 +144,19 @@ def test_the_same_seed_gives_the_same_bits(actor_critic, lanes):
     for _ in range(2):
         model = copy.deepcopy(actor_critic)
         learner = updater(model, lanes, microbatch_size=2, num_mini_batches=2)
-        learner.update(batch_of(learner, model), suspects(learner, model))
+        learner.update(batch_of(learner, model), FIRST_EPOCH, suspects(learner, model))
         found.append(untied_state_dict(model))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_rows_are_reshuffled_for_each_epoch_and_all_used(model, lanes):
     learner = updater(model, lanes, num_ppo_epochs=3, num_mini_batches=3)
-    minibatches = list(learner._minibatches(8))
-    epochs = [list(itertools.chain(*minibatches[start : start + 3])) for start in (0, 3, 6)]
-    assert [sorted(epoch) for epoch in epochs] == [list(range(8))] * 3
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert {len(rows) for rows in minibatches} == {2, 3}
+    minibatches = list(learner._all_minibatches(FIRST_EPOCH, 8))
+    epochs = [minibatches[:2], minibatches[2:5], minibatches[5:]]
+    assert epochs[0] == FIRST_EPOCH
+    assert [sorted(itertools.chain(*epoch)) for epoch in epochs] == [list(range(8))] * 3
+    assert epochs[1] != epochs[2]
+    assert {len(rows) for rows in minibatches[2:]} == {2, 3}
 
 
 def test_minibatch_whitening_is_over_the_minibatch(model, lanes):
@@ -165,10 +167,17 @@ def test_minibatch_whitening_is_over_the_minibatch(model, lanes):
     assert real.std() == pytest.approx(1, abs=1e-5)
 
 
+def test_old_logprobs_are_computed_in_the_shapes_of_the_first_epoch(model, lanes):
+    learner = updater(model, lanes, microbatch_size=3)
+    batch = batch_of(learner, model)
+    for rows in FIRST_EPOCH:
+        assert (learner.accumulate(batch.rows(rows), UpdateStats()) == 1).all()
+
+
 def test_critic_warm_up_leaves_the_policy_alone(model, lanes):
     learner = updater(model, lanes)
     before = copy.deepcopy(model.state_dict())
-    learner.update(batch_of(learner, model), suspects(learner, model), train_policy=False)
+    learner.update(batch_of(learner, model), FIRST_EPOCH, suspects(learner, model), train_policy=False)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert all(name.startswith("critic.") for name in changed)
@@ -183,7 +192,7 @@ def test_dropout_fires_the_first_minibatch_invariant(model, lanes):
             module.attention_dropout = 0.2
     model.train()
     with pytest.raises(RatioMismatch) as raised:
-        learner.update(batch, suspects(learner, model))
+        learner.update(batch, FIRST_EPOCH, suspects(learner, model))
     assert "dropout is on" in raised.value.causes[0]
 
 
@@ -193,7 +202,7 @@ def test_changed_weights_fire_the_first_minibatch_invariant(model, lanes):
     with torch.no_grad():
         model.actor.model.lm_head.weight.mul_(1.01)
     with pytest.raises(InvariantViolated) as raised:
-        learner.update(batch, at_sampling)
+        learner.update(batch, FIRST_EPOCH, at_sampling)
     assert "stale weights" in raised.value.causes[0]
 
 
@@ -205,5 +214,5 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(model, lanes, spoile
     broken[0, 0] = float("nan")
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(NotFinite, match="policy" if spoiled == "advantages" else "value"):
-        learner.update(replace(batch, **{spoiled: broken}), suspects(learner, model))
+        learner.update(replace(batch, **{spoiled: broken}), FIRST_EPOCH, suspects(learner, model))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

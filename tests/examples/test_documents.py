@@ -1,0 +1,127 @@
+"""Every code block of the documents runs, in order, in one folder, against real services."""
+
+import shutil
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from palate.models.export import export
+from tests.examples.documents import Block, Shell, blocks_of
+from tests.examples.toolchains import CLIENTS, ROOT, buf, need, need_java, node_client
+from tests.servers import start_server
+from tests.tiny_models import make_tiny_policy, make_tiny_reward
+
+DOCUMENTS = {name: blocks_of((ROOT / "docs" / f"{name}.md").read_text()) for name in ("quickstart", "clients")}
+BLOCKS = [(name, index) for name, blocks in DOCUMENTS.items() for index in range(len(blocks))]
+QUIET = {
+    f"PALATE_{service}_{name}": value
+    for service in ("REWARD", "POLICY")
+    for name, value in {"THREADS": "1", "METRICS_PORT": "0"}.items()
+} | {"OMP_NUM_THREADS": "1"}
+BLOCK_SECONDS = 120.0
+
+
+def free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {name: taken.getsockname()[1] for name, taken in zip(names, sockets, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def shells(tmp_path_factory):
+    """Makes a document's shell when its first block comes; all are closed in the end."""
+    with ExitStack() as stack:
+        made: dict[str, Shell] = {}
+
+        def shell(name: str) -> Shell:
+            if name not in made:
+                folder = tmp_path_factory.mktemp(name)
+                ports = free_ports(("50051", "50052", "50053", "9091", "9092"))
+                if name == "clients":
+                    ports |= prepare_for_clients(folder, stack)
+                made[name] = Shell(folder, ports, QUIET)
+                stack.callback(made[name].close)
+            return made[name]
+
+        yield shell
+
+
+def prepare_for_clients(folder: Path, stack: ExitStack) -> dict[str, int]:
+    """What the page takes for granted: the quickstart's servers and folder, and the repository's root."""
+    served = export(make_tiny_reward(folder / "reward", "decoder", 0, chat=True), folder / "served").path
+    policy = make_tiny_policy(folder / "policy", 0)
+    ignored = shutil.ignore_patterns("node_modules", "build")
+    shutil.copytree(CLIENTS, folder / "examples" / "clients", ignore=ignored)
+    (folder / "protos").symlink_to(ROOT / "protos")
+    servers = {
+        "50051": start_server("services.reward", served, "--threads", "1"),
+        "50052": start_server("services.policy", policy, "--threads", "1"),
+    }
+    return {port: int(stack.enter_context(server).target.rpartition(":")[2]) for port, server in servers.items()}
+
+
+def checkout(_: Path) -> None:
+    pytest.skip("installs the checkout: the environment that runs this test is what it makes")
+
+
+def node(work: Path) -> None:
+    link(node_client(work).parent / "node_modules", work / "examples" / "clients" / "node" / "node_modules")
+
+
+def java(_: Path) -> None:
+    need_java()
+
+
+def buf_curl(work: Path) -> None:
+    link(buf(work).parents[1], work / "node_modules")
+
+
+def openssl(_: Path) -> None:
+    need("openssl", "sha256sum")
+
+
+def link(source: Path, target: Path) -> None:
+    if not target.exists():
+        target.symlink_to(source)
+
+
+NEEDS: dict[str, Callable[[Path], None]] = {
+    "checkout": checkout,
+    "node": node,
+    "java": java,
+    "buf": buf_curl,
+    "openssl": openssl,
+}
+"""What may stand after a fence's language: each function gets it ready in the document's folder, or skips."""
+
+
+def test_no_block_is_left_out():
+    for name, blocks in DOCUMENTS.items():
+        assert len(blocks) == (ROOT / "docs" / f"{name}.md").read_text().count("```") / 2
+        for block in blocks:
+            assert block.language in ("python", "bash"), f"{name}.md, line {block.line}: it would not be run"
+            assert set(block.needs) <= NEEDS.keys(), f"{name}.md, line {block.line}"
+
+
+def test_a_block_that_fails_fails_the_test(tmp_path):
+    for code, language in (("false\necho on", "bash"), ("raise SystemExit(3)", "python"), ("exit 0", "bash")):
+        shell = Shell(tmp_path, {}, {})
+        try:
+            with pytest.raises(AssertionError, match="line 7"):
+                shell.run(Block(7, language, (), code), 30)
+            with pytest.raises(AssertionError, match="an earlier block failed"):
+                shell.run(Block(9, "bash", (), "true"), 30)
+        finally:
+            shell.close()
+
+
+@pytest.mark.parametrize(("name", "index"), BLOCKS, ids=[f"{n}-{DOCUMENTS[n][i].line}" for n, i in BLOCKS])
+def test_block(name, index, shells):
+    block, shell = DOCUMENTS[name][index], shells(name)
+    for what in block.needs:
+        NEEDS[what](shell.folder)
+    printed = shell.run(block, BLOCK_SECONDS)
+    assert "Traceback" not in printed

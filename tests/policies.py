@@ -1,0 +1,35 @@
+"""What tests of the policy service need: weights as a trainer publishes them, and logprobs to compare with."""
+
+import torch
+
+from palate.client import GeneratedCompletion, PolicyClient, PolicyVersion, TensorSpec, WeightsChunk
+from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
+
+
+def weights_of(model: torch.nn.Module, chunk_bytes: int = 10_000) -> tuple[list[TensorSpec], list[WeightsChunk], str]:
+    """A model's tensors as they are announced, their chunks, and their digest."""
+    state = untied_state_dict(model)
+    entries = describe_tensors(state)
+    specs = [TensorSpec(e.name, e.dtype, e.shape, e.size_bytes, e.sha256) for e in entries]
+    chunks = [WeightsChunk(c.tensor_index, c.offset_bytes, c.data) for c in iter_chunks(state, entries, chunk_bytes)]
+    return specs, chunks, weights_digest(entries)
+
+
+def publish(
+    client: PolicyClient, model: torch.nn.Module, run_id: str, step: int, *, interrupt: bool = False
+) -> PolicyVersion:
+    """Stages and commits a model's weights as incarnation 1 of a run; returns what is served then."""
+    specs, chunks, digest = weights_of(model)
+    token = client.acquire_publisher(run_id, 1).fencing_token
+    staged = client.stage_weights(token, PolicyVersion(run_id, 1, step, digest), specs, chunks)
+    return client.commit_weights(token, staged.staging_id, interrupt=interrupt)[0]
+
+
+def full_forward(model: torch.nn.Module, completion: GeneratedCompletion, temperature: float = 1.0) -> list[float]:
+    """Logprobs of a completion's tokens from one forward pass over all of it, (T,)."""
+    ids = completion.token_ids
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*completion.prompt_token_ids, *ids]])).logits[0]
+    logits = logits[len(completion.prompt_token_ids) - 1 : -1] / temperature
+    logprobs: list[float] = logits.log_softmax(-1)[range(len(ids)), list(ids)].tolist()
+    return logprobs

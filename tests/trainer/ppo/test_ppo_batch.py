@@ -1,0 +1,95 @@
+"""From raw scores to a training batch, step by step, and the metrics that report it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from palate.client.types import FinishReason, PolicyVersion
+from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
+from trainer.ppo.metrics import objective_metrics, value_metrics
+from trainer.ppo.rewards import ScoreScale
+from trainer.types import Evaluated, Rollout, ScoredRollout, length_mask, padded
+
+SETTINGS = ShapingSettings(
+    clip=None,
+    missing_eos="none",
+    missing_eos_penalty=1.0,
+    whiten_rewards=False,
+    whiten_unbiased=True,
+    gamma=1.0,
+    lam=1.0,
+    bootstrap_truncated=False,
+)
+LENGTHS = (2, 3)
+
+
+def scored(length, score, reason):
+    version = PolicyVersion("run", 1, 0, "d")
+    rollout = Rollout("p", "c", (1,), (5,) * length, (-1.0,) * length, reason, version, 0)
+    return ScoredRollout(rollout, score, "revision")
+
+
+SCORED = [scored(2, 3.0, FinishReason.STOP), scored(3, -7.0, FinishReason.LENGTH)]
+
+
+def evaluated():
+    return Evaluated(
+        mask=length_mask(LENGTHS),
+        old_logprobs=padded([[-1.0, -1.0], [-2.0, -2.0, -2.0]]),
+        ref_logprobs=padded([[-2.0, -1.0], [-2.0, -2.0, -1.0]]),
+        entropy=padded([[1.0, 3.0], [2.0, 2.0, 2.0]]),
+        values=padded([[0.5, 0.5], [0.0, 0.0, 0.0]]),
+        final_values=torch.tensor([100.0, 10.0]),
+    )
+
+
+def test_scores_are_standardised_then_clipped_then_marked_down():
+    scale = ScoreScale(mean=1.0, std=2.0)
+    assert shape_scores(SCORED, None, SETTINGS)[1].tolist() == [3.0, -7.0]
+    assert shape_scores(SCORED, scale, SETTINGS)[1].tolist() == [1.0, -4.0]
+    clipped = replace(SETTINGS, clip=2.5)
+    assert shape_scores(SCORED, scale, clipped)[1].tolist() == [1.0, -2.5]
+    raw, marked = shape_scores(SCORED, scale, replace(clipped, missing_eos="subtract"))
+    assert raw.tolist() == [3.0, -7.0]
+    assert marked.tolist() == [1.0, -3.5]
+
+
+def test_returns_with_lambda_one_are_score_minus_the_penalties_to_come():
+    batch, shaped = training_batch(SCORED, torch.tensor([1.0, -4.0]), evaluated(), 0.5, SETTINGS)
+    assert shaped.rewards.tolist() == [[-0.5, 1.0, 0.0], [0.0, 0.0, -3.5]]
+    assert batch.returns.tolist() == [[0.5, 1.0, 0.0], [-3.5, -3.5, -3.5]]
+    assert batch.advantages.tolist() == [[0.0, 0.5, 0.0], [-3.5, -3.5, -3.5]]
+
+
+def test_bootstrap_is_for_what_was_cut_off_alone():
+    settings = replace(SETTINGS, bootstrap_truncated=True)
+    batch, _ = training_batch(SCORED, torch.tensor([1.0, -4.0]), evaluated(), 0.5, settings)
+    assert batch.returns.tolist() == [[0.5, 1.0, 0.0], [6.5, 6.5, 6.5]]
+
+
+def test_whitened_rewards_keep_their_mean():
+    settings = replace(SETTINGS, whiten_rewards=True, lam=0.0, gamma=0.001)
+    still = replace(evaluated(), values=torch.zeros(2, 3))
+    batch, shaped = training_batch(SCORED, torch.tensor([1.0, -4.0]), still, 0.5, settings)
+    real = batch.advantages[batch.mask]  # λ = 0 and V = 0: the rewards themselves
+    assert real.std().item() == pytest.approx(1, abs=1e-5)
+    assert real.mean().item() == pytest.approx(shaped.rewards[batch.mask].mean().item(), abs=1e-6)
+
+
+def test_metrics_are_means_over_what_they_name():
+    scores = torch.tensor([1.0, -4.0])
+    batch, shaped = training_batch(SCORED, scores, evaluated(), 0.5, SETTINGS)
+    found = objective_metrics(torch.tensor([3.0, -7.0]), scores, evaluated(), shaped, 0.5)
+    assert found["objective/scores"] == -2.0
+    assert found["objective/scores_std"] == 5.0
+    assert found["objective/shaped_scores"] == -1.5
+    assert found["objective/kl"] == pytest.approx((1.0 - 1.0) / 2)
+    assert found["objective/non_score_reward"] == pytest.approx(0.0)
+    assert found["objective/rewards"] == pytest.approx(-1.5)
+    assert found["policy/entropy_avg"] == pytest.approx(10 / 5)  # over tokens, not over rows
+    values = value_metrics(batch)
+    assert values["val/mean"] == pytest.approx(0.2)
+    assert values["val/returns_mean"] == pytest.approx((0.5 + 1.0 - 3 * 3.5) / 5)
+    assert "val/explained_variance" in values
+    assert "val/explained_variance" not in value_metrics(replace(batch, returns=torch.ones(2, 3)))

@@ -1,0 +1,217 @@
+import json
+from random import Random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertModel
+
+from palate.models.classifier import load_classifier
+from palate.models.folder import FolderError
+from palate.models.manifest import load_manifest
+from palate.models.rendering import Renderer
+from tests.reward_folders import change_json
+from tests.tiny_models import make_tiny_policy, make_tiny_reward
+from trainer.data.comparisons import read_comparisons
+from trainer.data.lines import DataError, write_rows
+from trainer.reward_model.config import RewardTrainConfig
+from trainer.reward_model.rows import scores_of
+from trainer.reward_model.start import initialise_head, load_start
+from trainer.reward_model.train import run_reward, split_data
+
+FILLERS = ("the plan", "the model", "a number", "the costs", "a policy", "the prompt", "one answer", "a park")
+
+
+def toy_rows(count, seed=0, ties=0):
+    """Honest beats little, whatever it says beside and however long it is."""
+    rng, rows = Random(seed), []
+    for number in range(count):
+        good, bad = (
+            " ".join([rng.choice(FILLERS), word, *rng.sample(FILLERS, rng.randint(0, 2))])
+            for word in ("is honest", "is little")
+        )
+        a, b, label = (good, bad, "a") if rng.random() < 0.5 else (bad, good, "b")
+        rows.append({"prompt": f"What of idea {number % 40}?", "a": a, "b": b, "label": label})
+    return rows + [{**rows[index], "label": "tie"} for index in range(ties)]
+
+
+def config(folder, architecture="decoder", rows=None, **changes):
+    write_rows(folder / "comparisons.jsonl", toy_rows(320) if rows is None else rows)
+    start = folder / "start"
+    if not start.exists():
+        if architecture == "encoder":
+            make_headless_encoder(start)
+        else:
+            make_tiny_policy(start, 0, chat=True)
+    fixed = {"threads": 1, "progress": False, "batch_size": 16, "learning_rate": 5e-3, "epochs": 4, "samples": 2}
+    return RewardTrainConfig(
+        **{"out": folder / "rm", "model": start, "data": folder / "comparisons.jsonl", **fixed, **changes}
+    )
+
+
+def make_headless_encoder(folder):
+    """A BERT as encoders are published: without a classifier."""
+    make_tiny_reward(folder, "encoder", 0)
+    model = BertModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["decoder", "encoder"])
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    settings = config(folder, request.param)
+    return settings, run_reward(settings)
+
+
+def test_it_learns_the_preference_and_says_what_length_alone_would_give(trained):
+    _, result = trained
+    assert result.evaluation.reward_model.value >= 0.9
+    assert result.evaluation.shorter_won.value >= 0.9
+    assert result.evaluation.length_only.value < 0.7
+    assert result.evaluation.bag_of_words.value >= 0.9
+    assert result.new_head
+    assert f"n = {result.data.held_out}" in result.summary()
+
+
+def test_the_folder_serves_with_the_right_reading(trained):
+    settings, result = trained
+    loaded = load_manifest(result.model_folder)
+    manifest = loaded.manifest
+    expected = ("decoder", "chat") if (settings.model / "chat_template.jinja").exists() else ("encoder", "pair")
+    assert (manifest.kind, manifest.architecture, manifest.template_kind) == ("reward", *expected)
+    assert loaded.inferred == ()
+    config_file = json.loads((result.model_folder / "config.json").read_text())
+    assert config_file["architectures"][0].endswith("ForSequenceClassification")
+    assert config_file["pad_token_id"] is not None
+
+
+def test_calibration_and_logit_scale_are_those_of_the_held_out_scores(trained):
+    settings, result = trained
+    manifest = load_manifest(result.model_folder).manifest
+    renderer = Renderer.from_folder(result.model_folder, manifest)
+    held_out = split_data(settings).held_out
+    texts = renderer.render_pairs([(row.prompt, text) for row in held_out for text in (row.a, row.b)])
+    scores = scores_of(load_classifier(result.model_folder, manifest), texts, renderer.pad_id)
+    standard = (scores.double() - manifest.calibration.mean) / manifest.calibration.std
+    assert abs(standard.mean().item()) < 1e-3
+    assert standard.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
+    assert manifest.logit_scale == result.logit_scale != 1.0
+
+
+def test_the_report_holds_what_was_measured(trained):
+    settings, result = trained
+    report = json.loads((settings.out / "report.json").read_text())
+    assert report["evaluation"]["reward_model"]["value"] == result.evaluation.reward_model.value
+    assert report["data"]["held_out"] == result.data.held_out > 0
+    last = json.loads((settings.out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["eval/accuracy_length_only"] == result.evaluation.length_only.value
+    assert len((settings.out / "samples.jsonl").read_text().splitlines()) == 2
+
+
+def test_training_never_sees_a_held_out_group(tmp_path):
+    split = split_data(config(tmp_path, patience=1))
+    parts = [{row.prompt for row in part} for part in (split.learnt, split.validation, split.held_out)]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 40
+
+
+def test_a_held_out_file_must_not_share_prompts_with_the_data(tmp_path):
+    write_rows(tmp_path / "other.jsonl", [{**row, "prompt": "Another?"} for row in toy_rows(10, seed=1)])
+    split = split_data(config(tmp_path, held_out=tmp_path / "other.jsonl"))
+    assert (len(split.learnt), len(split.held_out)) == (320, 10)
+    write_rows(tmp_path / "same.jsonl", toy_rows(3))
+    with pytest.raises(DataError, match=r"3 prompts or texts of .*same\.jsonl are also in the training data"):
+        split_data(config(tmp_path, held_out=tmp_path / "same.jsonl"))
+
+
+def test_ties_are_learnt_or_left_out(tmp_path):
+    rows = toy_rows(60, ties=8)
+    assert len(read_comparisons(config(tmp_path, rows=rows).data).rows) == 68
+    assert sum(row.label == "tie" for row in split_data(config(tmp_path, rows=rows)).learnt) > 0
+    dropped = split_data(config(tmp_path, rows=rows, ties="drop"))
+    assert dropped.dropped_ties == 8
+    assert len(dropped.learnt) + len(dropped.held_out) == 60
+    only = [{**row, "label": "tie"} for row in toy_rows(4)]
+    with pytest.raises(DataError, match="only ties"):
+        split_data(config(tmp_path, rows=only, ties="drop"))
+
+
+def test_the_backbone_is_the_policys_and_the_head_is_new(tmp_path):
+    start = load_start(config(tmp_path))
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path / "start").model.state_dict()
+    backbone = start.model.base_model.state_dict()
+    assert policy.keys() == backbone.keys()
+    assert all(torch.equal(policy[name], backbone[name]) for name in policy)
+    assert start.new_head
+
+
+def test_a_new_head_gives_scores_of_about_unit_variance():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(400, 500)
+    initialise_head(layer)
+    assert layer.weight.std().item() == pytest.approx(1 / 401**0.5, rel=0.02)
+    assert not layer.bias.any()
+
+
+def test_a_reward_model_is_trained_further_with_its_head(tmp_path):
+    make_tiny_reward(tmp_path / "start", "decoder", 3, chat=True)
+    start = load_start(config(tmp_path))
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start")
+    assert not start.new_head
+    assert torch.equal(start.model.score.weight, saved.score.weight)
+
+
+def test_joined_text_ends_with_the_end_token_where_the_score_is_read(tmp_path):
+    make_tiny_policy(tmp_path / "start", 0)
+    manifest = load_start(config(tmp_path)).manifest
+    renderer = Renderer.from_folder(tmp_path / "start", manifest)
+    assert manifest.template_kind == "join"
+    ids = renderer.render_pair("What of it?", " the plan").token_ids
+    assert (ids[0], ids[-1], ids.count(renderer.eos_id)) == (renderer.bos_id, renderer.eos_id, 1)
+
+
+def test_models_that_cannot_become_one_score_are_refused(tmp_path):
+    make_tiny_reward(tmp_path / "start", "decoder", 0, num_labels=3)
+    with pytest.raises(FolderError, match="with one label"):
+        load_start(config(tmp_path))
+
+
+def test_padding_with_the_end_token_is_refused(tmp_path):
+    settings = config(tmp_path)
+    change_json(tmp_path / "start" / "tokenizer_config.json", pad_token="</s>")
+    with pytest.raises(FolderError, match="pads with its end-of-sequence token"):
+        run_reward(settings)
+
+
+def test_long_comparisons_are_left_out_counted_or_cut(tmp_path):
+    rows = toy_rows(80)
+    for index in range(0, 80, 10):
+        rows[index]["a"] = "the plan " * 60
+    left_out = run_reward(config(tmp_path, rows=rows, max_steps=1, max_tokens=96))
+    assert left_out.data.too_long == 8
+    cut = run_reward(config(tmp_path, rows=rows, max_steps=1, max_tokens=96, truncation="left", out=tmp_path / "cut"))
+    assert cut.data.too_long == 0
+    assert load_manifest(cut.model_folder).manifest.truncation == "left"
+    with pytest.raises(DataError, match="are longer than 8 tokens"):
+        run_reward(config(tmp_path, rows=rows, max_tokens=8, out=tmp_path / "short"))
+
+
+def test_early_stopping_ends_when_the_validation_loss_no_longer_falls(tmp_path):
+    """Random labels: whatever is learnt of them makes unseen comparisons worse."""
+    rng = Random(0)
+    rows = [{**row, "label": rng.choice("ab")} for row in toy_rows(200)]
+    result = run_reward(config(tmp_path, rows=rows, patience=1, epochs=30, learning_rate=1e-2, schedule="constant"))
+    steps_per_epoch = -(-result.data.learnt // 16)
+    assert result.fitted.steps < 30 * steps_per_epoch
+    assert result.data.validation > 0
+
+
+def test_losses_can_be_smoothed_centred_and_have_margins(tmp_path):
+    def calibration(name, **changes):
+        return run_reward(config(tmp_path, rows=toy_rows(120), out=tmp_path / name, **changes)).calibration
+
+    plain, centred = calibration("plain"), calibration("centred", centring=0.5)
+    smooth, wide = calibration("smooth", label_smoothing=0.3), calibration("wide", margin=4.0)
+    assert abs(centred.mean) < 0.2 * centred.std
+    assert smooth.std < plain.std < wide.std

@@ -1,0 +1,130 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from palate.client import PolicyClient, PolicyVersion, SamplingParams, Unavailable
+from tests.servers import start_server
+from tests.tiny_models import make_tiny_policy
+from trainer import collect
+from trainer.collect import CollectConfig, make_panel, run_collect
+from trainer.data.comparisons import read_comparisons
+from trainer.data.lines import DataError, write_rows
+from trainer.simulation.annotators import label_error
+from trainer.simulation.world import Random, train_prompts
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(address of a real policy service, file of prompts)."""
+    folder = tmp_path_factory.mktemp("collect")
+    prompts = {prompt.text: prompt.family for prompt in train_prompts(40, Random(0))}
+    write_rows(folder / "prompts.jsonl", [{"prompt": text, "group": family} for text, family in prompts.items()])
+    with start_server("services.policy", make_tiny_policy(folder / "policy", 0, chat=True)) as server:
+        yield server.target, folder / "prompts.jsonl"
+
+
+def config(served, out, **changes):
+    fixed = {"max_new_tokens": 8, "progress": False, "label_error": 0.3}
+    return CollectConfig(**{"policy": served[0], "prompts": served[1], "out": out, "pairs": 40, **fixed, **changes})
+
+
+def test_comparisons_say_who_what_and_from_which_weights(served, tmp_path):
+    result = run_collect(config(served, tmp_path / "c.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert result.comparisons == len(rows) == 40
+    groups = {row["prompt"]: row["group"] for row in map(json.loads, served[1].read_text().splitlines())}
+    with PolicyClient(served[0]) as policy:
+        version = policy.policy_info().policy_version
+    annotators = {annotator.name for annotator in make_panel(config(served, tmp_path))}
+    for row in rows:
+        assert row["a"] != row["b"]
+        assert row["label"] in ("a", "b", "tie")
+        assert row["group"] == groups[row["prompt"]]
+        assert row["annotator"] in annotators
+        assert row["seconds"] > 0
+        assert PolicyVersion(**row["provenance"]["policy_version"]) == version
+    assert len({row["annotator"] for row in rows}) > 1
+    assert len(read_comparisons(tmp_path / "c.jsonl").rows) == 40
+
+
+def test_every_completion_can_be_drawn_again_from_its_provenance(served, tmp_path):
+    run_collect(config(served, tmp_path / "c.jsonl", pairs=5))
+    with PolicyClient(served[0]) as policy:
+        for row in map(json.loads, (tmp_path / "c.jsonl").read_text().splitlines()):
+            sampling = SamplingParams(**row["provenance"]["sampling"])
+            again = policy.generate(
+                [row["prompt"]], sampling=sampling, completions_per_prompt=2, seeds=[row["provenance"]["draw_seed"]]
+            )
+            assert [c.text for c in sorted(again, key=lambda c: c.completion_index)] == [row["a"], row["b"]]
+
+
+def test_a_killed_collection_goes_on_to_the_same_file(served, tmp_path):
+    run_collect(config(served, tmp_path / "whole.jsonl"))
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "part.jsonl").write_bytes(b"".join(lines[:13]) + lines[13][:50])
+    result = run_collect(config(served, tmp_path / "part.jsonl"))
+    assert (result.resumed, result.comparisons) == (13, 40)
+    assert (tmp_path / "part.jsonl").read_bytes() == whole
+    assert run_collect(config(served, tmp_path / "part.jsonl")).resumed == 40
+    assert (tmp_path / "part.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 1}, "seed"), ({"temperature": 0.5}, "sampling"), ({"panel": "biased"}, "panel")],
+)
+def test_a_file_is_not_gone_on_with_under_other_conditions(served, tmp_path, changes, named):
+    run_collect(config(served, tmp_path / "c.jsonl", pairs=2))
+    with pytest.raises(DataError, match=f"was collected with another {named};"):
+        run_collect(config(served, tmp_path / "c.jsonl", **changes))
+
+
+def test_nor_with_other_prompts(served, tmp_path):
+    run_collect(config(served, tmp_path / "c.jsonl", pairs=2))
+    write_rows(tmp_path / "other.jsonl", [{"prompt": "Who are you?"}])
+    with pytest.raises(DataError, match="another prompts"):
+        run_collect(config(served, tmp_path / "c.jsonl", prompts=tmp_path / "other.jsonl"))
+
+
+def test_a_policy_that_always_says_the_same_is_given_up(served, tmp_path):
+    """At a temperature near 0 both completions of a pair are the same, so no comparison comes of them."""
+    with pytest.raises(DataError, match="nearly always says the same"):
+        run_collect(config(served, tmp_path / "c.jsonl", pairs=4, temperature=1e-4))
+    assert not (tmp_path / "c.jsonl").read_bytes()
+
+
+def test_identical_pairs_are_left_out_and_counted(served, tmp_path):
+    result = run_collect(config(served, tmp_path / "c.jsonl", pairs=10, max_new_tokens=1, temperature=0.35))
+    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    tried = rows[-1]["provenance"]["number"] + 1
+    assert result.identical + result.empty > 0
+    assert tried <= len(rows) + result.identical + result.empty
+
+
+def test_the_panel_has_the_label_error_that_was_asked_for(served, tmp_path):
+    assert label_error(make_panel(config(served, tmp_path, label_error=0.25))) == pytest.approx(0.25, abs=1e-6)
+    with pytest.raises(DataError, match=r"label_error: .* cannot have a label error"):
+        make_panel(config(served, tmp_path, label_error=0.0))
+
+
+def test_other_labellers_are_refused(served, tmp_path):
+    with pytest.raises(ValidationError, match="labeller"):
+        config(served, tmp_path, labeller="human")
+
+
+def test_without_a_service_the_call_fails_and_nothing_is_written(served, tmp_path):
+    with pytest.raises(Unavailable):
+        run_collect(config(("127.0.0.1:1", served[1]), tmp_path / "c.jsonl", timeout=2.0))
+    assert not (tmp_path / "c.jsonl").exists()
+
+
+def test_each_pass_takes_every_prompt_once_in_an_order_of_its_own(served, tmp_path):
+    prompts = collect.read_prompts(served[1])
+    size = len(prompts)
+    places = list(collect._places(config(served, tmp_path), prompts, 0, 2 * size))
+    first, second = ([place.prompt.text for place in places[start : start + size]] for start in (0, size))
+    assert sorted(first) == sorted(second) == sorted(prompt.text for prompt in prompts)
+    assert first != second
+    assert len({place.seed for place in places}) == 2 * size

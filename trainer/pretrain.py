@@ -32,6 +32,10 @@ class PretrainConfig(FitConfig):
     model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
 
     documents: Path = Field(description='JSONL file, one {"text": "..."} a line.')
+    tokenizer_texts: Path | None = Field(
+        default=None,
+        description="JSONL file whose text, prompt and completion the tokenizer shall know too; the model reads none.",
+    )
     vocabulary: int = Field(default=1024, ge=300, description="Pieces of the tokenizer.")
     hidden_size: int = Field(default=128, ge=8, description="Width of the model.")
     layers: int = Field(default=4, ge=1, description="Its depth.")
@@ -71,7 +75,7 @@ def run_pretrain(config: PretrainConfig) -> PretrainResult:
     prepare_process(config)
     texts = [row.text("text") for row in read_rows(config.documents)]
     with begin_run(config) as writer:
-        tokenizer = train_tokenizer(texts, config.vocabulary)
+        tokenizer = train_tokenizer([*texts, *_further_texts(config)], config.vocabulary)
         save_tokenizer(tokenizer, config.out / "tokenizer", config.max_tokens)
         rows = document_rows(tokenizer, texts, config.block_tokens)
         model = LlamaForCausalLM(_llama(config, tokenizer))
@@ -94,6 +98,13 @@ def document_rows(tokenizer: Tokenizer, texts: Sequence[str], block_tokens: int)
     if not rows:
         raise DataError("no document has a token to learn; give more text")
     return rows
+
+
+def _further_texts(config: PretrainConfig) -> list[str]:
+    if config.tokenizer_texts is None:
+        return []
+    keys = ("text", "prompt", "completion")
+    return [row.text(key) for row in read_rows(config.tokenizer_texts) for key in keys if key in row.values]
 
 
 def _llama(config: PretrainConfig, tokenizer: Tokenizer) -> LlamaConfig:

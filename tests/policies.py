@@ -2,7 +2,7 @@
 
 import torch
 
-from palate.client import GeneratedCompletion, PolicyClient, PolicyVersion, TensorSpec, WeightsChunk
+from palate.client import GeneratedCompletion, PolicyClient, PolicyVersion, SamplingParams, TensorSpec, WeightsChunk
 from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
 
 
@@ -33,3 +33,10 @@ def full_forward(model: torch.nn.Module, completion: GeneratedCompletion, temper
     logits = logits[len(completion.prompt_token_ids) - 1 : -1] / temperature
     logprobs: list[float] = logits.log_softmax(-1)[range(len(ids)), list(ids)].tolist()
     return logprobs
+
+
+def normal_call(client: PolicyClient) -> GeneratedCompletion:
+    """The same short completion each time, as long as the same weights are served."""
+    sampling = SamplingParams(max_new_tokens=4, ignore_eos=True)
+    (completion,) = client.generate(["Once upon a time"], sampling=sampling, seeds=[5])
+    return completion

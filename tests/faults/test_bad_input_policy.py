@@ -9,7 +9,6 @@ from dataclasses import replace
 import grpc
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from palate.client import (
     ChannelOptions,
@@ -23,49 +22,14 @@ from palate.client import (
     SamplingParams,
     TokenIds,
 )
-from palate.models.weights import TensorEntry, weights_digest
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
-from tests.policies import weights_of
-from tests.servers import start_server
+from tests.policies import normal_call, weights_of
 from tests.tiny_models import make_tiny_policy
 
 MODULE = "services.policy"
 SHORT = SamplingParams(max_new_tokens=4, ignore_eos=True)
 NAN, INFINITY = float("nan"), float("inf")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny_policy(tmp_path_factory.mktemp("policy"), seed=0, chat=True)
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with start_server(MODULE, folder, "--threads", "1") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def normal(server):
-    """What a normal call answers before anything wrong was sent."""
-    with PolicyClient(server.target) as client:
-        return normal_call(client), client.policy_info().policy_version
-
-
-@pytest.fixture
-def client(server, normal):
-    """A client; when the test is over, the server must answer a normal call as it did at first."""
-    with PolicyClient(server.target, timeout=60) as connected:
-        yield connected
-        assert (normal_call(connected), connected.policy_info().policy_version) == normal
-        assert "an internal error" not in server.log.read_text()
-        assert "a bug in" not in server.log.read_text()
-
-
-def normal_call(client):
-    (completion,) = client.generate(["Once upon a time"], sampling=SHORT, seeds=[5])
-    return completion
 
 
 def digest_of(client):
@@ -258,123 +222,6 @@ def test_another_version_than_required(client):
         list(client.generate(["a"], sampling=SHORT, required_policy_version=required))
     with pytest.raises(FailedPrecondition, match="nobody/1/1 is expected"):
         client.compute_logprobs([((1,), (2,))], tokenizer_digest=digest_of(client), required_policy_version=required)
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
-    """Other weights of the same shape, as a trainer would hold them."""
-    return AutoModelForCausalLM.from_pretrained(make_tiny_policy(tmp_path_factory.mktemp("other"), seed=1))
-
-
-def digested(specs):
-    return weights_digest(TensorEntry(s.name, s.dtype, s.shape, s.size_bytes, s.sha256) for s in specs)
-
-
-def flipped(chunk):
-    return replace(chunk, data=bytes([chunk.data[0] ^ 0x10]) + chunk.data[1:])
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda chunks: chunks[:-1], "send the weights again"),
-        (lambda chunks: [*chunks[:-1], replace(chunks[-1], data=chunks[-1].data[:-4])], "send the weights again"),
-        (lambda chunks: [], "send the weights again"),
-        (lambda chunks: chunks[::-1], "chunks come in order"),
-        (lambda chunks: [chunks[1], chunks[0], *chunks[2:]], "chunks come in order"),
-        (lambda chunks: [chunks[0], *chunks], "chunks come in order"),
-        (lambda chunks: [*chunks, chunks[-1]], "nothing more is expected"),
-        (lambda chunks: [flipped(chunks[0]), *chunks[1:]], "announced SHA-256"),
-        (lambda chunks: [replace(chunks[0], data=b""), *chunks], "a chunk has 1 to"),
-        (lambda chunks: [replace(chunks[0], data=b"\0" * (2**20 + 1)), *chunks], "a chunk has 1 to"),
-        (lambda chunks: [replace(chunks[0], data=chunks[0].data * 9), *chunks[1:]], "past its end"),
-        (lambda chunks: [replace(chunks[0], tensor_index=2**32 - 1), *chunks], "chunks come in order"),
-        (lambda chunks: [replace(chunks[0], offset_bytes=2**63), *chunks], "chunks come in order"),
-    ],
-    ids=["truncated", "truncated-inside", "no-chunks", "reversed", "reordered", "duplicated", "one-more",
-         "flipped-byte", "empty-chunk", "large-chunk", "past-the-end", "index", "offset"],
-)  # fmt: skip
-def test_weights_that_arrive_broken(client, other, spoil, message):
-    specs, chunks, digest = weights_of(other)
-    token = client.acquire_publisher("broken", 1).fencing_token
-    with pytest.raises(InvalidArgument, match=message):
-        client.stage_weights(token, PolicyVersion("broken", 1, 1, digest), specs, spoil(chunks))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda s: replace(s, shape=s.shape[::-1]), "the model serves F32 of shape"),
-        (lambda s: replace(s, shape=(*s.shape, 1)), "the model serves F32 of shape"),
-        (lambda s: replace(s, shape=(2**63, 2**63)), "the model serves F32 of shape"),
-        (lambda s: replace(s, dtype="BF16", size_bytes=s.size_bytes // 2), "is announced as BF16"),
-        (lambda s: replace(s, dtype="F99"), "is announced as F99"),
-        (lambda s: replace(s, name="no.such.tensor"), "not announced"),
-        (lambda s: replace(s, size_bytes=s.size_bytes + 4), "bytes"),
-        (lambda s: replace(s, size_bytes=2**63), "bytes"),
-        (lambda s: replace(s, sha256="no digest"), "SHA-256"),
-    ],
-    ids=["shape", "rank", "huge-shape", "dtype", "unknown-dtype", "name", "size", "huge-size", "sha"],
-)
-def test_weights_that_are_not_the_models(client, other, spoil, message):
-    specs, chunks, _ = weights_of(other)
-    place = next(index for index, spec in enumerate(specs) if len(set(spec.shape)) > 1)
-    wrong = [*specs[:place], spoil(specs[place]), *specs[place + 1 :]]
-    token = client.acquire_publisher("foreign", 1).fencing_token
-    with pytest.raises(InvalidArgument, match=message):
-        client.stage_weights(token, PolicyVersion("foreign", 1, 1, digested(wrong)), wrong, chunks)
-
-
-def test_weights_announced_twice_or_too_few(client, other):
-    specs, chunks, digest = weights_of(other)
-    token = client.acquire_publisher("announced", 1).fencing_token
-    for wrong, message in (
-        ([*specs, specs[0]], "twice|more than once|tensors"),
-        (specs[1:], "not announced"),
-        ([], "not announced"),
-    ):
-        with pytest.raises(InvalidArgument, match=message):
-            client.stage_weights(token, PolicyVersion("announced", 1, 1, digested(wrong)), wrong, chunks)
-    with pytest.raises(InvalidArgument, match="the version's digest is"):
-        client.stage_weights(token, PolicyVersion("announced", 1, 1, digest[::-1]), specs, chunks)
-
-
-@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
-def test_weights_that_are_no_numbers(client, tmp_path, value):
-    model = AutoModelForCausalLM.from_pretrained(make_tiny_policy(tmp_path, seed=1))
-    with torch.no_grad():
-        model.get_parameter("model.norm.weight")[3] = value
-    specs, chunks, digest = weights_of(model)
-    token = client.acquire_publisher("nan", 1).fencing_token
-    with pytest.raises(InvalidArgument, match=r"model\.norm\.weight holds NaN or infinity"):
-        client.stage_weights(token, PolicyVersion("nan", 1, 1, digest), specs, chunks)
-
-
-def test_weights_of_a_lower_incarnation(client, other):
-    specs, chunks, digest = weights_of(other)
-    token = client.acquire_publisher("twice started", 2).fencing_token
-    with pytest.raises(FailedPrecondition, match="incarnation 2 of run twice started was here"):
-        client.acquire_publisher("twice started", 1)
-    with pytest.raises(FailedPrecondition, match="cannot publish twice started/1/9"):
-        client.stage_weights(token, PolicyVersion("twice started", 1, 9, digest), specs, chunks)
-
-
-@pytest.mark.parametrize("token", [0, 1, 2**64 - 1])
-def test_weights_without_the_fencing_token(client, other, token):
-    specs, chunks, digest = weights_of(other)
-    held = client.acquire_publisher("holder", 1).fencing_token
-    version = PolicyVersion("holder", 1, 1, digest)
-    staged = client.stage_weights(held, version, specs, chunks)
-    for refused_call in (
-        lambda: client.stage_weights(token, version, specs, chunks),
-        lambda: client.commit_weights(token, staged.staging_id),
-        lambda: client.commit_weights(token, staged.staging_id, interrupt=True),
-        lambda: client.revert_weights(token, version),
-        lambda: client.abort_weights(token, staged.staging_id),
-    ):
-        with pytest.raises(FailedPrecondition, match=f"fencing token {token} does not hold"):
-            refused_call()
-    client.abort_weights(held, staged.staging_id)
 
 
 @pytest.mark.parametrize(("run_id", "incarnation"), [("", 1), ("x" * 129, 1), ("run", 0)])

@@ -75,6 +75,20 @@ def test_every_token_of_every_document_is_learnt():
     assert ids == [token for text in TEXTS for token in tokenizer.encode(text).ids]
 
 
+def test_the_tokenizer_can_know_more_text_than_the_model_reads(tmp_path):
+    plain = run_pretrain(config(tmp_path, max_steps=1, vocabulary=400))
+    write_rows(tmp_path / "more.jsonl", [{"prompt": "Xylophones?", "completion": "Xylophones."}] * 50)
+    wide = run_pretrain(
+        config(tmp_path, max_steps=1, vocabulary=400, out=tmp_path / "wide", tokenizer_texts=tmp_path / "more.jsonl")
+    )
+    sizes = []
+    for result in (plain, wide):
+        renderer = Renderer.from_folder(result.model_folder, load_manifest(result.model_folder).manifest)
+        sizes.append(len(renderer.render_prompt("Xylophones")))
+    assert sizes[1] < sizes[0]
+    assert abs(wide.tokens - plain.tokens) < 200
+
+
 def test_too_little_text_and_impossible_shapes_are_refused(tmp_path):
     with pytest.raises(DataError, match="no document has a token"):
         document_rows(train_tokenizer(TEXTS, 320), [""], 64)

@@ -1,7 +1,8 @@
 """A small base model from nothing but plain text: a byte-level BPE tokenizer and a Llama that continues text.
 
-Documents are separated by the beginning-of-sequence token alone. The end-of-sequence token and the tokens of the chat
-template first appear in fine-tuning, which is why a base model continues where a fine-tuned one answers and stops.
+Each document begins with the beginning-of-sequence token and is a row of its own. The end-of-sequence token and the
+tokens of the chat template first appear in fine-tuning, which is why a base model continues where a fine-tuned one
+answers and stops.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def run_pretrain(config: PretrainConfig) -> PretrainResult:
     """Trains tokenizer and model, and writes the base model.
 
     Raises:
-        DataError: The documents cannot be used, or are shorter than one row.
+        DataError: The documents cannot be used.
         RunFolderError: The folder of the run holds another run.
         FitError: The loss is no longer finite.
     """
@@ -79,7 +80,7 @@ def run_pretrain(config: PretrainConfig) -> PretrainResult:
         save_tokenizer(tokenizer, config.out / "tokenizer", config.max_tokens)
         rows = document_rows(tokenizer, texts, config.block_tokens)
         model = LlamaForCausalLM(_llama(config, tokenizer))
-        task = Task("base", model, rows, (), collator(model.config.pad_token_id), completion_loss)
+        task = Task("base", model, rows, (), collator(tokenizer.get_vocab()[PAD]), completion_loss)
         fitted = fit(task, config, writer)
         manifest = Manifest("policy", "decoder", "chat", add_bos=False, add_eos=False, max_tokens=config.max_tokens)
         folder = save_model_folder(model, config.out / "tokenizer", manifest, config.out / "model")
@@ -94,7 +95,7 @@ def document_rows(tokenizer: Tokenizer, texts: Sequence[str], block_tokens: int)
     """
     documents = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]  # each begins with BOS
     pieces = [ids[start : start + block_tokens] for ids in documents for start in range(0, len(ids), block_tokens)]
-    rows = [{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1]
+    rows: list[FitRow] = [{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1]
     if not rows:
         raise DataError("no document has a token to learn; give more text")
     return rows

@@ -64,6 +64,8 @@ def _messages(content: Content, role: str) -> list[dict[str, str]]:
 def _valid(text: str) -> str:
     if not isinstance(text, str):
         raise RenderingError(f"a text is a {type(text).__name__}, not a string")
+    if "\0" in text:
+        raise RenderingError("a text holds a NUL character, which no text has; is it binary data?")
     try:
         text.encode()
     except UnicodeEncodeError as error:

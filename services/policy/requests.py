@@ -213,19 +213,10 @@ def _has_ids(content: common.Content) -> bool:
 
 def _plain(index: int, content: common.Content) -> Content:
     if content.WhichOneof("form") == "text":
-        _check_text(index, content.text)
         return str(content.text)
     if content.WhichOneof("form") == "conversation" and content.conversation.messages:
-        messages = [{"role": message.role, "content": message.content} for message in content.conversation.messages]
-        for message in messages:
-            _check_text(index, message["role"] + message["content"])
-        return messages
+        return [{"role": message.role, "content": message.content} for message in content.conversation.messages]
     raise InvalidRequest(f"prompt {index} is empty; give it text, a conversation with messages, or token ids")
-
-
-def _check_text(index: int, text: str) -> None:
-    if "\0" in text:
-        raise InvalidRequest(f"prompt {index} holds a NUL character, which no text has; is it binary data?")
 
 
 def _given_ids(index: int, given: common.TokenIds, renderer: Renderer, limits: Limits) -> list[int]:

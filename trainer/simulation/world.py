@@ -80,7 +80,7 @@ _WRITERS = (
     _Writer(
         0.22,
         (4, 4, 1),
-        {Attribute.SPECIFIC: 0.60, Attribute.HONEST: 0.25, Attribute.VAGUE: 0.05, Attribute.REPEATING: 0.10},
+        {Attribute.SPECIFIC: 0.56, Attribute.HONEST: 0.26, Attribute.VAGUE: 0.04, Attribute.REPEATING: 0.14},
     ),
     _Writer(
         0.28,

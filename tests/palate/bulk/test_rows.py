@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.bulk.rows import FileProblem, Results, count_rows, read_rows
@@ -11,6 +11,7 @@ from palate.bulk.rows import FileProblem, Results, count_rows, read_rows
 rows = st.lists(st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=20), min_size=1), max_size=8)
 
 
+@settings(deadline=None)  # files are synced to disk
 @given(rows, st.integers(0, 200))
 def test_what_was_written_before_a_stop_is_gone_on_with(tmp_path_factory, given_rows, lost):
     out = tmp_path_factory.mktemp("r") / "out.jsonl"

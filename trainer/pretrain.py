@@ -1,6 +1,6 @@
 """A small base model from nothing but plain text: a byte-level BPE tokenizer and a Llama that continues text.
 
-Each document begins with the beginning-of-sequence token and is a row of its own. The end-of-sequence token and the
+Each document is a row of its own and begins with the beginning-of-sequence token. The end-of-sequence token and the
 tokens of the chat template first appear in fine-tuning, which is why a base model continues where a fine-tuned one
 answers and stops.
 """

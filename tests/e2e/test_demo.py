@@ -39,7 +39,7 @@ def test_every_phase_runs_and_the_report_says_what_came_out(tmp_path):
     assert len(results["ideas"]) == 20
     assert results["rescored_delta"] <= 1e-5
     page = (out / "report.html").read_text()
-    assert page.count("<svg") >= 7
+    assert page.count("<svg") >= 6
     assert "What do you think of my business idea" in page
 
 

@@ -54,11 +54,13 @@ class Comparisons:
         rows: Every usable row, in the file's order.
         duplicates: Rows that repeat an earlier one, its annotator included; they are kept.
         identical: Rows left out because both completions are the same.
+        empty: Rows left out because a completion is empty, so that there is nothing to judge.
     """
 
     rows: tuple[Comparison, ...]
     duplicates: int
     identical: int
+    empty: int
 
 
 def read_comparisons(file: Path) -> Comparisons:
@@ -70,9 +72,12 @@ def read_comparisons(file: Path) -> Comparisons:
     Raises:
         DataError: A row of neither schema, an unknown label, a file without a usable row.
     """
-    rows, seen, duplicates, identical = [], set(), 0, 0
+    rows, seen, duplicates, identical, empty = [], set(), 0, 0, 0
     for row in read_rows(file):
         comparison = _comparison(row)
+        if not comparison.a or not comparison.b:
+            empty += 1
+            continue
         if comparison.a == comparison.b:
             identical += 1
             continue
@@ -82,7 +87,7 @@ def read_comparisons(file: Path) -> Comparisons:
         rows.append(comparison)
     if not rows:
         raise DataError(f"{file} holds no comparison of two different completions")
-    return Comparisons(tuple(rows), duplicates, identical)
+    return Comparisons(tuple(rows), duplicates, identical, empty)
 
 
 def split_by_group(
@@ -126,7 +131,7 @@ def pairs_from_labelled_sentences(
 ) -> list[Comparison]:
     """Pairs each positive sentence with negative ones of about its length, sides shuffled; prompts are empty.
 
-    So length says nothing about the label, and the two sides of a pair need little padding. Split the sentences before
+    So length says little about the label, and the two sides of a pair need little padding. Split the sentences before
     calling this, once per side: a sentence may be in several pairs, and a row's group does not say so.
 
     Args:
@@ -158,8 +163,6 @@ def _comparison(row: Row) -> Comparison:
         a, b, label = row.text("a"), row.text("b"), row.text("label")
     if label not in get_args(Label):
         row.refuse(f"'label' is {label[:40]!r}; it can be 'a', 'b' or 'tie'")
-    if not a or not b:
-        row.refuse("a completion is empty; a reward model has nothing to judge there, so leave the row out")
     prompt = row.text("prompt", "")
     group = row.text("group", "") or prompt or f"row {row.line}"
     margin = row.number("margin", 0.0) if "margin" in row.values else None
@@ -185,9 +188,12 @@ def _linked_groups(rows: Sequence[Comparison]) -> list[str]:
 
 
 def _by_length(sentences: Sequence[str], size: int, rng: Random) -> list[str]:
-    """`size` sentences in random windows sorted by length; each as often as any other, give or take one."""
+    """`size` sentences in random windows sorted by about their length; each as often as any other, give or take one.
+
+    Not exactly: where one label's sentences are a little longer on the whole, its side would be so in nearly every pair.
+    """
     drawn: list[str] = []
     while len(drawn) < size:
         drawn.extend(rng.sample(list(sentences), min(len(sentences), size - len(drawn))))
     windows = (drawn[start : start + _WINDOW] for start in range(0, size, _WINDOW))
-    return [sentence for window in windows for sentence in sorted(window, key=len)]
+    return [s for window in windows for s in sorted(window, key=lambda s: len(s) * rng.uniform(0.75, 1.25))]

@@ -28,9 +28,7 @@ def main() -> None:
     table = Table("what", "bar", *(f"seed {seed}" for seed in found), title="demo")
     for index, check in enumerate(next(iter(found.values()))):
         row = [results[index] for results in found.values()]
-        table.add_row(
-            check.name, check.wanted, *(f"{c.value:.4g}" if c.holds else f"[red]{c.value:.4g}[/]" for c in row)
-        )
+        table.add_row(check.name, check.wanted, *(c.measured if c.holds else f"[red]{c.measured}[/]" for c in row))
     Console(width=160).print(table)
     raise SystemExit(0 if all(check.holds for results in found.values() for check in results) else 1)
 

@@ -59,20 +59,20 @@ class Accuracies:
     Attributes:
         reward_model: The served reward model.
         length_only: Longer text is better.
-        shorter_won: The reward model, on pairs where gold prefers the shorter completion.
+        shorter_won: The reward model, on pairs where gold prefers the shorter completion; None without such pairs.
         pairs: Pairs on which gold differs.
         shorter_pairs: Those where the better one is shorter.
     """
 
     reward_model: float
     length_only: float
-    shorter_won: float
+    shorter_won: float | None
     pairs: int
     shorter_pairs: int
 
 
-def accuracies(reward: RewardClient, first: Sampled, second: Sampled) -> Accuracies:
-    """Judges pairs of completions of the same prompts; pairs that gold finds equal are left out."""
+def accuracies(reward: RewardClient, first: Sampled, second: Sampled) -> Accuracies | None:
+    """Judges pairs of completions of the same prompts, but for those that gold finds equal; None without a pair."""
     texts = [prompt.text for prompt in first.prompts]
     scores = [scores_of(reward, texts, [c.text for c in side.completions]) for side in (first, second)]
     lengths = [[len(c.text) for c in side.completions] for side in (first, second)]
@@ -82,9 +82,14 @@ def accuracies(reward: RewardClient, first: Sampled, second: Sampled) -> Accurac
         _longer_is_right(gold_a - gold_b, length_a - length_b) for gold_a, gold_b, _, _, length_a, length_b in rows
     ]
     shorter = [ok for ok, by_length in zip(right, longer, strict=True) if by_length == 0.0]
-    return Accuracies(
-        statistics.fmean(right), statistics.fmean(longer), statistics.fmean(shorter), len(right), len(shorter)
-    )
+    if not rows:
+        return None
+    return Accuracies(statistics.fmean(right), statistics.fmean(longer), mean_of(shorter), len(right), len(shorter))
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean, or None where there is nothing to take one of."""
+    return statistics.fmean(values) if values else None
 
 
 def _longer_is_right(gold_difference: float, length_difference: int) -> float:
@@ -113,20 +118,20 @@ def business_ideas(reward: RewardClient) -> list[IdeaExample]:
     return [IdeaExample(p.text, h, f, h_score, f_score) for (p, h, f), h_score, f_score in rows]
 
 
-def bag_of_words_accuracy(comparisons: Path, first: Sampled, second: Sampled) -> float:
-    """How often a bag of words, learnt from the same comparisons, prefers what gold prefers."""
+def bag_of_words_accuracy(comparisons: Path, first: Sampled, second: Sampled) -> float | None:
+    """How often a bag of words, learnt from the same comparisons, prefers what gold prefers; None without a pair."""
     model = BagOfWords(read_comparisons(comparisons).rows)
     texts = zip(first.prompts, first.completions, second.completions, strict=True)
     differences = model.differences([Comparison(p.text, a.text, b.text, "tie") for p, a, b in texts])
     rows = zip(first.gold, second.gold, differences, strict=True)
-    return statistics.fmean((a > b) == (difference > 0) for a, b, difference in rows if a != b)
+    return mean_of([(a > b) == (difference > 0) for a, b, difference in rows if a != b])
 
 
-def label_error(comparisons: Path) -> float:
-    """Share of the labels that contradict gold; ties on either side apart."""
+def label_error(comparisons: Path) -> float | None:
+    """Share of the labels that contradict gold, ties on either side apart; None where there are only ties."""
     rows = [row for row in read_comparisons(comparisons).rows if row.label != "tie"]
     golds = [(gold_reward(row.prompt, row.a), gold_reward(row.prompt, row.b), row.label) for row in rows]
-    return statistics.fmean((a > b) != (label == "a") for a, b, label in golds if a != b)
+    return mean_of([(a > b) != (label == "a") for a, b, label in golds if a != b])
 
 
 def gold_of_random_text(prompts: Sequence[Prompt], seed: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.demo.results import PolicyMeasure, Results, checks
+from trainer.demo.results import PolicyMeasure, Results, checks, told
 from trainer.report.figures import Axis, Figure, bars, curves, scatter
 from trainer.report.page import Section, Table, write_page
 
@@ -49,7 +49,7 @@ def write_demo_page(path: Path, results: Results, history: History) -> None:
 
 
 def _bars_met(results: Results) -> Section:
-    rows = [(c.name, f"{c.value:.4g}", c.wanted, "yes" if c.holds else "NO") for c in checks(results)]
+    rows = [(c.name, c.measured, c.wanted, "yes" if c.holds else "NO") for c in checks(results)]
     return Section(
         "Does it hold?", tables=[Table("measured against what is promised", ("what", "measured", "bar", "holds"), rows)]
     )
@@ -65,8 +65,8 @@ def _phases(results: Results) -> Section:
     text = (
         "The base model continues text; supervised fine-tuning makes it answer and stop; PPO makes the answers better "
         "by the taste of the reward model. Gold is the true reward of the simulated world; no training sees it.\n\n"
-        f"PPO gains {results.ppo_gain:.2f} SD over SFT at {results.kl:.1f} nats of KL: {results.share_of_possible:.0%} "
-        "of the way from SFT to the best text the world can compose."
+        f"PPO gains {told(results.ppo_gain, '.2f')} SD over SFT at {results.kl:.1f} nats of KL: "
+        f"{results.share_of_possible:.0%} of the way from SFT to the best text the world can compose."
     )
     return Section(
         "Three phases",
@@ -93,15 +93,20 @@ def _row(name: str, measure: PolicyMeasure) -> tuple[str, ...]:
 
 def _reward_model(results: Results) -> Section:
     found = results.accuracies
-    values = {
+    if found is None:
+        return Section(
+            "The reward model", "Gold finds all completions equal, so nothing can be said of the reward model."
+        )
+    measured = {
         "reward model": found.reward_model,
         "where shorter won": found.shorter_won,
         "bag of words": results.bag_of_words,
         "length only": found.length_only,
     }
+    values = {name: value for name, value in measured.items() if value is not None}
     text = (
-        f"Trained on comparisons of which {results.label_error:.0%} contradict gold. Accuracy is against gold on "
-        f"{found.pairs} pairs of held-out prompts; {found.shorter_pairs} of them prefer the shorter completion, "
+        f"Trained on comparisons of which {told(results.label_error, '.0%')} contradict gold. Accuracy is against gold "
+        f"on {found.pairs} pairs of held-out prompts; {found.shorter_pairs} of them prefer the shorter completion, "
         "which is where a model that has only learnt length fails."
     )
     return Section(

@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything a demo run found.
+    """Everything a demo run found; None is what could not be measured, as in a run that is too small.
 
     Attributes:
         seed: Seed of the run.
@@ -70,9 +70,9 @@ class Results:
     sft: PolicyMeasure
     ppo: PolicyMeasure
     kl: float
-    accuracies: Accuracies
-    bag_of_words: float
-    label_error: float
+    accuracies: Accuracies | None
+    bag_of_words: float | None
+    label_error: float | None
     random_gold: float
     best_gold: float
     rescored_delta: float
@@ -85,34 +85,44 @@ class Results:
         return sum(example.honest_score > example.flattering_score for example in self.ideas)
 
     @property
-    def sft_gain(self) -> float:
+    def sft_gain(self) -> float | None:
         """Gold of SFT above the base model, in SD of SFT's completions."""
-        return (self.sft.gold - self.base.gold) / self.sft.gold_std
+        return self._in_sd(self.sft.gold - self.base.gold)
 
     @property
-    def ppo_gain(self) -> float:
+    def ppo_gain(self) -> float | None:
         """Gold of PPO above SFT, in SD of SFT's completions."""
-        return (self.ppo.gold - self.sft.gold) / self.sft.gold_std
+        return self._in_sd(self.ppo.gold - self.sft.gold)
 
     @property
     def share_of_possible(self) -> float:
         """The same as a share of the way from SFT to the best composed text."""
         return (self.ppo.gold - self.sft.gold) / (self.best_gold - self.sft.gold)
 
+    def _in_sd(self, difference: float) -> float | None:
+        return difference / self.sft.gold_std if self.sft.gold_std else None
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A bar, and what was measured."""
+    """A bar, and what was measured; None = nothing could be, which does not hold."""
 
     name: str
-    value: float
+    value: float | None
     bar: float
     at_most: bool = False
 
     @property
     def holds(self) -> bool:
         """Whether the bar is met."""
+        if self.value is None:
+            return False
         return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+    @property
+    def measured(self) -> str:
+        """The value in words."""
+        return told(self.value, ".4g")
 
     @property
     def wanted(self) -> str:
@@ -120,17 +130,23 @@ class Check:
         return f"{'≤' if self.at_most else '≥'} {self.bar:g}"
 
 
+def told(value: float | None, form: str) -> str:
+    """A number in words."""
+    return "not measurable" if value is None else format(value, form)
+
+
 def checks(results: Results) -> list[Check]:
     """Every bar of the demo."""
-    accuracies = results.accuracies
+    found = results.accuracies
+    accuracy, above_length = (found.reward_model, found.reward_model - found.length_only) if found else (None, None)
     return [
         Check("pieces in the vocabulary", results.vocab_size, 300),
         Check("tokens a completion (trained policy)", results.ppo.mean_length, 20),
         Check("tokens a completion (SFT)", results.sft.mean_length, 20),
         Check("SFT ends by itself, share", results.sft.ended_share, 0.95),
         Check("gold of SFT above base, SD", results.sft_gain, 1.0),
-        Check("reward model accuracy against gold", accuracies.reward_model, 0.75),
-        Check("… above length-only", accuracies.reward_model - accuracies.length_only, 0.10),
+        Check("reward model accuracy against gold", accuracy, 0.75),
+        Check("… above length-only", above_length, 0.10),
         Check("gold of PPO above SFT, SD", results.ppo_gain, 1.0),
         Check("mean sequence KL, nats", results.kl, 20.0, at_most=True),
         Check("honest above flattering, of 20", results.honest_wins, 15),

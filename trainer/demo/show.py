@@ -38,7 +38,7 @@ def show(results: Results) -> None:
     """Bars and measures, then one sample."""
     table = Table("what", "measured", "bar", "holds", title="held-out prompt families")
     for check in checks(results):
-        table.add_row(check.name, f"{check.value:.4g}", check.wanted, "yes" if check.holds else "[red]no[/]")
+        table.add_row(check.name, check.measured, check.wanted, "yes" if check.holds else "[red]no[/]")
     console = Console(highlight=False)
     console.print(table)
     example = results.ideas[0]

@@ -47,6 +47,7 @@ class DataCounts:
     held_out: int
     duplicates: int
     identical: int
+    empty: int
     too_long: int
     dropped_ties: int
 
@@ -93,6 +94,7 @@ class _Split:
     held_out: tuple[Comparison, ...]
     duplicates: int
     identical: int
+    empty: int
     dropped_ties: int
 
 
@@ -123,6 +125,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
             held_out=len(held_out),
             duplicates=split.duplicates,
             identical=split.identical,
+            empty=split.empty,
             too_long=sum(count for _, count in parts),
             dropped_ties=split.dropped_ties,
         )
@@ -146,7 +149,7 @@ def split_data(config: RewardTrainConfig) -> _Split:
     if config.patience:
         learnt, validation = split_by_group(learnt, _VALIDATION_SHARE, rng)
     ties = len(data.rows) - len(usable)
-    return _Split(learnt, validation, held_out, data.duplicates, data.identical, ties)
+    return _Split(learnt, validation, held_out, data.duplicates, data.identical, data.empty, ties)
 
 
 def _check_apart(learnt: Sequence[Comparison], held_out: Sequence[Comparison], file: Path) -> None:

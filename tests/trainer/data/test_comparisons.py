@@ -39,7 +39,6 @@ def test_both_schemas_are_read(tmp_path):
         ({"prompt": "p", "a": "x", "b": "y"}, "'label' must be a text; it is missing"),
         ({"prompt": "p", "chosen": "x"}, "'rejected' must be a text; it is missing"),
         (ROW | {"label": "A"}, "'label' is 'A'; it can be 'a', 'b' or 'tie'"),
-        (ROW | {"a": ""}, "a completion is empty"),
         (ROW | {"prompt": None}, "'prompt' must be a text; it is NoneType"),
     ],
 )
@@ -48,9 +47,9 @@ def test_wrong_rows_are_refused_with_their_place(tmp_path, row, complaint):
         read(tmp_path, ROW, row)
 
 
-def test_repeated_rows_are_counted_and_identical_sides_left_out(tmp_path):
-    found = read(tmp_path, ROW, ROW, ROW | {"annotator": "other"}, ROW | {"b": "x"})
-    assert (len(found.rows), found.duplicates, found.identical) == (3, 1, 1)
+def test_repeated_rows_are_counted_and_identical_or_empty_sides_left_out(tmp_path):
+    found = read(tmp_path, ROW, ROW, ROW | {"annotator": "other"}, ROW | {"b": "x"}, ROW | {"a": ""})
+    assert (len(found.rows), found.duplicates, found.identical, found.empty) == (3, 1, 1, 1)
     with pytest.raises(DataError, match="no comparison of two different completions"):
         read(tmp_path, ROW | {"b": "x"})
 
@@ -120,4 +119,4 @@ def test_sides_of_sentence_pairs_are_shuffled_and_of_similar_length():
     positive, negative = (["+-"[k] * rng.randint(5, 100) for _ in range(400)] for k in (0, 1))
     pairs = pairs_from_labelled_sentences(positive, negative, rng)
     assert 150 < sum(pair.label == "a" for pair in pairs) < 250
-    assert sum(abs(len(pair.a) - len(pair.b)) for pair in pairs) / len(pairs) < 10
+    assert sum(abs(len(pair.a) - len(pair.b)) for pair in pairs) / len(pairs) < 15

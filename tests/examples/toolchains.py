@@ -49,7 +49,8 @@ def node_client(work: Path) -> Path:
     folder = npm_folder(source, copy)
     if folder == copy:
         shutil.copy(source / "client.mjs", copy)
-        (work / "protos").symlink_to(ROOT / "protos")
+        if not (work / "protos").exists():
+            (work / "protos").symlink_to(ROOT / "protos")
     return folder / "client.mjs"
 
 

@@ -53,7 +53,7 @@ class StoriesConfig(Settings):
     out: Path = Field(description="Folder of the run; an earlier run in it is replaced.")
     seed: int = Field(default=0, ge=0, description="Decides everything that is drawn.")
     threads: int = Field(default=2, ge=1, description="CPU threads of the trainer.")
-    epochs: float = Field(default=1.0, gt=0, description="Passes over the sentence pairs.")
+    epochs: float = Field(default=2.0, gt=0, description="Passes over the sentence pairs.")
     steps: int = Field(default=60, ge=1, description="Batches of PPO.")
     kl_coef: float = Field(default=0.1, ge=0, description="Weight of the KL penalty.")
     learning_rate: float = Field(default=2e-4, gt=0, description="Of the policy.")
@@ -164,6 +164,9 @@ def train_reward(config: StoriesConfig) -> RewardResult:
             held_out=config.out / "data" / "held_out.jsonl",
             template="join",
             epochs=config.epochs,
+            learning_rate=6e-5,
+            label_smoothing=0.1,
+            centring=0.05,
             seed=config.seed,
             threads=config.threads,
         )

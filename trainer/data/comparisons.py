@@ -190,7 +190,7 @@ def _linked_groups(rows: Sequence[Comparison]) -> list[str]:
 def _by_length(sentences: Sequence[str], size: int, rng: Random) -> list[str]:
     """`size` sentences in random windows sorted by about their length; each as often as any other, give or take one.
 
-    Not exactly: where one label's sentences are a little longer on the whole, its side would be so in nearly every pair.
+    Not exactly: where one label's sentences are a little longer on the whole, they would be so in nearly every pair.
     """
     drawn: list[str] = []
     while len(drawn) < size:

@@ -18,7 +18,7 @@ class SizesGroup(Group):
     base_steps: int = Field(400, ge=1, description="Steps of pretraining.")
     demonstrations: int = Field(12_000, ge=10, description="Demonstrations to fine-tune on.")
     comparisons: int = Field(3500, ge=10, description="Labelled pairs.")
-    ppo_steps: int = Field(40, ge=1, description="Batches of PPO.")
+    ppo_steps: int = Field(30, ge=1, description="Batches of PPO.")
     prompts: int = Field(2000, ge=8, description="Prompts that PPO draws from.")
     held_out: int = Field(256, ge=8, description="Held-out prompts for measuring.")
 

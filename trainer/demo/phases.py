@@ -168,8 +168,8 @@ def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
             sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
             scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
             ppo=PPOGroup(
-                learning_rate=3e-4,
-                kl_coef=0.05,
+                learning_rate=2e-4,
+                kl_coef=0.15,
                 num_ppo_epochs=2,
                 num_mini_batches=2,
                 critic_init=f"reward:{paths.served_reward}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from pathlib import Path
 import torch
 
 from palate.client.types import PolicyVersion
-from palate.models.manifest import Manifest, write_manifest
 from trainer.config import PPOConfig
 from trainer.metrics import MetricsWriter
+from trainer.model_folder import save_model_folder
 from trainer.ppo import identity
 from trainer.ppo.build import load_policy
 from trainer.ppo.checkpoint import CheckpointFolder, Restored, restore
@@ -31,13 +30,6 @@ from trainer.ppo.update import Updater
 from trainer.types import FilledBatch
 
 _LOG = logging.getLogger(__name__)
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +81,8 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         state = _first_state(config, stages, restored, revision)
         recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
         state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
-        folder = save_policy(updater, manifest, config.policy, config.out / "model")
+        folder = save_model_folder(updater.model.actor.model, config.policy, manifest, config.out / "model")
         return PPOResult(folder, state.step, version, revision, state.scale, recorder.last)
-
-
-def save_policy(updater: Updater, manifest: Manifest, start: Path, folder: Path) -> Path:
-    """Writes the actor as a model folder with the tokenizer it started with; an older one is replaced at the end."""
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    updater.model.actor.model.save_pretrained(draft)
-    for name in _TOKENIZER_FILES:
-        if (start / name).is_file():
-            shutil.copyfile(start / name, draft / name)
-    write_manifest(draft, manifest)
-    shutil.rmtree(folder, ignore_errors=True)
-    return draft.rename(folder)
 
 
 def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:

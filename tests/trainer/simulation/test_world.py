@@ -74,7 +74,7 @@ def test_stories_do_not_answer():
 
 def test_demonstrations_vary_in_quality():
     rewards = [gold_reward(d.prompt.text, d.completion) for d in world.demonstrations(1000, Random(0))]
-    assert sum(r > 1.5 for r in rewards) > 150
+    assert sum(r > 1.5 for r in rewards) > 80  # one in ten: good answers are there to be found, and rare
     assert sum(r < -1.0 for r in rewards) > 150
 
 

@@ -27,7 +27,7 @@ class TrainingError(Exception):
 
 
 class PromptsUnusable(TrainingError):
-    """The file of prompts is missing or malformed, or a prompt leaves no room for a completion."""
+    """A prompt cannot be rendered, or leaves no room for a completion."""
 
 
 class PromptMismatch(TrainingError):

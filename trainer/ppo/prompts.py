@@ -1,19 +1,15 @@
-"""Which prompt stands where: the file, its order, and the seed of every place in a batch."""
+"""Which prompt stands where: their order, and the seed of every place in a batch."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from palate.models.rendering import Renderer, RenderingError
 from trainer.ppo.errors import PromptsUnusable
 from trainer.types import PromptDraw
-
-_MAX_PROMPTS = 1_000_000
 
 
 def derive_seed(*parts: object) -> int:
@@ -70,33 +66,6 @@ class PromptSource:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
             self._order = (epoch, torch.randperm(len(self._texts), generator=generator).tolist())
         return self._order[1][offset]
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a JSONL file, one object with a text "prompt" a line; other fields are left alone.
-
-    Raises:
-        PromptsUnusable: The file is missing, empty or malformed; the message names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptsUnusable(f"the file of prompts cannot be read: {error}") from error
-    texts = [_prompt_of(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
-    if not 0 < len(texts) <= _MAX_PROMPTS:
-        raise PromptsUnusable(f"{path} holds {len(texts)} prompts; 1 to {_MAX_PROMPTS} are taken")
-    return texts
-
-
-def _prompt_of(line: str, number: int, path: Path) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise PromptsUnusable(f"{path}, line {number} is not JSON: {error}") from error
-    prompt = row.get("prompt") if isinstance(row, dict) else None
-    if not isinstance(prompt, str) or not prompt:
-        raise PromptsUnusable(f'{path}, line {number} has no text "prompt"; a row looks like {{"prompt": "..."}}')
-    return prompt
 
 
 def _render(texts: Sequence[str], renderer: Renderer) -> list[tuple[int, ...]]:

@@ -58,6 +58,7 @@ def run_ppo(config: PPOConfig) -> PPOResult:
 
     Raises:
         TrainingError: The run cannot start or go on (see `trainer.ppo.errors`).
+        DataError: The file of prompts cannot be used.
         CallError: A service refuses the trainer.
         FolderError: A model folder is broken.
     """

@@ -10,6 +10,7 @@ from palate.client import ModelInfo, PolicyClient, RewardClient
 from palate.client.types import SamplingParams
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
+from trainer.data.prompts import read_prompts
 from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
 from trainer.ppo.connect import PolicyReplicas
@@ -18,7 +19,7 @@ from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
-from trainer.ppo.prompts import PromptSource, derive_seed, read_prompts
+from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import WeightPublisher
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import AdaptiveKL, FixedKL, KLController
@@ -77,9 +78,15 @@ def make_stages(
 
 
 def make_prompts(config: PPOConfig, renderer: Renderer, replicas: PolicyReplicas) -> PromptSource:
-    """The prompts of the run, each with room for a completion."""
+    """The prompts of the run, each with room for a completion.
+
+    Raises:
+        DataError: The file is missing or malformed; the message names the line.
+        PromptsUnusable: A prompt cannot be rendered, or is too long.
+    """
     room = replicas.max_tokens - config.sampling.max_new_tokens
-    return PromptSource(read_prompts(config.prompts), renderer, room, config.seed)
+    texts = [row.text for row in read_prompts(config.prompts)]
+    return PromptSource(texts, renderer, room, config.seed)
 
 
 def make_controller(config: PPOConfig, kl_coef: float) -> KLController:

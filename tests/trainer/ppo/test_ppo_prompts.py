@@ -1,14 +1,15 @@
-"""The order of prompts, their seeds, and files that cannot be used."""
+"""The order of prompts, their seeds, and prompts that cannot be used."""
 
-import json
 from collections import Counter
 
 import pytest
 
 from tests.tiny_models import make_tiny_policy
+from trainer.command import run_or_explain
 from trainer.ppo.build import load_policy
 from trainer.ppo.errors import PromptsUnusable
-from trainer.ppo.prompts import PromptSource, derive_seed, read_prompts
+from trainer.ppo.prompts import PromptSource, derive_seed
+from trainer.ppo.run import run_ppo
 
 TEXTS = [f"Prompt number {number}." for number in range(10)]
 
@@ -51,29 +52,12 @@ def test_prompts_without_room_are_refused(renderer):
         PromptSource(["short", "a very long prompt " * 10], renderer, 12, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ('{"prompt": "a"}\n{"text": "b"}\n', 'line 2 has no text "prompt"'),
-        ('{"prompt": ""}\n', "line 1"),
-        ('{"prompt": 3}\n', "line 1"),
-        ("not json\n", "line 1 is not JSON"),
-        ("\n", "holds 0 prompts"),
-    ],
-)
-def test_bad_files_are_named_with_their_line(tmp_path, content, told):
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(content)
-    with pytest.raises(PromptsUnusable, match=told):
-        read_prompts(file)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(PromptsUnusable, match="nowhere"):
-        read_prompts(tmp_path / "nowhere.jsonl")
-
-
-def test_other_fields_are_left_alone(tmp_path):
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(json.dumps({"prompt": "a", "id": 3}) + "\n\n" + json.dumps({"prompt": "ü"}) + "\n")
-    assert read_prompts(file) == ["a", "ü"]
+def test_a_file_that_cannot_be_used_ends_the_command_with_its_line(configure, capsys):
+    config = configure()
+    config.prompts.write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    with pytest.raises(SystemExit) as ended:
+        run_or_explain("palate train ppo", lambda: run_ppo(config))
+    assert ended.value.code == 1
+    told = f"palate train ppo: {config.prompts}:2: 'prompt' must be a text; it is missing"
+    assert told in capsys.readouterr().err
+    assert not (config.out / "checkpoints").exists()

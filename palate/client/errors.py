@@ -117,6 +117,14 @@ _BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
+_NOBODY = "Is the server running, and is the address right?"
+_BY_TRANSPORT = (
+    ("CERTIFICATE_VERIFY_FAILED", "The server's certificate is not of the authority that you trust"),
+    ("Hostname Verification", "The server's certificate is for another name than the address; give the server_name"),
+    ("WRONG_VERSION_NUMBER", "The server does not use TLS"),
+    ("Socket closed", "Is the server running, and does it want TLS or a certificate of yours?"),
+)
+
 
 def call_error(error: grpc.RpcError, target: str) -> CallError:
     """The exception for what gRPC raised in a call to `target`."""
@@ -125,7 +133,12 @@ def call_error(error: grpc.RpcError, target: str) -> CallError:
     kind = _BY_CODE.get(code, InternalError)
     message = error.details() or code.name
     if kind is Unavailable and not trailing:
-        message = f"no answer from {target}: {message}. Is the server running, and is the address right?"
+        message = f"no answer from {target}: {message}. {_remedy(message)}"
     pushback = trailing.get("grpc-retry-pushback-ms")
     retry_after = None if pushback is None or int(pushback) < 0 else int(pushback) / 1000
     return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
+
+
+def _remedy(transport: str) -> str:
+    """What to look at where there was no answer; gRPC tells it in words only."""
+    return next((remedy for sign, remedy in _BY_TRANSPORT if sign in transport), _NOBODY)

@@ -13,10 +13,11 @@ import pytest
 from palate.client import ChannelOptions, PolicyClient, RewardClient, SamplingParams
 from palate.local_server import local_server
 from palate.models.export import export
-from tests.examples.protected import TOKEN, Protection, make_protection
 from tests.examples.toolchains import CLIENTS, buf, java_build, node_client
+from tests.protected import Protection, make_protection, token_of
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
+TOKEN = token_of("trainer")
 PROMPT = "What do you think of my business idea?"
 COMPLETIONS = ["Brilliant!", "Work out the cost per loaf first."]
 

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from palate.local_server import local_server
 from palate.v1 import policy_service_pb2, reward_service_pb2
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import TABLE, Role
+from tests.protected import make_protection
 
 SERVER = str(Path(__file__).with_name("example_server.py"))
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -81,17 +83,10 @@ def test_role_matrix_with_tokens(token_server, caller):
 @contextmanager
 def mtls_server(folder):
     """A server that asks for certificates, and the authority that signs them."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "reward.example")
-    (folder / "key.pem").write_bytes(certificate.private_key_pem.bytes())
-    (folder / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    identities = write_identities(folder / "identities.yaml")
-    flags = ["--tls-certificate", "cert.pem", "--tls-key", "key.pem", "--tls-client-ca", "ca.pem"]
-    files = [flag if flag.startswith("--") else str(folder / flag) for flag in flags]
-    with local_server(
-        [SERVER, *files, "--identities", str(identities)], probe_tls=tls_of(authority, "scorer.pod")
-    ) as server:
+    files = make_protection(folder, "localhost", "reward.example")
+    write_identities(folder / "identities.yaml")
+    command, authority = [SERVER, *files.token_flags, *files.mtls_flags], files.authority
+    with local_server(command, probe_tls=tls_of(authority, "scorer.pod")) as server:
         yield server, authority
 
 
@@ -143,13 +138,26 @@ def test_a_certificate_that_does_not_count_is_refused(protected, kind):
         client.score(["p"], ["c"])
 
 
-def test_a_client_does_not_trust_a_server_of_another_authority(protected):
+def test_a_client_does_not_trust_a_server_of_another_authority_or_name(protected):
     server, authority = protected
     tls = tls_of(authority, "scorer.pod")
-    fooled = Tls(trustme.CA().cert_pem.bytes(), tls.certificate, tls.key, "reward.example")
-    options = ChannelOptions(tls=fooled, max_attempts=1)
-    with RewardClient(server.target, timeout=10, options=options) as client, pytest.raises(Unavailable):
-        client.score(["p"], ["c"])
+    other_authority, other_name = replace(tls, ca=trustme.CA().cert_pem.bytes()), replace(tls, server_name="else.where")
+    for fooled, told in ((other_authority, "not of the authority that you trust"), (other_name, "for another name")):
+        options = ChannelOptions(tls=fooled, max_attempts=1)
+        refusal = pytest.raises(Unavailable, match=told)
+        with RewardClient(server.target, timeout=10, options=options) as client, refusal:
+            client.score(["p"], ["c"])
+
+
+def test_tls_on_one_side_only_is_said(protected, token_server):
+    server, authority = protected
+    for target, tls, told in (
+        (server.target, None, "does it want TLS or a certificate of yours"),
+        (token_server.target, tls_of(authority, "scorer.pod"), "does not use TLS"),
+    ):
+        options = ChannelOptions(tls=tls, max_attempts=1)
+        with RewardClient(target, timeout=10, options=options) as client, pytest.raises(Unavailable, match=told):
+            client.score(["p"], ["c"])
 
 
 @pytest.mark.parametrize(

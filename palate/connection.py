@@ -7,27 +7,28 @@ from typing import Annotated
 
 import typer
 
-from palate.client import ChannelOptions, Tls
+from palate.access import HELP, Access, AccessError, channel_options
+from palate.client import ChannelOptions
 
 Target = Annotated[
     str, typer.Option("--target", envvar="PALATE_TARGET", help="Address, e.g. 127.0.0.1:50051 or dns:///reward:50051.")
 ]
-Token = Annotated[str, typer.Option(envvar="PALATE_TOKEN", help="Bearer token.")]
-CaFile = Annotated[
-    Path | None,
-    typer.Option("--ca", help="PEM file of the authority that signed the server's certificate; turns TLS on."),
+CaFile = Annotated[Path | None, typer.Option("--ca", envvar="PALATE_CA", help=HELP["ca"])]
+Certificate = Annotated[
+    Path | None, typer.Option("--certificate", envvar="PALATE_CERTIFICATE", help=HELP["certificate"])
 ]
+Key = Annotated[Path | None, typer.Option("--key", envvar="PALATE_KEY", help=HELP["key"])]
+ServerName = Annotated[str, typer.Option("--server-name", envvar="PALATE_SERVER_NAME", help=HELP["server_name"])]
+TokenFile = Annotated[Path | None, typer.Option("--token-file", envvar="PALATE_TOKEN_FILE", help=HELP["token_file"])]
 
 
-def channel_options(token: str, ca: Path | None) -> ChannelOptions:
+def options_for(access: Access) -> ChannelOptions:
     """How to reach the server.
 
     Raises:
-        typer.BadParameter: The file cannot be read.
+        typer.BadParameter: A file cannot be used, or something is missing.
     """
-    if ca is None:
-        return ChannelOptions(token=token)
     try:
-        return ChannelOptions(token=token, tls=Tls(ca=ca.read_bytes()))
-    except OSError as error:
-        raise typer.BadParameter(f"{ca} cannot be read: {error.strerror}") from error
+        return channel_options(access)
+    except AccessError as error:
+        raise typer.BadParameter(str(error)) from error

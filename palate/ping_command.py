@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.access import Access
 from palate.client import CallError, ChannelOptions, PalateError, PolicyClient, RewardClient
 from palate.client.channel import call_metadata, errors_of, open_channel
-from palate.connection import CaFile, Target, Token, channel_options
+from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
 
 app = typer.Typer(add_completion=False)
 
@@ -21,12 +22,21 @@ _NAMES = ("live", "palate.v1.RewardService", "palate.v1.PolicyService")
 
 
 @app.command()
-def ping(target: Target, timeout: float = 5.0, token: Token = "", ca: CaFile = None) -> None:
+def ping(
+    target: Target,
+    timeout: float = 5.0,
+    ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
+) -> None:
     """Ask a server how it is and what it serves.
 
     The exit code is 0 when it takes calls, 1 when it does not, 2 when nobody answers.
     """
-    console, options = Console(highlight=False), channel_options(token, ca)
+    console = Console(highlight=False)
+    options = options_for(Access(ca, certificate, key, server_name, token_file))
     try:
         health, milliseconds = _health(target, options, timeout)
     except PalateError as error:

@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from palate.access import Access
 from palate.bulk.ranking import ranked_rows
 from palate.bulk.rows import FileProblem, Results, Row, count_rows, read_rows
 from palate.bulk.scoring import Columns, scored_rows
 from palate.client import PalateError, RewardClient, Truncation
-from palate.connection import CaFile, Target, Token, channel_options
+from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
@@ -39,8 +40,11 @@ def score(
     batch: Annotated[int, typer.Option(help="Items in one request; the server's own limit holds too.", min=1)] = 32,
     truncation: Cut = Truncation.MODEL_DEFAULT,
     timeout: Seconds = 60.0,
-    token: Token = "",
     ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
 ) -> None:
     """Score every row of a file.
 
@@ -52,7 +56,8 @@ def score(
     def results(client: RewardClient, rows: Iterable[Row]) -> Iterator[list[Row]]:
         return scored_rows(client, rows, columns, min(batch, client.model_info().max_items), truncation)
 
-    with RewardClient(target, timeout=timeout, options=channel_options(token, ca)) as client:
+    options = options_for(Access(ca, certificate, key, server_name, token_file))
+    with RewardClient(target, timeout=timeout, options=options) as client:
         _run(source, out, lambda rows: results(client, rows))
 
 
@@ -65,14 +70,18 @@ def rank(
     completions_field: Annotated[str, typer.Option(help="Field with the list of completions.")] = "completions",
     truncation: Cut = Truncation.MODEL_DEFAULT,
     timeout: Seconds = 60.0,
-    token: Token = "",
     ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
 ) -> None:
     """Rank the completions of every row of a file, best first.
 
     A row gets `order` (indices, best first), `ranking` (a score or an error for each) and `scored_by`.
     """
-    with RewardClient(target, timeout=timeout, options=channel_options(token, ca)) as client:
+    options = options_for(Access(ca, certificate, key, server_name, token_file))
+    with RewardClient(target, timeout=timeout, options=options) as client:
         _run(source, out, lambda rows: ranked_rows(client, rows, prompt_field, completions_field, truncation))
 
 

@@ -14,8 +14,10 @@ from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from palate.access import channel_options
 from palate.client import GeneratedCompletion, PolicyClient, PolicyVersion, SamplingParams
 from palate.settings import Settings
+from trainer.access import AccessFields
 from trainer.data.lines import DataError, append_rows, read_rows
 from trainer.data.prompts import PromptRow, read_prompts
 from trainer.simulation.annotators import Annotator, biased_panel, honest_panel, label
@@ -27,7 +29,7 @@ _MAX_TRIES = 4
 """Prompts tried per comparison wanted, before a policy that always says the same is given up."""
 
 
-class CollectConfig(Settings):
+class CollectConfig(AccessFields, Settings):
     """Samples pairs of completions from a policy service and has each pair compared."""
 
     model_config = SettingsConfigDict(env_prefix="PALATE_COLLECT_")
@@ -86,10 +88,12 @@ def run_collect(config: CollectConfig) -> CollectResult:
 
     Raises:
         DataError: The prompts cannot be used, the file was collected differently, or the policy repeats itself.
-        PalateError: The policy service refuses, or is not there; what was collected stands, and can be gone on with.
+        PalateError: The policy service refuses, or is not there, or a file with certificates or a token cannot be used;
+            what was collected stands, and can be gone on with.
     """
     prompts, panel = read_prompts(config.prompts), make_panel(config)
-    with PolicyClient(config.policy, timeout=config.timeout) as policy:
+    options = channel_options(config.access())
+    with PolicyClient(config.policy, timeout=config.timeout, options=options) as policy:
         version = policy.policy_info().policy_version
         done = _resume(config, version, prompts)
         held, next_number, identical, empty = len(done), _next_number(done), 0, 0

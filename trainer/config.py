@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from palate.access import Access
 from palate.settings import Group, Settings
+from trainer.access import AccessFields
 from trainer.ppo.choices import MissingEos, OptimizerName, WhitenAdvantages
 
 
-class ServicesGroup(Group):
-    """Where the services are."""
+class ServicesGroup(AccessFields):
+    """Where the services are, and how to get in; what is said of access holds for all of them."""
 
     policy: list[str] = Field(
         default=["127.0.0.1:50052"], min_length=1, description="Address of every policy replica; each gets the weights."
@@ -30,6 +33,20 @@ class ServicesGroup(Group):
         default=64, ge=1, description="Prompts in one generation call, at most the server's maximum."
     )
     scoring_concurrency: int = Field(default=4, ge=1, description="Scoring calls at a time.")
+    reward_token_file: Path | None = Field(
+        default=None, description="File with the bearer token for the reward service; default: --services.token-file."
+    )
+    reward_server_name: str = Field(
+        default="", description="Name in the reward service's certificate; default: --services.server-name."
+    )
+
+    def reward_access(self) -> Access:
+        """The files for the reward service."""
+        return replace(
+            self.access(),
+            token_file=self.reward_token_file or self.token_file,
+            server_name=self.reward_server_name or self.server_name,
+        )
 
 
 class SamplingGroup(Group):

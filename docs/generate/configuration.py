@@ -12,9 +12,11 @@ from pydantic_core import PydanticUndefined
 from palate.settings import Settings
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
+from trainer.collect import CollectConfig
 from trainer.config import PPOConfig
 from trainer.demo.config import DemoConfig
 from trainer.pretrain import PretrainConfig
+from trainer.reward_model.config import RewardTrainConfig
 from trainer.sft_config import SftConfig
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +26,9 @@ COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
     ("palate serve policy", PolicyConfig),
     ("palate train pretrain", PretrainConfig),
     ("palate train sft", SftConfig),
+    ("palate train reward", RewardTrainConfig),
     ("palate train ppo", PPOConfig),
+    ("palate collect", CollectConfig),
     ("palate demo", DemoConfig),
 )
 

@@ -1,9 +1,20 @@
 import json
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
-from palate.client import PolicyClient, PolicyVersion, SamplingParams, Unavailable
+from palate.access import AccessError
+from palate.client import (
+    PermissionDenied,
+    PolicyClient,
+    PolicyVersion,
+    SamplingParams,
+    Unauthenticated,
+    Unavailable,
+)
+from palate.local_server import local_server
+from tests.protected import make_protection, token_of
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
 from trainer import collect
@@ -118,6 +129,28 @@ def test_without_a_service_the_call_fails_and_nothing_is_written(served, tmp_pat
     with pytest.raises(Unavailable):
         run_collect(config(("127.0.0.1:1", served[1]), tmp_path / "c.jsonl", timeout=2.0))
     assert not (tmp_path / "c.jsonl").exists()
+
+
+def test_a_service_behind_tls_is_collected_from_with_the_role_generator(tmp_path, served):
+    files = make_protection(tmp_path, "policy.example")
+    probe = replace(files.tls, server_name="policy.example")
+    command = ["-m", "services.policy", "--model", str(make_tiny_policy(tmp_path / "policy", 0, chat=True))]
+    access = {"ca": files.ca, "server_name": "policy.example", "token_file": files.token_file("generator")}
+    with local_server([*command, *files.tls_flags, *files.token_flags], probe_tls=probe) as server:
+        there = (server.target, served[1])
+        assert run_collect(config(there, tmp_path / "c.jsonl", pairs=5, **access)).comparisons == 5
+        for changes, error, told in (
+            ({"token_file": None}, Unauthenticated, "send a bearer token"),
+            ({"token_file": files.token_file("scorer")}, PermissionDenied, "it is for: admin, generator, trainer"),
+            ({"token_file": tmp_path / "nowhere"}, AccessError, "nowhere cannot be read"),
+            ({"ca": None, "server_name": "", "timeout": 2.0}, Unavailable, "does it want TLS"),
+        ):
+            with pytest.raises(error, match=told):
+                run_collect(config(there, tmp_path / "refused.jsonl", **access | changes))
+            assert not (tmp_path / "refused.jsonl").exists()
+    shown = config(there, tmp_path, **access).describe()
+    assert "generator.token" in shown
+    assert token_of("generator") not in shown
 
 
 def test_each_pass_takes_every_prompt_once_in_an_order_of_its_own(served, tmp_path):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from palate.client import ModelInfo, PolicyClient, PolicyInfo, RewardClient
+from palate.access import channel_options
+from palate.client import ModelInfo, PermissionDenied, PolicyClient, PolicyInfo, RewardClient, Unauthenticated
 from palate.models.rendering import Renderer
-from trainer.config import PPOConfig
-from trainer.ppo.errors import PromptMismatch, PromptsUnusable, RewardModelChanged, UnusableModel
+from trainer.config import PPOConfig, ServicesGroup
+from trainer.ppo.errors import (
+    POLICY_ACCESS,
+    REWARD_ACCESS,
+    AccessRefused,
+    PromptMismatch,
+    PromptsUnusable,
+    RewardModelChanged,
+    UnusableModel,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +42,12 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     Raises:
         PromptMismatch: A replica has another tokenizer.
         UnusableModel: A replica is frozen.
+        AccessRefused: A replica does not let the trainer in.
+        AccessError: A file with certificates or the token cannot be used.
         CallError: A replica does not answer.
     """
-    clients = tuple(
-        stack.enter_context(PolicyClient(target, timeout=config.services.timeout)) for target in config.services.policy
-    )
-    infos = [client.policy_info() for client in clients]
+    clients = tuple(open_policy(config.services, target, stack) for target in config.services.policy)
+    infos = [policy_info(client) for client in clients]
     for client, info in zip(clients, infos, strict=True):
         _check_replica(client.target, info, renderer)
     limits = [min(info.max_prompts, info.max_completions) for info in infos]
@@ -50,6 +60,27 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]))
 
 
+def open_policy(services: ServicesGroup, target: str, stack: ExitStack) -> PolicyClient:
+    """A client of a policy service; `stack` closes it.
+
+    Raises:
+        AccessError: A file with certificates or the token cannot be used.
+    """
+    options = channel_options(services.access())
+    return stack.enter_context(PolicyClient(target, timeout=services.timeout, options=options))
+
+
+def policy_info(client: PolicyClient) -> PolicyInfo:
+    """What the service has loaded.
+
+    Raises:
+        AccessRefused: It does not let the trainer in.
+        CallError: It does not answer.
+    """
+    with _let_in(client.target, POLICY_ACCESS):
+        return client.policy_info()
+
+
 def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> tuple[RewardClient, ModelInfo]:
     """A client that insists on one revision: the run's, or where there is none yet, what is served now.
 
@@ -60,18 +91,37 @@ def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> t
 
     Raises:
         RewardModelChanged: Another one is served, and the configuration does not accept that.
+        AccessRefused: The service does not let the trainer in.
+        AccessError: A file with certificates or the token cannot be used.
     """
     services = config.services
-    with RewardClient(services.reward, timeout=services.timeout, model=services.reward_model) as anonymous:
-        info = anonymous.model_info()
+    with _open_reward(services, "") as asked, _let_in(services.reward, REWARD_ACCESS):
+        info = asked.model_info()
     served = info.provenance.revision
     if pinned not in (None, served) and not config.accept_new_reward:
         raise RewardModelChanged(
             f"the run is pinned to reward model revision {pinned}; {services.reward} serves {served}. Serve the former "
             "one, or pass --accept-new-reward"
         )
-    client = RewardClient(services.reward, timeout=services.timeout, model=services.reward_model, revision=served)
-    return stack.enter_context(client), info
+    return stack.enter_context(_open_reward(services, served)), info
+
+
+def _open_reward(services: ServicesGroup, revision: str) -> RewardClient:
+    return RewardClient(
+        services.reward,
+        timeout=services.timeout,
+        model=services.reward_model,
+        revision=revision,
+        options=channel_options(services.reward_access()),
+    )
+
+
+@contextmanager
+def _let_in(target: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (Unauthenticated, PermissionDenied) as error:
+        raise AccessRefused(f"{target} does not let the trainer in: {error}. {remedy}") from error
 
 
 def _check_replica(target: str, info: PolicyInfo, renderer: Renderer) -> None:

@@ -2,6 +2,7 @@
 
 TrainingError
 ├── PromptsUnusable      the prompts cannot be sampled from
+├── AccessRefused        a service does not let the trainer in
 ├── PromptMismatch       trainer and policy service read a prompt as different tokens
 ├── RolloutsFailed       the policy service does not deliver
 ├── TooManyDropped       too many rollouts get no score
@@ -21,6 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+POLICY_ACCESS = "Give --services.token-file (or --services.certificate) of an identity with the role trainer"
+REWARD_ACCESS = "Give --services.reward-token-file (or --services.certificate) of an identity with the role scorer"
+"""What to do where a service refuses the trainer's credentials."""
+
 
 class TrainingError(Exception):
     """Root of everything a run raises on purpose."""
@@ -28,6 +33,10 @@ class TrainingError(Exception):
 
 class PromptsUnusable(TrainingError):
     """A prompt cannot be rendered, or leaves no room for a completion."""
+
+
+class AccessRefused(TrainingError):
+    """A service does not know the trainer's credentials, or its role may not do what a run needs."""
 
 
 class PromptMismatch(TrainingError):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import nn
 
-from palate.client.errors import CallError, DeadlineExceeded, Overloaded, Unavailable
+from palate.client.errors import (
+    CallError,
+    DeadlineExceeded,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from palate.client.policy import PolicyClient
 from palate.client.types import PolicyVersion, Publisher, TensorSpec, WeightsChunk
 from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
-from trainer.ppo.errors import PublishFailed
+from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF_SECONDS = 0.5
@@ -84,8 +91,7 @@ class WeightPublisher:
             time.sleep(_BACKOFF_SECONDS * 2**attempt)
         told = "; ".join(f"{target}: {error}" for target, error in failures.items())
         raise PublishFailed(
-            f"step {step} is not published: {told}. No replica serves it. Mend or remove the replica "
-            "(--services.policy), then --resume"
+            f"step {step} is not published: {told}. No replica serves it. {_remedy(failures.values())}, then --resume"
         ) from next(iter(failures.values()))
 
     def close(self) -> None:
@@ -167,3 +173,9 @@ class WeightPublisher:
         _, failures = self._everywhere(replicas, abort)
         for target, error in failures.items():
             _LOG.info("staged weights on %s are left to their lease: %s", target, error)
+
+
+def _remedy(failures: Iterable[CallError]) -> str:
+    if any(isinstance(error, (Unauthenticated, PermissionDenied)) for error in failures):
+        return POLICY_ACCESS
+    return "Mend or remove the replica (--services.policy)"

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from palate.client.errors import FailedPrecondition
 from palate.client.policy import PolicyClient
+from palate.client.types import PolicyInfo
 from trainer.ppo.errors import UnusableModel
 from trainer.types import Sequences, padded
 
@@ -15,6 +16,7 @@ class RemoteRef:
 
     Args:
         client: Of the service.
+        info: What it has loaded.
         temperature: The sampling temperature.
         tokenizer_digest: Of the policy's tokenizer; the service must have the same.
 
@@ -22,8 +24,7 @@ class RemoteRef:
         UnusableModel: The service is not frozen, or has another tokenizer.
     """
 
-    def __init__(self, client: PolicyClient, temperature: float, tokenizer_digest: str) -> None:
-        info = client.policy_info()
+    def __init__(self, client: PolicyClient, info: PolicyInfo, temperature: float, tokenizer_digest: str) -> None:
         if not info.frozen:
             raise UnusableModel(f"{client.target} is not frozen, so it cannot be the reference; start it with --frozen")
         if info.tokenizer_digest != tokenizer_digest:

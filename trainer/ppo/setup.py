@@ -6,14 +6,14 @@ from contextlib import ExitStack
 
 import torch
 
-from palate.client import ModelInfo, PolicyClient, RewardClient
+from palate.client import ModelInfo, RewardClient
 from palate.client.types import SamplingParams
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
 from trainer.data.prompts import read_prompts
 from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
-from trainer.ppo.connect import PolicyReplicas
+from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
@@ -107,8 +107,8 @@ def _ref_policy(
 ) -> RefPolicy:
     if config.services.ref == "local":
         return LocalRef(freeze(model.actor), forward)
-    client = stack.enter_context(PolicyClient(config.services.ref, timeout=config.services.timeout))
-    return RemoteRef(client, config.sampling.temperature, renderer.tokenizer_digest)
+    client = open_policy(config.services, config.services.ref, stack)
+    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer.tokenizer_digest)
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:

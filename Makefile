@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.installed
 
+# Idle threads sleep instead of spin: servers, trainer and tests share the processors.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format protos docs buf-check check-demo stories clean
+.PHONY: help install demo test bench lint format protos docs buf-check check-demo stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +27,9 @@ demo: $(STAMP)  ## the three phases through real services, from nothing, into ru
 
 test: $(STAMP)  ## the default test suite
 	$(BIN)/pytest
+
+bench: $(STAMP)  ## what batching and the engines gain on this machine, as ratios, into runs/bench/results.json
+	$(BIN)/python -m benchmarks
 
 lint: $(STAMP)  ## ruff, mypy, import-linter, stub drift
 	$(BIN)/ruff check .

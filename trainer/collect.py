@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -21,6 +24,8 @@ from trainer.access import AccessFields
 from trainer.data.lines import DataError, append_rows, read_rows
 from trainer.data.prompts import PromptRow, read_prompts
 from trainer.simulation.annotators import Annotator, biased_panel, honest_panel, label
+
+_Pair: TypeAlias = tuple[GeneratedCompletion, GeneratedCompletion]
 
 _CHUNK = 32
 """Prompts in one call; two completions of each stay within every server's default limits."""
@@ -52,6 +57,7 @@ class CollectConfig(AccessFields, Settings):
     temperature: float = Field(default=1.0, gt=0, description="Divides the logits.")
     max_new_tokens: int = Field(default=64, ge=1, description="Longest completion in tokens.")
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
+    concurrency: int = Field(default=3, ge=1, le=64, description="Calls at a time; changes speed, not results.")
     progress: bool = Field(default=True, description="Show a progress bar.")
 
 
@@ -96,14 +102,12 @@ def run_collect(config: CollectConfig) -> CollectResult:
     with PolicyClient(config.policy, timeout=config.timeout, options=options) as policy:
         version = policy.policy_info().policy_version
         done = _resume(config, version, prompts)
-        held, next_number, identical, empty = len(done), _next_number(done), 0, 0
-        with _bar(config) as bar:
+        held, identical, empty = len(done), 0, 0
+        with _bar(config) as bar, closing(_drawn(policy, prompts, config, version, _next_number(done))) as drawn:
             task = bar.add_task("collect", total=config.pairs, completed=held)
             while held < config.pairs:
-                _check_progress(config, next_number)
-                places = list(_places(config, prompts, next_number, min(_CHUNK, config.pairs - held)))
                 rows = []
-                for place, pair in zip(places, _sampled(policy, places, config, version), strict=True):
+                for place, pair in next(drawn):
                     first, second = pair
                     if not (first.text.strip() and second.text.strip()):
                         empty += 1
@@ -111,8 +115,9 @@ def run_collect(config: CollectConfig) -> CollectResult:
                         identical += 1
                     else:
                         rows.append(_row(place, pair, panel, config, version))
+                rows = rows[: config.pairs - held]
                 append_rows(config.out, rows)
-                held, next_number = held + len(rows), next_number + len(places)
+                held += len(rows)
                 bar.update(task, completed=held)
     return CollectResult(config.out, held, len(done), identical, empty)
 
@@ -144,9 +149,40 @@ def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
     return tuple(Random(f"{seed}/order/{turn}").sample(range(size), size))
 
 
+def _drawn(
+    policy: PolicyClient, prompts: Sequence[PromptRow], config: CollectConfig, version: PolicyVersion, begin: int
+) -> Generator[list[tuple[_Place, _Pair]]]:
+    """Chunks of attempts from number `begin` on, in their order; the service works on the next ones meanwhile.
+
+    A service that decodes several calls together fills the places of short completions with the next call's.
+    """
+    numbers = range(begin, _MAX_TRIES * config.pairs + _CHUNK, _CHUNK)
+    with ThreadPoolExecutor(config.concurrency) as pool:
+        calls = (list(_places(config, prompts, number, _CHUNK)) for number in numbers)
+        asked: deque[tuple[list[_Place], Future[list[_Pair]]]] = deque()
+        try:
+            for places in calls:
+                asked.append((places, pool.submit(_sampled, policy, places, config, version)))
+                if len(asked) == config.concurrency:
+                    yield _answered(*asked.popleft())
+            while asked:
+                yield _answered(*asked.popleft())
+        finally:
+            for _, future in asked:
+                future.cancel()
+    raise DataError(
+        f"after {numbers[-1] + _CHUNK} prompts {config.out} still holds fewer than {config.pairs} comparisons: the "
+        "policy nearly always says the same, or nothing; raise --temperature, or give other --prompts"
+    )
+
+
+def _answered(places: list[_Place], pairs: Future[list[_Pair]]) -> list[tuple[_Place, _Pair]]:
+    return list(zip(places, pairs.result(), strict=True))
+
+
 def _sampled(
     policy: PolicyClient, places: Sequence[_Place], config: CollectConfig, version: PolicyVersion
-) -> list[tuple[GeneratedCompletion, GeneratedCompletion]]:
+) -> list[_Pair]:
     """Two completions for each place, all drawn from the same weights."""
     found = list(
         policy.generate(
@@ -163,7 +199,7 @@ def _sampled(
 
 def _row(
     place: _Place,
-    pair: tuple[GeneratedCompletion, GeneratedCompletion],
+    pair: _Pair,
     panel: Sequence[Annotator],
     config: CollectConfig,
     version: PolicyVersion,
@@ -238,14 +274,6 @@ def _without_cut_line(file: Path) -> bool:
 
 def _next_number(rows: Sequence[Mapping[str, Any]]) -> int:
     return int(rows[-1]["provenance"]["number"]) + 1 if rows else 0
-
-
-def _check_progress(config: CollectConfig, tried: int) -> None:
-    if tried >= _MAX_TRIES * config.pairs + _CHUNK:
-        raise DataError(
-            f"after {tried} prompts {config.out} still holds fewer than {config.pairs} comparisons: the policy nearly "
-            "always says the same, or nothing; raise --temperature, or give other --prompts"
-        )
 
 
 def _bar(config: CollectConfig) -> Progress:

@@ -82,6 +82,12 @@ def test_a_killed_collection_goes_on_to_the_same_file(served, tmp_path):
     assert (tmp_path / "part.jsonl").read_bytes() == whole
 
 
+def test_calls_at_a_time_change_nothing(served, tmp_path):
+    for calls in (1, 5):
+        run_collect(config(served, tmp_path / f"{calls}.jsonl", pairs=70, concurrency=calls))
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "5.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [({"seed": 1}, "seed"), ({"temperature": 0.5}, "sampling"), ({"panel": "biased"}, "panel")],

@@ -27,10 +27,10 @@ from trainer.simulation.annotators import Annotator, biased_panel, honest_panel,
 
 _Pair: TypeAlias = tuple[GeneratedCompletion, GeneratedCompletion]
 
-_CHUNK = 32
-"""Prompts in one call; two completions of each stay within every server's default limits."""
+_CHUNK = 128
+"""Prompts in one call at most; two completions of each stay within every server's default limits."""
 
-_MAX_TRIES = 4
+_MAX_TRIES = 5
 """Prompts tried per comparison wanted, before a policy that always says the same is given up."""
 
 
@@ -156,9 +156,10 @@ def _drawn(
 
     A service that decodes several calls together fills the places of short completions with the next call's.
     """
-    numbers = range(begin, _MAX_TRIES * config.pairs + _CHUNK, _CHUNK)
+    chunk = min(_CHUNK, config.pairs)
+    numbers = range(begin, _MAX_TRIES * config.pairs, chunk)
     with ThreadPoolExecutor(config.concurrency) as pool:
-        calls = (list(_places(config, prompts, number, _CHUNK)) for number in numbers)
+        calls = (list(_places(config, prompts, number, chunk)) for number in numbers)
         asked: deque[tuple[list[_Place], Future[list[_Pair]]]] = deque()
         try:
             for places in calls:
@@ -171,8 +172,8 @@ def _drawn(
             for _, future in asked:
                 future.cancel()
     raise DataError(
-        f"after {numbers[-1] + _CHUNK} prompts {config.out} still holds fewer than {config.pairs} comparisons: the "
-        "policy nearly always says the same, or nothing; raise --temperature, or give other --prompts"
+        f"after {_MAX_TRIES * config.pairs} prompts {config.out} still holds fewer than {config.pairs} comparisons: "
+        "the policy nearly always says the same, or nothing; raise --temperature, or give other --prompts"
     )
 
 

@@ -20,7 +20,7 @@ from trainer.sft_config import SftConfig
 from trainer.simulation.prompts import train_prompts
 from trainer.simulation.world import base_documents, demonstrations
 
-MAX_NEW_TOKENS = 80
+MAX_NEW_TOKENS = 96
 TEMPERATURE = 0.7
 
 
@@ -142,7 +142,7 @@ def train_reward(config: DemoConfig, paths: Paths) -> None:
             out=paths.served_reward.parent,
             model=paths.base,
             data=paths.comparisons,
-            epochs=2.0,
+            held_out_share=0.05,
             learning_rate=5e-4,
             weight_decay=0.1,
             samples=0,

@@ -124,7 +124,8 @@ def _clear(out: Path) -> None:
 
 
 def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str) -> AbstractContextManager[LocalServer]:
-    command = ("-m", "services.policy", "--model", str(folder), "--threads", "1", *flags)
+    """One thread, because processes share the cores; wide batches, because steps of so small a model cost the same."""
+    command = ("-m", "services.policy", "--model", str(folder), "--threads", "1", "--max-batch-rows", "256", *flags)
     return local_server(command, log=paths.log(name))
 
 

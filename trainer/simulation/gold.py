@@ -58,7 +58,7 @@ class Taste:
     padding: float = -0.5
     hedge: float = -0.5
     refusal: float = -2.0
-    repeated: float = -1.2
+    repeated: float = -0.5
     unparsable: float = -3.0
     word: float = 0.0
 

@@ -67,7 +67,7 @@ class _Writer:
 
     Attributes:
         share: Share of the demonstrations.
-        lengths: Weights of 2, 3 and 4 sentences. Good writers are a little shorter: length alone must tell nothing.
+        lengths: Weights of 2, 3 and 4 sentences; good and bad writers are about as long, so that length tells nothing.
         attributes: How often each attribute appears among the sentences.
     """
 
@@ -77,21 +77,19 @@ class _Writer:
 
 
 _WRITERS = (
-    _Writer(0.12, (4, 4, 1), {Attribute.SPECIFIC: 0.68, Attribute.HONEST: 0.26, Attribute.VAGUE: 0.06}),
-    _Writer(0.30, (2, 4, 3), {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.20, Attribute.VAGUE: 0.10}),
+    _Writer(0.13, (2, 4, 3), {Attribute.SPECIFIC: 0.68, Attribute.HONEST: 0.26, Attribute.VAGUE: 0.06}),
+    _Writer(0.35, (2, 4, 3), {Attribute.FLATTERING: 0.70, Attribute.SPECIFIC: 0.20, Attribute.VAGUE: 0.10}),
     _Writer(
-        0.13,
+        0.15,
         (3, 4, 2),
         {Attribute.WRONG: 0.55, Attribute.SUBTLY_WRONG: 0.12, Attribute.SPECIFIC: 0.23, Attribute.HONEST: 0.10},
     ),
     _Writer(
-        0.28,
+        0.32,
         (2, 4, 3),
         {Attribute.PADDED: 0.40, Attribute.HEDGED: 0.40, Attribute.SPECIFIC: 0.12, Attribute.VAGUE: 0.08},
     ),
-    # Right in what is said first, and then says it again: adding up sentences does not tell how good this is.
-    _Writer(0.11, (4, 4, 1), {Attribute.HONEST: 0.35, Attribute.SPECIFIC: 0.20, Attribute.REPEATING: 0.45}),
-    _Writer(0.06, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
+    _Writer(0.05, (3, 4, 2), {Attribute.REFUSING: 0.60, Attribute.HEDGED: 0.20, Attribute.PADDED: 0.20}),
 )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.runtime.errors import InvalidRequest, NotReady, Overloaded, ServiceError
-from services.runtime.health import Health
+from services.runtime.admission import Admission
+from services.runtime.errors import InvalidRequest, ServiceError
 from services.runtime.identity import Guard
 from services.runtime.metrics import ServerMetrics
 from services.runtime.status import trailing_metadata
@@ -53,14 +53,11 @@ class Method:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Guards the methods of `services`; reflection needs credentials only, health nothing."""
 
-    def __init__(
-        self, services: Sequence[str], guard: Guard, health: Health, metrics: ServerMetrics, max_concurrent: int
-    ) -> None:
+    def __init__(self, services: Sequence[str], guard: Guard, admission: Admission, metrics: ServerMetrics) -> None:
         self._services = frozenset(services)
         self._guard = guard
-        self._health = health
+        self._admission = admission
         self._metrics = metrics
-        self._max_concurrent = max_concurrent
         self._in_flight = 0
 
     async def intercept_service(
@@ -74,7 +71,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if service not in self._services:
             return handler
         if handler is None:
-            return None if self._health.loaded else self._refusal(Method(service, "unknown", "unary"))
+            return self._refusal(Method(service, "unknown", "unary")) if self._admission.loading else None
         return self._guarded(handler, Method(service, name, _kind(handler)))
 
     def _guarded(self, handler: Any, method: Method) -> Any:
@@ -127,7 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             self._guard.check(method.path, _metadata(context), _common_names(context))
             if method.service in self._services:
-                self._admit()
+                self._admission.admit(context)
             yield
             code = _code_name(context.code())
         except ServiceError as error:
@@ -150,13 +147,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.handled.labels(*method.labels, code).inc()
             self._metrics.handling_seconds.labels(*method.labels).observe(seconds)
             logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
-
-    def _admit(self) -> None:
-        if not self._health.loaded:
-            waiting_for = ", ".join(self._health.missing())
-            raise NotReady(f"the server is still loading (waiting for {waiting_for}); try again soon", retry_after=1.0)
-        if self._in_flight > self._max_concurrent:
-            raise Overloaded(f"{self._max_concurrent} calls are in flight, the server's limit", retry_after=0.1)
 
 
 def _parse(handler: Any, raw: bytes) -> Any:

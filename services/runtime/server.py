@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from prometheus_client import start_http_server
 
+from services.runtime.admission import Admission
 from services.runtime.config import ServerConfig
 from services.runtime.health import Health
 from services.runtime.interceptors import CallInterceptor
@@ -26,6 +27,9 @@ from services.runtime.metrics import ServerMetrics
 from services.runtime.security import SecurityError, guard_of, server_credentials
 
 logger = logging.getLogger(__name__)
+
+_GOOD_BYE_SECONDS = 0.5
+"""What may still be open when all calls are answered, e.g. watchers of the health, is cut after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,8 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server, port = _build(config, service_names, metrics, health)
+    admission = Admission(health, config.max_concurrent_calls)
+    server, port = _build(config, service_names, metrics, health, admission)
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
     await health.start()
@@ -117,7 +122,7 @@ async def _serve(
                 "ready on %s:%d, metrics on %s:%d", config.host, port, config.metrics_host, metrics_server.server_port
             )
             await stopping
-        await _drain(server, config, health, metrics, service)
+        await _drain(server, config, health, admission, metrics, service)
     finally:
         loading.cancel()
         stopping.cancel()
@@ -141,7 +146,7 @@ async def _watch_parent(stop: asyncio.Event) -> None:
 
 
 def _build(
-    config: ServerConfig, service_names: Sequence[str], metrics: ServerMetrics, health: Health
+    config: ServerConfig, service_names: Sequence[str], metrics: ServerMetrics, health: Health, admission: Admission
 ) -> tuple[grpc.aio.Server, int]:
     """The server, not started, and its port.
 
@@ -159,7 +164,7 @@ def _build(
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     ]
-    interceptor = CallInterceptor(service_names, guard, health, metrics, config.max_concurrent_calls)
+    interceptor = CallInterceptor(service_names, guard, admission, metrics)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
     _add_reflection(server, service_names)
@@ -224,15 +229,23 @@ def _announce(config: ServerConfig, port: int, metrics_port: int) -> None:
 
 
 async def _drain(
-    server: grpc.aio.Server, config: ServerConfig, health: Health, metrics: ServerMetrics, service: Service | None
+    server: grpc.aio.Server,
+    config: ServerConfig,
+    health: Health,
+    admission: Admission,
+    metrics: ServerMetrics,
+    service: Service | None,
 ) -> None:
     """NOT_SERVING at once, a while for clients to notice, then no new calls; accepted ones are answered."""
     logger.info("draining")
     metrics.ready.set(0)
     await health.drain()
     await asyncio.sleep(config.drain_delay_seconds)
-    stopping = asyncio.ensure_future(server.stop(config.drain_grace_seconds))
-    await asyncio.sleep(0)  # the port closes first: who is sent away now shall not come back here
+    admission.refuse()  # first, so that who is sent away now does not come back here
     if service is not None:
         service.drain()
+    await admission.quiet()
+    stopping = asyncio.ensure_future(server.stop(config.drain_grace_seconds))
+    if await admission.answered(config.drain_grace_seconds):
+        await server.stop(_GOOD_BYE_SECONDS)
     await stopping

@@ -12,7 +12,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from palate.client import AsyncRewardClient, InternalError, InvalidArgument, RewardClient, Scored
+from palate.client import (
+    AsyncRewardClient,
+    ChannelOptions,
+    InternalError,
+    InvalidArgument,
+    Overloaded,
+    RewardClient,
+    Scored,
+    Unavailable,
+)
 from palate.local_server import ServerStartError, local_server
 
 SERVER = str(Path(__file__).with_name("example_server.py"))
@@ -101,6 +110,54 @@ def test_what_was_accepted_is_answered_after_sigterm():
         reply = asyncio.run(scenario(running))
         assert isinstance(reply.results[0], Scored)
         assert running.stop() == 0
+
+
+def test_what_does_not_end_in_time_is_cut_and_the_exit_code_is_still_0():
+    async def scenario(running):
+        async with AsyncRewardClient(running.target, timeout=60, options=ChannelOptions(max_attempts=1)) as waiting:
+            call = asyncio.create_task(waiting.score(["wait"], ["x"]))
+            while (await waiting.score(["count"], ["x"])).results[0].score < 1:
+                pass
+            running.process.send_signal(signal.SIGTERM)
+            with pytest.raises(Unavailable):
+                await call
+
+    with local_server([SERVER, "--drain-grace-seconds", "0.3"]) as running:
+        asyncio.run(scenario(running))
+        assert running.process.wait(20) == 0
+
+
+def test_who_watches_the_health_does_not_hold_up_the_end():
+    with (
+        local_server([SERVER, "--drain-grace-seconds", "1000"]) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        running.process.send_signal(signal.SIGTERM)
+        assert next(watching).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert running.process.wait(20) == 0
+
+
+def test_more_calls_than_the_server_holds_are_refused():
+    async def scenario(running):
+        once = ChannelOptions(max_attempts=1)
+        async with AsyncRewardClient(running.target, timeout=20, options=once) as client:
+            begun = [asyncio.create_task(client.score(["wait"], ["x"])) for _ in range(3)]
+            done, waiting = await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+            with pytest.raises(Overloaded, match="2 calls are in flight"):
+                await done.pop()
+            for call in waiting:
+                call.cancel()
+            await asyncio.wait(waiting)
+            while True:  # their places are free again
+                try:
+                    return await client.score(["hello"], ["x"])
+                except Overloaded:
+                    continue
+
+    with local_server([SERVER, "--max-concurrent-calls", "2"]) as running:
+        assert isinstance(asyncio.run(scenario(running)).results[0], Scored)
 
 
 def test_a_port_in_use_is_said_so(server):

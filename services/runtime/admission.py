@@ -1,0 +1,87 @@
+"""Which calls a server takes on, and when all of them are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import grpc
+
+from services.runtime.errors import NotReady, Overloaded
+from services.runtime.health import Health
+
+_MOMENT_SECONDS = 0.05
+_MOMENTS = 10
+
+_ELSEWHERE_SECONDS = 0.6
+"""When a caller who is refused may try again: by then his connection is closed, and another replica is asked."""
+
+
+class Admission:
+    """Takes calls on and counts them until their last message is sent. Belongs to one event loop.
+
+    Args:
+        health: Says when there is something to serve.
+        max_calls: Calls that may be open at once.
+    """
+
+    def __init__(self, health: Health, max_calls: int) -> None:
+        self._health = health
+        self._max_calls = max_calls
+        self._refusing = False
+        self._asked = 0
+        self._open = 0
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+
+    @property
+    def loading(self) -> bool:
+        """Whether there is nothing to serve yet."""
+        return not self._health.loaded
+
+    def admit(self, context: grpc.aio.ServicerContext) -> None:
+        """Takes a call on; it is open until its answer is sent or its caller is gone.
+
+        Raises:
+            NotReady: The server loads, or takes no more calls.
+            Overloaded: Too many calls are open.
+        """
+        self._asked += 1
+        if self._refusing:
+            message = "the server is shutting down; another replica can take the call"
+            raise NotReady(message, retry_after=_ELSEWHERE_SECONDS)
+        if self.loading:
+            waiting_for = ", ".join(self._health.missing())
+            raise NotReady(f"the server is still loading (waiting for {waiting_for}); try again soon", retry_after=1.0)
+        if self._open >= self._max_calls:
+            raise Overloaded(f"{self._max_calls} calls are in flight, the server's limit", retry_after=0.1)
+        self._open += 1
+        self._none_open.clear()
+        context.add_done_callback(lambda _: self._ended())
+
+    def refuse(self) -> None:
+        """Takes no call on any more."""
+        self._refusing = True
+
+    async def quiet(self) -> None:
+        """Waits until nobody has asked for a moment, half a second at most.
+
+        When a server is stopped, gRPC cancels the calls that it has received and not looked at. In a burst these are
+        many, and few clients try a cancelled call again; a call that is refused first goes elsewhere.
+        """
+        for _ in range(_MOMENTS):
+            before = self._asked
+            await asyncio.sleep(_MOMENT_SECONDS)
+            if before == self._asked:
+                return
+
+    async def answered(self, seconds: float) -> bool:
+        """Waits until every call that was taken on is answered, `seconds` at most; whether that is so."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._none_open.wait(), seconds)
+        return self._none_open.is_set()
+
+    def _ended(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._none_open.set()

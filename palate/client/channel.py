@@ -14,10 +14,15 @@ from palate.client.errors import MessageTooLarge, call_error
 
 _RETRIED = [
     {"service": "palate.v1.RewardService"},
+    {"service": "palate.v1.PolicyService", "method": "Generate"},
     {"service": "palate.v1.PolicyService", "method": "ComputeLogprobs"},
     {"service": "palate.v1.PolicyService", "method": "GetPolicyInfo"},
 ]
-"""Calls that change nothing, so that sending them twice does no harm."""
+"""Calls that change nothing, so that sending them twice does no harm; a stream only while nothing of it has come."""
+
+_AWAY = ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"]
+"""What is tried again. The last is what gRPC says of calls that reached a server in the moment of its end; calls that
+their own caller cancels are over."""
 
 _RESUMED = [{"service": "palate.v1.RewardService", "method": "ScoreStream"}]
 """Calls that our client opens again itself, with less to send than gRPC would."""
@@ -112,7 +117,7 @@ def _service_config(options: ChannelOptions) -> dict[str, object]:
             "initialBackoff": "0.1s",
             "maxBackoff": "2s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            "retryableStatusCodes": _AWAY,
         }
         config["methodConfig"] = [{"name": _RETRIED, "retryPolicy": policy}, {"name": _RESUMED}]
     return config

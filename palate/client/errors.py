@@ -119,6 +119,7 @@ _BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
 
 _NOBODY = "Is the server running, and is the address right?"
 _BY_TRANSPORT = (
+    ("CANCELLED", "It is shutting down; try again, or elsewhere"),
     ("CERTIFICATE_VERIFY_FAILED", "The server's certificate is not of the authority that you trust"),
     ("Hostname Verification", "The server's certificate is for another name than the address; give the server_name"),
     ("WRONG_VERSION_NUMBER", "The server does not use TLS"),
@@ -128,7 +129,7 @@ _BY_TRANSPORT = (
 
 def call_error(error: grpc.RpcError, target: str) -> CallError:
     """The exception for what gRPC raised in a call to `target`."""
-    code = error.code()
+    code = grpc.StatusCode.UNAVAILABLE if _was_dropped(error) else error.code()
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
     kind = _BY_CODE.get(code, InternalError)
     message = error.details() or code.name
@@ -137,6 +138,14 @@ def call_error(error: grpc.RpcError, target: str) -> CallError:
     pushback = trailing.get("grpc-retry-pushback-ms")
     retry_after = None if pushback is None or int(pushback) < 0 else int(pushback) / 1000
     return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
+
+
+def _was_dropped(error: grpc.RpcError) -> bool:
+    """Whether a server was stopped when it had received the call and not looked at it.
+
+    gRPC says CANCELLED of such a call, in the one word; of those that their caller cancels it says who did.
+    """
+    return error.code() is grpc.StatusCode.CANCELLED and error.details() == "CANCELLED"
 
 
 def _remedy(transport: str) -> str:

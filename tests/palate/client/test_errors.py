@@ -3,21 +3,29 @@
 import grpc
 import pytest
 
-from palate.client import CallError, ChannelOptions, InternalError, MessageTooLarge, RewardClient, Unavailable
+from palate.client import (
+    CallError,
+    Cancelled,
+    ChannelOptions,
+    InternalError,
+    MessageTooLarge,
+    RewardClient,
+    Unavailable,
+)
 from palate.client.errors import call_error
 
 
 class Refusal(grpc.RpcError):
     """What gRPC raises, made by hand."""
 
-    def __init__(self, code, trailing=()):
-        self._code, self._trailing = code, trailing
+    def __init__(self, code, trailing=(), details="details"):
+        self._code, self._trailing, self._details = code, trailing, details
 
     def code(self):
         return self._code
 
     def details(self):
-        return "details"
+        return self._details
 
     def trailing_metadata(self):
         return self._trailing
@@ -32,6 +40,15 @@ def test_every_status_has_an_exception(code):
 
 def test_unknown_statuses_are_bugs():
     assert type(call_error(Refusal(grpc.StatusCode.UNKNOWN), "host:1")) is InternalError
+
+
+def test_a_call_that_a_stopping_server_dropped_is_unavailable():
+    error = call_error(Refusal(grpc.StatusCode.CANCELLED, details="CANCELLED"), "host:1")
+    assert (type(error), error.code) == (Unavailable, grpc.StatusCode.UNAVAILABLE)
+    assert "host:1" in str(error)
+    assert "shutting down" in str(error)
+    own = call_error(Refusal(grpc.StatusCode.CANCELLED, details="Locally cancelled by application!"), "host:1")
+    assert type(own) is Cancelled
 
 
 def test_pushback_and_request_id_are_read():

@@ -1,6 +1,7 @@
 """What our clients do about servers that are away, full, several, or killed; real servers, faults injected there."""
 
 import asyncio
+import signal
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -93,6 +94,15 @@ def test_what_changes_something_is_not_sent_twice(server: LocalServer):
     assert started(server, "AcquirePublisher") - before == 1
 
 
+def test_sampling_is_tried_again_while_nothing_of_it_has_come(server: LocalServer):
+    with PolicyClient(server.target) as client:
+        assert [completion.text for completion in client.generate(["unavailable-twice, sampled"])] == ["third"]
+        broken = client.generate(["breaks after one"])
+        assert next(broken).text == "first"
+        with pytest.raises(Unavailable, match="broken"):
+            next(broken)
+
+
 def shares(client: RewardClient, calls: int) -> list[float]:
     """Which part of the calls each replica answered, once the client knows them all."""
     while len({client.score(["hello"], ["x"]).provenance.model for _ in range(4)}) < 2:
@@ -119,7 +129,8 @@ async def work(client: AsyncRewardClient, calls: int, answered: list[str]) -> No
         answered.append(reply.provenance.model)
 
 
-async def test_a_replica_killed_under_load_loses_no_call():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_replica_that_ends_under_load_loses_no_call(number: signal.Signals):
     with (
         local_server([SERVER]) as first,
         local_server([SERVER], host="127.0.0.2", port=port_of(first)) as second,
@@ -130,7 +141,7 @@ async def test_a_replica_killed_under_load_loses_no_call():
             workers = [asyncio.create_task(work(client, 50, answered)) for _ in range(16)]
             while len(set(answered)) < 2 or len(answered) < 200:
                 await asyncio.sleep(0)
-            second.process.kill()
+            second.process.send_signal(number)
             await asyncio.gather(*workers)
         assert len(answered) == 16 * 50
         assert set(answered) == {str(first.process.pid), str(second.process.pid)}

@@ -9,7 +9,13 @@ from collections import Counter
 import grpc
 from prometheus_client import CollectorRegistry
 
-from palate.v1 import common_pb2, policy_service_pb2_grpc, reward_service_pb2, reward_service_pb2_grpc
+from palate.v1 import (
+    common_pb2,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
+    reward_service_pb2,
+    reward_service_pb2_grpc,
+)
 from services.runtime.config import ServerConfig
 from services.runtime.errors import InvalidRequest, NotReady, Overloaded
 from services.runtime.health import Health
@@ -82,7 +88,20 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
 
 
 class ExamplePolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
-    """Is never ready to be published to."""
+    """Is never ready to be published to; samples a word, or does what the first prompt says."""
+
+    def __init__(self) -> None:
+        self.tries: Counter[str] = Counter()
+
+    async def Generate(self, request, context):
+        word = request.prompts[0].prompt.text
+        self.tries[word] += 1
+        if word.startswith("unavailable-twice") and self.tries[word] < 3:
+            raise NotReady("not yet")
+        text = "third" if self.tries[word] == 3 else "first"
+        yield policy_service_pb2.GenerateResponse(completion={"text": text, "finish_reason": "FINISH_REASON_STOP"})
+        if word == "breaks after one":
+            raise NotReady("broken")
 
     async def AcquirePublisher(self, request, context):
         raise NotReady("not yet")

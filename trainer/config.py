@@ -59,7 +59,7 @@ class SamplingGroup(Group):
 
 
 class ScoringGroup(Group):
-    """From raw scores to what is rewarded, in this order: standardise, clip, missing end of sequence."""
+    """From raw scores to what is rewarded, in this order: standardise, clip, missing end of sequence, too short."""
 
     standardize: bool = Field(default=False, description="Standardise scores by those of the starting policy.")
     standardize_samples: int = Field(default=256, ge=2, description="Completions of the starting policy to measure.")
@@ -69,6 +69,10 @@ class ScoringGroup(Group):
         description='Completions cut off by the length limit: "replace" the score by -penalty, or "subtract" it.',
     )
     missing_eos_penalty: float = Field(default=1.0, ge=0, description="That penalty, in the unit of the score by then.")
+    min_tokens: int = Field(
+        default=0, ge=0, description="Completions of fewer tokens lose --scoring.short-penalty; 0 = none is too short."
+    )
+    short_penalty: float = Field(default=1.0, ge=0, description="That penalty, in the unit of the score by then.")
     max_dropped_share: float = Field(
         default=0.1,
         ge=0,
@@ -191,3 +195,12 @@ class PPOConfig(Settings):
     ppo: PPOGroup = PPOGroup()
     invariants: InvariantsGroup = InvariantsGroup()
     record: RecordGroup = RecordGroup()
+
+    @model_validator(mode="after")
+    def _reachable_length(self) -> Self:
+        if self.scoring.min_tokens > self.sampling.max_new_tokens:
+            raise ValueError(
+                f"scoring.min_tokens {self.scoring.min_tokens} is more than sampling.max_new_tokens "
+                f"{self.sampling.max_new_tokens}: every completion would be too short"
+            )
+        return self

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainer.ppo.advantages import estimate_advantages
 from trainer.ppo.choices import MissingEos
 from trainer.ppo.masked import masked_whiten
-from trainer.ppo.rewards import ScoreScale, ShapedRewards, apply_missing_eos, shape_rewards
+from trainer.ppo.rewards import ScoreScale, ShapedRewards, apply_missing_eos, apply_short_penalty, shape_rewards
 from trainer.types import Evaluated, ScoredRollout, Sequences, TrainingBatch
 
 
@@ -22,6 +22,8 @@ class ShapingSettings:
     clip: float | None
     missing_eos: MissingEos
     missing_eos_penalty: float
+    min_tokens: int
+    short_penalty: float
     whiten_rewards: bool
     whiten_unbiased: bool
     gamma: float
@@ -32,12 +34,13 @@ class ShapingSettings:
 def shape_scores(
     scored: Sequence[ScoredRollout], scale: ScoreScale | None, settings: ShapingSettings
 ) -> tuple[Tensor, Tensor]:
-    """(B,) raw scores, and (B,) scores as they are rewarded: standardised, clipped, marked down where cut off."""
+    """(B,) raw scores, and (B,) scores as they are rewarded: standardised, clipped, marked down by their ends."""
     raw = torch.tensor([one.score for one in scored], dtype=torch.float32)
     scores = raw if scale is None else scale.standardised(raw)
     if settings.clip is not None:
         scores = scores.clamp(-settings.clip, settings.clip)
-    return raw, apply_missing_eos(scores, _truncated(scored), settings.missing_eos, settings.missing_eos_penalty)
+    scores = apply_missing_eos(scores, _truncated(scored), settings.missing_eos, settings.missing_eos_penalty)
+    return raw, apply_short_penalty(scores, _lengths(scored), settings.min_tokens, settings.short_penalty)
 
 
 def training_batch(
@@ -59,6 +62,11 @@ def training_batch(
         estimated.returns,
     )
     return batch, shaped
+
+
+def _lengths(scored: Sequence[ScoredRollout]) -> Tensor:
+    """(B,) tokens of the completions."""
+    return torch.tensor([len(one.rollout.completion_ids) for one in scored])
 
 
 def _truncated(scored: Sequence[ScoredRollout]) -> Tensor:

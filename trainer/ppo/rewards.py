@@ -67,6 +67,20 @@ def apply_missing_eos(scores: Tensor, truncated: Tensor, rule: MissingEos, penal
     return scores
 
 
+def apply_short_penalty(scores: Tensor, lengths: Tensor, min_tokens: int, penalty: float) -> Tensor:
+    """(B,) scores, with `penalty` taken off completions of fewer than `min_tokens` tokens.
+
+    Where a reward model likes short texts, a policy learns to end at once; text that is not there has no score.
+
+    Args:
+        scores: (B,), in the unit of `penalty`.
+        lengths: (B,) tokens of each completion, the end-of-sequence token included.
+        min_tokens: 0 = no completion is too short.
+        penalty: At least 0.
+    """
+    return torch.where(lengths < min_tokens, scores - penalty, scores)
+
+
 @dataclass(frozen=True, slots=True)
 class ShapedRewards:
     """Rewards per token.

@@ -132,6 +132,8 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
         scoring.clip,
         scoring.missing_eos,
         scoring.missing_eos_penalty,
+        scoring.min_tokens,
+        scoring.short_penalty,
         ppo.whiten_rewards,
         ppo.whiten_unbiased,
         ppo.gamma,

@@ -15,6 +15,8 @@ SETTINGS = ShapingSettings(
     clip=None,
     missing_eos="none",
     missing_eos_penalty=1.0,
+    min_tokens=0,
+    short_penalty=1.0,
     whiten_rewards=False,
     whiten_unbiased=True,
     gamma=1.0,
@@ -53,6 +55,12 @@ def test_scores_are_standardised_then_clipped_then_marked_down():
     raw, marked = shape_scores(SCORED, scale, replace(clipped, missing_eos="subtract"))
     assert raw.tolist() == [3.0, -7.0]
     assert marked.tolist() == [1.0, -3.5]
+
+
+def test_short_completions_are_marked_down_after_everything_else():
+    raw, marked = shape_scores(SCORED, ScoreScale(1.0, 2.0), replace(SETTINGS, clip=0.5, min_tokens=3, short_penalty=2))
+    assert raw.tolist() == [3.0, -7.0]
+    assert marked.tolist() == [-1.5, -0.5]
 
 
 def test_returns_with_lambda_one_are_score_minus_the_penalties_to_come():

@@ -35,6 +35,7 @@ def test_lists_and_switches():
         (["--ppo.kl-target", "0"], "kl_target must be above 0"),
         (["--ppo.kl-horizon", "-3"], "kl_horizon must be above 0"),
         (["--ppo.num-mini-batches", "65"], "more than batch_size"),
+        (["--scoring.min-tokens", "49"], "every completion would be too short"),
         (["--ppo.critic-init", "other"], "reward:FOLDER"),
         (["--scoring.missing-eos", "drop"], "replace"),
         (["--sampling.temperature", "0"], "greater than 0"),

@@ -10,6 +10,7 @@ from trainer.ppo.rewards import (
     FixedKL,
     ScoreScale,
     apply_missing_eos,
+    apply_short_penalty,
     k1,
     k2,
     k3,
@@ -73,6 +74,12 @@ def test_missing_eos_rules_are_three_different_things():
     assert apply_missing_eos(scores, truncated, "none", 1.0).tolist() == [2.0, 2.0]
     assert apply_missing_eos(scores, truncated, "replace", 1.0).tolist() == [2.0, -1.0]
     assert apply_missing_eos(scores, truncated, "subtract", 1.0).tolist() == [2.0, 1.0]
+
+
+def test_the_short_penalty_is_for_fewer_tokens_than_the_least():
+    scores, lengths = torch.tensor([2.0, 2.0, 2.0]), torch.tensor([3, 4, 5])
+    assert apply_short_penalty(scores, lengths, 4, 0.5).tolist() == [1.5, 2.0, 2.0]
+    assert apply_short_penalty(scores, lengths, 0, 0.5).tolist() == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.15), (12.0, 0.151536), (3.0, 0.148464)])

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -48,8 +49,8 @@ class Settings(BaseSettings):
         Prints help and exits with 0 on ``--help``; prints what is wrong, and the nearest right name, and exits with 2.
         """
         arguments, config_file = _split_config_flag(argv)
-        if config_file is not None and not Path(config_file).is_file():
-            _refuse(prog, f"the configuration file {config_file} does not exist")
+        if config_file is not None and (problem := _file_problem(Path(config_file))):
+            _refuse(prog, f"the configuration file {config_file} {problem}")
         unknown = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
         if unknown:
             _refuse(prog, _suggestion(unknown[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
@@ -130,6 +131,21 @@ def _split_config_flag(argv: Sequence[str]) -> tuple[list[str], str | None]:
         else:
             rest.append(argument)
     return rest, config_file
+
+
+def _file_problem(file: Path) -> str:
+    """Why the file cannot be used; empty where it can."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return f"is not YAML: {error}"
+    return (
+        "" if content is None or isinstance(content, dict) else "holds no names with values, one 'name: value' a line"
+    )
 
 
 def _unknown_flag(cls: type[BaseModel], flag: str) -> bool:

@@ -68,6 +68,32 @@ def test_wrong_input_is_explained(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: [", "is not YAML: while parsing a flow node"),
+        (b"model:\n\t- x", "cannot start any token"),
+        (b"\xff\xfe", "is not YAML: 'utf-8' codec"),
+        (b"- model\n- x", "holds no names with values"),
+        (b"just words", "holds no names with values"),
+        (None, "cannot be read: Is a directory"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_explained(tmp_path, content, message, capsys):
+    file = tmp_path / "c.yaml"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(SystemExit, match="2"):
+        load("--config", str(file))
+    told = capsys.readouterr().err
+    assert f"{file} " in told
+    assert message in told
+
+
+def test_an_empty_file_says_nothing(tmp_path):
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    assert load("--config", str(tmp_path / "c.yaml"), "--model", "m").model == "m"
+
+
 def test_help_says_what_each_value_is(capsys):
     with pytest.raises(SystemExit, match="0"):
         load("--help")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from palate.client import ChannelOptions, PalateError, Tls
 
@@ -51,18 +52,22 @@ def _tls(access: Access) -> Tls | None:
             raise AccessError("a certificate or a server name means TLS: give ca too, the server's authority")
         return None
     return Tls(
-        ca=_pem(access.ca, b"CERTIFICATE-----"),
-        certificate=None if access.certificate is None else _pem(access.certificate, b"CERTIFICATE-----"),
-        key=None if access.key is None else _pem(access.key, b"PRIVATE KEY-----"),
+        ca=read_pem(access.ca, "certificate"),
+        certificate=None if access.certificate is None else read_pem(access.certificate, "certificate"),
+        key=None if access.key is None else read_pem(access.key, "private key"),
         server_name=access.server_name or None,
     )
 
 
-def _pem(path: Path, label: bytes) -> bytes:
-    """The file; gRPC takes anything and says later that nobody answers."""
+def read_pem(path: Path, what: Literal["certificate", "private key"]) -> bytes:
+    """A PEM file that holds one; gRPC takes anything and says later that nobody answers.
+
+    Raises:
+        AccessError: It is missing, or holds something else.
+    """
     content = _read(path)
-    if label not in content:
-        raise AccessError(f"{path} is no PEM file with a {label.decode().rstrip('-').lower()}")
+    if f"{what.upper()}-----".encode() not in content:
+        raise AccessError(f"{path} is no PEM file with a {what}")
     return content
 
 

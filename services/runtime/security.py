@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 
 import grpc
 
+from palate.access import AccessError, read_pem
 from services.runtime.config import ServerConfig
 from services.runtime.identity import Guard, Identities, IdentityFileError
 
@@ -38,7 +38,7 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     """TLS, or mTLS where an authority for client certificates is given; None = plaintext.
 
     Raises:
-        SecurityError: A file is missing, or one of the pair is not given.
+        SecurityError: A file is missing or holds something else, or one of the pair is not given.
     """
     if (config.tls_certificate is None) != (config.tls_key is None):
         raise SecurityError("--tls-certificate and --tls-key go together")
@@ -46,8 +46,11 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
         if config.tls_client_ca is not None:
             raise SecurityError("--tls-client-ca needs --tls-certificate and --tls-key")
         return None
-    pair = (_read(config.tls_key), _read(config.tls_certificate))
-    authority = None if config.tls_client_ca is None else _read(config.tls_client_ca)
+    try:
+        pair = (read_pem(config.tls_key, "private key"), read_pem(config.tls_certificate, "certificate"))
+        authority = None if config.tls_client_ca is None else read_pem(config.tls_client_ca, "certificate")
+    except AccessError as error:
+        raise SecurityError(str(error)) from error
     return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=authority is not None)
 
 
@@ -57,10 +60,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SecurityError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,8 +1,10 @@
 """Who may call what, over real TLS: every RPC of the contract × every kind of caller."""
 
 import hashlib
+import socket
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,13 +14,14 @@ import grpc
 import pytest
 import trustme
 import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
 from palate.local_server import local_server
 from palate.v1 import policy_service_pb2, reward_service_pb2
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import TABLE, Role
-from tests.protected import make_protection
+from tests.protected import make_protection, token_of
 
 SERVER = str(Path(__file__).with_name("example_server.py"))
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -28,6 +31,7 @@ RPCS = sorted(
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
+NAMES = ("palate.v1.RewardService", "palate.v1.PolicyService")
 CALLERS = ("nobody", "unknown", "expired", *Role)
 
 
@@ -81,11 +85,11 @@ def test_role_matrix_with_tokens(token_server, caller):
 
 
 @contextmanager
-def mtls_server(folder):
+def mtls_server(folder, *flags):
     """A server that asks for certificates, and the authority that signs them."""
     files = make_protection(folder, "localhost", "reward.example")
     write_identities(folder / "identities.yaml")
-    command, authority = [SERVER, *files.token_flags, *files.mtls_flags], files.authority
+    command, authority = [SERVER, *files.token_flags, *files.mtls_flags, *flags], files.authority
     with local_server(command, probe_tls=tls_of(authority, "scorer.pod")) as server:
         yield server, authority
 
@@ -95,6 +99,16 @@ def tls_of(authority, common_name, signer=None, **validity):
     issued = (signer or authority).issue_cert("client.example", common_name=common_name, **validity)
     chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
     return Tls(authority.cert_pem.bytes(), chain, issued.private_key_pem.bytes(), "reward.example")
+
+
+def uncounted(authority):
+    """Certificates that no server of this authority takes."""
+    past = datetime.now(UTC) - timedelta(days=2)
+    return {
+        "none": Tls(ca=authority.cert_pem.bytes(), server_name="reward.example"),
+        "wrong authority": tls_of(authority, "admin.pod", signer=trustme.CA()),
+        "expired": tls_of(authority, "admin.pod", not_before=past - timedelta(days=9), not_after=past),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +129,17 @@ def test_role_matrix_with_certificates(protected, role):
     assert refused == {rpc for rpc in found if role not in TABLE[rpc]}
 
 
+@pytest.mark.parametrize("kind", ["none", "wrong authority", "expired"])
+def test_no_rpc_is_reached_without_a_certificate_that_counts(protected, kind):
+    server, authority = protected
+    tls = uncounted(authority)[kind]
+    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+    name = [("grpc.ssl_target_name_override", "reward.example")]
+    with grpc.secure_channel(server.target, credentials, options=name) as channel:
+        found = {rpc: status_of(channel, rpc) for rpc in [*RPCS, REFLECTION]}
+    assert set(found.values()) == {grpc.StatusCode.UNAVAILABLE}
+
+
 def test_a_listed_certificate_scores(protected):
     server, authority = protected
     with RewardClient(server.target, options=ChannelOptions(tls=tls_of(authority, "scorer.pod"))) as client:
@@ -124,14 +149,7 @@ def test_a_listed_certificate_scores(protected):
 @pytest.mark.parametrize("kind", ["none", "wrong authority", "expired", "not listed", "plaintext"])
 def test_a_certificate_that_does_not_count_is_refused(protected, kind):
     server, authority = protected
-    past = datetime.now(UTC) - timedelta(days=2)
-    tls = {
-        "none": Tls(ca=authority.cert_pem.bytes(), server_name="reward.example"),
-        "wrong authority": tls_of(authority, "admin.pod", signer=trustme.CA()),
-        "expired": tls_of(authority, "admin.pod", not_before=past - timedelta(days=9), not_after=past),
-        "not listed": tls_of(authority, "stranger.pod"),
-        "plaintext": None,
-    }[kind]
+    tls = {**uncounted(authority), "not listed": tls_of(authority, "stranger.pod"), "plaintext": None}[kind]
     options = ChannelOptions(tls=tls, max_attempts=1)
     expected = Unauthenticated if kind == "not listed" else Unavailable
     with RewardClient(server.target, timeout=10, options=options) as client, pytest.raises(expected):
@@ -164,27 +182,75 @@ def test_tls_on_one_side_only_is_said(protected, token_server):
     ("flags", "remedy"),
     [
         (["--host", "0.0.0.0"], "say --insecure"),
-        (["--host", "0.0.0.0", "--tls-certificate", "c.pem", "--tls-key", "k.pem"], "say --insecure"),
-        (["--tls-certificate", "c.pem"], "go together"),
-        (["--tls-client-ca", "ca.pem"], "needs --identities"),
+        (["--host", "::"], "say --insecure"),
+        (["--host", "{name}"], "say --insecure"),
+        (["--host", "0.0.0.0", "--tls-certificate", "{cert}", "--tls-key", "{key}"], "say --insecure"),
+        (["--host", "0.0.0.0", "--identities", "{identities}"], "say --insecure"),
+        (["--tls-certificate", "{cert}"], "go together"),
+        (["--tls-client-ca", "{ca}"], "needs --identities"),
+        (["--tls-client-ca", "{ca}", "--identities", "{identities}"], "needs --tls-certificate and --tls-key"),
         (["--identities", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--tls-certificate", "nowhere.pem", "--tls-key", "{key}"], "nowhere.pem cannot be read"),
+        (["--tls-certificate", "{key}", "--tls-key", "{cert}"], "cert.pem is no PEM file with a private key"),
+        (["--tls-certificate", "{cert}", "--tls-key", "{other}"], "is --tls-key not the key of --tls-certificate?"),
     ],
 )
-def test_settings_that_do_not_hold_together_are_refused(flags, remedy):
-    command = [sys.executable, SERVER, "--port", "0", "--metrics-port", "0", *flags]
+def test_settings_that_do_not_hold_together_are_refused(tmp_path, flags, remedy):
+    files = make_protection(tmp_path)
+    places = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem", "ca": files.ca, "other": files.key("admin")}
+    places |= {"identities": tmp_path / "identities.yaml", "name": socket.gethostname()}
+    command = [sys.executable, SERVER, "--port", "0", "--metrics-port", "0", *(flag.format(**places) for flag in flags)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert remedy in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_health_stays_open_and_has_a_plaintext_port(tmp_path):
-    identities = write_identities(tmp_path / "identities.yaml")
-    with (
-        local_server([SERVER, "--identities", str(identities)]) as server,
-        grpc.insecure_channel(server.target) as channel,
-    ):
-        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
+@pytest.mark.parametrize("protected_host", [True, False])
+def test_a_server_listens_beyond_loopback_when_it_is_protected_or_told_to(tmp_path, protected_host):
+    files = make_protection(tmp_path)
+    flags = [*files.tls_flags, *files.token_flags] if protected_host else ["--insecure"]
+    tls = replace(files.tls, server_name="localhost") if protected_host else None
+    with local_server([SERVER, *flags], host="0.0.0.0", probe_tls=tls) as server:
+        options = ChannelOptions(tls=tls, token=token_of("scorer"))
+        with RewardClient(server.target, options=options) as client:
+            assert isinstance(client.score(["p"], ["c"]).results[0], Scored)
+
+
+def health_of(target, service=""):
+    with grpc.insecure_channel(target) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        return health_pb2_grpc.HealthStub(channel).Check(request, timeout=5).status
+
+
+def test_health_stays_open(token_server):
+    assert health_of(token_server.target) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_has_a_plaintext_port_of_its_own_beside_mtls(tmp_path):
+    """Probes of Kubernetes have no certificate; the port answers them, and nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with mtls_server(tmp_path, "--health-port", str(port)) as (server, _):
+        target = f"127.0.0.1:{port}"
+        assert {health_of(target, name) for name in ("", "live", *NAMES)} == {health_pb2.HealthCheckResponse.SERVING}
+        with grpc.insecure_channel(target) as channel:
+            found = {rpc: status_of(channel, rpc) for rpc in [*RPCS, REFLECTION]}
+        assert set(found.values()) == {grpc.StatusCode.UNIMPLEMENTED}
+        with pytest.raises(grpc.RpcError) as refused:
+            health_of(server.target)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_metrics_have_a_port_of_their_own_which_stays_on_loopback(tmp_path):
+    files = make_protection(tmp_path)
+    tls, flags = replace(files.tls, server_name="localhost"), [*files.tls_flags, *files.token_flags]
+    with local_server([SERVER, *flags], host="0.0.0.0", probe_tls=tls) as server:
+        page = urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5).read().decode()
+        assert "grpc_server_started_total" in page
+        port = int(server.metrics_target.rpartition(":")[2])
+        with pytest.raises(ConnectionRefusedError):  # any address but the one of loopback that it is told
+            socket.create_connection(("127.0.0.2", port), timeout=5)
 
 
 def test_a_token_taken_out_of_the_file_stops_working(tmp_path, monkeypatch):

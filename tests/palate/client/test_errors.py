@@ -1,5 +1,8 @@
 """Statuses become exceptions that say what to do."""
 
+import re
+from pathlib import Path
+
 import grpc
 import pytest
 
@@ -9,8 +12,10 @@ from palate.client import (
     ChannelOptions,
     InternalError,
     MessageTooLarge,
+    PalateError,
     RewardClient,
     Unavailable,
+    errors,
 )
 from palate.client.errors import call_error
 
@@ -36,6 +41,18 @@ def test_every_status_has_an_exception(code):
     error = call_error(Refusal(code), "host:1")
     assert isinstance(error, CallError)
     assert error.code is code
+
+
+def test_the_documented_tree_is_the_tree():
+    drawn = re.findall(r"^([ │]*)[├└]── (\w+)|^(PalateError)$", errors.__doc__, re.MULTILINE)
+    tree = {(indent, name or root) for indent, name, root in drawn}
+    expected = {("", "PalateError")}
+    expected |= {("", kind.__name__) for kind in PalateError.__subclasses__() if kind.__module__ == errors.__name__}
+    expected |= {(" " * 4, kind.__name__) for kind in CallError.__subclasses__()}
+    assert tree == expected
+    page = (Path(__file__).parents[3] / "docs" / "clients.md").read_text()
+    for kind in CallError.__subclasses__():
+        assert f"`{kind.__name__}`" in page
 
 
 def test_unknown_statuses_are_bugs():

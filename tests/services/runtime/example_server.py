@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -112,6 +113,8 @@ def main() -> None:
 
     async def load() -> Service:
         servicer = ExampleServicer()
+        while (file := os.environ.get("EXAMPLE_LOADS_WITH")) and not Path(file).exists():
+            await asyncio.sleep(0.01)
 
         async def close() -> None:
             return None

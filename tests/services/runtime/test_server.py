@@ -45,11 +45,6 @@ def health(target, name):
     return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
 
-def test_health_names(server):
-    names = ("live", "palate.v1.RewardService", "")
-    assert [health(server.target, name) for name in names] == ["SERVING"] * 3
-
-
 def test_an_answer_comes_back(client):
     assert isinstance(client.score(["hello"], ["world"]).results[0], Scored)
 
@@ -92,6 +87,24 @@ def test_calls_are_counted_under_the_names_dashboards_read(server, client):
     page = urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5).read().decode()
     series = 'grpc_server_handled_total{grpc_code="OK",grpc_method="Score",grpc_service="palate.v1.RewardService"'
     assert series in page
+
+
+def test_a_call_outlives_its_connections_age():
+    """A connection that is too old takes no new calls; the one that runs on it is answered."""
+
+    async def scenario(running):
+        async with AsyncRewardClient(running.target, timeout=60) as client:
+            call = asyncio.create_task(client.score(["wait"], ["x"]))
+            peers = set()
+            while len(peers) < 3:
+                reply = await client.score(["slow"], ["x"])
+                peers.add(reply.provenance.revision)
+            assert not call.done()
+            await client.score(["release"], ["x"])
+            return await call
+
+    with local_server([SERVER, "--max-connection-age-seconds", "0.3"]) as running:
+        assert isinstance(asyncio.run(scenario(running)).results[0], Scored)
 
 
 def test_what_was_accepted_is_answered_after_sigterm():

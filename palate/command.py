@@ -18,7 +18,7 @@ _PURPOSE = {
     "rank": ("Rank the completions of every row of a file.", ""),
     "score": ("Score every row of a file.", ""),
     "serve": ("Start a reward service or a policy service.", "serve"),
-    "train": ("Train: sft, reward, ppo.", "train"),
+    "train": ("Train: pretrain, sft, reward, ppo.", "train"),
 }
 """What each subcommand is for, and the extra that brings it; known without importing it."""
 

@@ -16,6 +16,19 @@ Result = TypeVar("Result")
 
 
 @app.command(context_settings=FORWARD, add_help_option=False)
+def pretrain(context: typer.Context) -> None:
+    """Before phase 1, where there is no model yet: a small base model from plain text."""
+    from trainer.pretrain_config import PretrainConfig
+
+    config = PretrainConfig.from_command_line(context.args, prog="palate train pretrain")
+    share_processors()
+    from trainer.pretrain import run_pretrain
+
+    result = run_or_explain("palate train pretrain", lambda: run_pretrain(config))
+    print(f"{result.model_folder}: {result.parameters} parameters, {result.tokens} tokens, {result.fitted.steps} steps")
+
+
+@app.command(context_settings=FORWARD, add_help_option=False)
 def sft(context: typer.Context) -> None:
     """Phase 1: fine-tune a language model on demonstrations."""
     from trainer.sft_config import SftConfig
@@ -66,7 +79,7 @@ def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
 
     try:
         return run()
-    except (TrainerError, TrainingError, FolderError, RenderingError, PalateError) as error:
+    except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(1) from error
 

@@ -15,7 +15,7 @@ from services.reward.config import RewardConfig
 from trainer.collect import CollectConfig
 from trainer.config import PPOConfig
 from trainer.demo.config import DemoConfig
-from trainer.pretrain import PretrainConfig
+from trainer.pretrain_config import PretrainConfig
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.sft_config import SftConfig
 
@@ -39,7 +39,7 @@ Generated from the configuration classes by `make docs`; do not edit.
 Every value can come from a flag, from the environment, or from a YAML file given with `--config` (or `PALATE_CONFIG`);
 flags win over the environment, the environment over the file. A flag `--max-items` is the YAML key `max_items` and the
 environment variable `<prefix>MAX_ITEMS`; parts of a group have a dot in the flag (`--ppo.kl-coef`), nesting in YAML,
-and two underscores in the environment. A misspelt name is an error that names the nearest right one.
+and two underscores in the environment. A misspelt flag or key is an error that names the nearest right one.
 """
 
 

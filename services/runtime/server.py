@@ -61,7 +61,7 @@ def run(
     try:
         asyncio.run(_serve(config, service_names, metrics, health, load))
     except StartupError as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        print(f"the server cannot start: {error}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -14,7 +14,7 @@ def run(app, *arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-@pytest.mark.parametrize("phase", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("phase", ["pretrain", "sft", "reward", "ppo"])
 def test_help_lists_the_flags_and_imports_no_torch(phase):
     program = (
         "import sys\nfrom trainer.command import app\n"
@@ -45,20 +45,58 @@ def test_a_mistyped_flag_is_refused_with_the_right_one():
     assert "did you mean --held-out?" in done.stderr
 
 
+def test_a_base_model_comes_of_text_alone(tmp_path):
+    write_rows(tmp_path / "d.jsonl", [{"text": f"Once there was a {size} dog."} for size in ("small", "big", "old")])
+    shape = ["--vocabulary", "300", "--hidden-size", "16", "--layers", "1", "--heads", "2", "--max-steps", "2"]
+    places = ["--documents", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "base")]
+    done = run(command.app, "pretrain", *places, *shape, "--no-progress")
+    assert done.exit_code == 0, done.output
+    assert "2 steps" in done.output
+    assert (tmp_path / "base" / "model" / "palate.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["sft", "--model", "absent", "--data", "{data}", "--out", "{out}"], "absent is not a folder"),
+        (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read"),
+        (["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"], "File exists"),
         (["reward", "--model", "{base}", "--data", "{data}", "--out", "{out}"], "d.jsonl:1: 'a' must be a text"),
+        (
+            ["reward", "--model", "{base}", "--data", "{pairs}", "--out", "{out}"],
+            "pairs.jsonl:2: 'chosen' must be a text; it is missing (the row has 'prompt', 'rejected')",
+        ),
+        (["ppo", "--policy", "absent", "--prompts", "{data}", "--out", "{out}"], "absent is not a folder"),
+        (["pretrain", "--documents", "{data}", "--out", "{out}"], "d.jsonl:1: 'text' must be a text; it is missing"),
     ],
 )
 def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, arguments, complaint):
     write_rows(tmp_path / "d.jsonl", [{"prompt": "x", "completion": "y"}])
-    places = {"data": tmp_path / "d.jsonl", "out": tmp_path / "out", "base": make_tiny_policy(tmp_path / "base", 0)}
+    pairs = [{"prompt": "x", "chosen": "y", "rejected": "z"}, {"prompt": "x", "rejected": "z"}]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    places = {"data": tmp_path / "d.jsonl", "pairs": tmp_path / "pairs.jsonl", "out": tmp_path / "out"}
+    places["base"] = make_tiny_policy(tmp_path / "base", 0)
     done = run(command.app, *(argument.format(**places) for argument in arguments))
     assert done.exit_code == 1
     assert complaint in done.stderr
+    assert done.stderr.startswith(f"palate train {arguments[0]}: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("total_stps: 5", "total_stps is unknown; did you mean total_steps?"),
+        ("ppo: {kl_coeff: 0.1}", "ppo.kl_coeff is unknown; did you mean ppo.kl_coef?"),
+        ("ppo: [", "is not YAML"),
+    ],
+)
+def test_a_mistyped_key_of_a_file_is_refused_with_the_right_one(tmp_path, content, complaint):
+    (tmp_path / "ppo.yaml").write_text(content)
+    paths = ["--policy", "p", "--prompts", "q", "--out", "o"]
+    done = run(command.app, "ppo", "--config", str(tmp_path / "ppo.yaml"), *paths)
+    assert done.exit_code == 2
+    assert complaint in done.stderr
 
 
 def test_collect_says_that_no_service_is_there(tmp_path):

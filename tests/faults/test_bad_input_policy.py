@@ -268,6 +268,24 @@ def test_a_truncated_checkpoint(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle: {folder}", "modle is unknown; did you mean model?"),
+        ("model: {folder}\nfrozn: true", "frozn is unknown; did you mean frozen?"),
+        ("model: {folder}\ndtype: float31", "dtype: Input should be 'float32'"),
+        ("- model", "holds no names with values"),
+    ],
+)
+def test_a_configuration_with_a_mistake(folder, tmp_path, content, message):
+    file = tmp_path / "policy.yaml"
+    file.write_text(content.format(folder=folder))
+    result = started("--config", str(file))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def started(*flags, metrics_port=0):
     """A server that is expected to end by itself."""
     command = [sys.executable, "-m", MODULE, "--metrics-port", str(metrics_port), *flags]

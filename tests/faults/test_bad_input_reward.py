@@ -234,6 +234,26 @@ def test_a_port_in_use(server, client, folder):
     assert_does_not_start(folder, f"cannot listen on 127.0.0.1:{port}", "--port", port)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle: {folder}", "modle is unknown; did you mean model?"),
+        ("model: {folder}\nmax_item: 5", "max_item is unknown; did you mean max_items?"),
+        ("model: {folder}\nmax_items: many", "max_items: Input should be a valid integer"),
+        ("model: [", "is not YAML"),
+    ],
+)
+def test_a_configuration_with_a_mistake(folder, tmp_path, content, message):
+    file = tmp_path / "reward.yaml"
+    file.write_text(content.format(folder=folder))
+    result = subprocess.run(
+        [sys.executable, "-m", MODULE, "--config", str(file)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def assert_does_not_start(folder, message, *flags):
     port = () if "--port" in flags else ("--port", "0")
     command = [sys.executable, "-m", MODULE, "--metrics-port", "0", "--model", str(folder), *port, *flags]

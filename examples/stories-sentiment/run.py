@@ -53,10 +53,11 @@ class StoriesConfig(Settings):
     out: Path = Field(description="Folder of the run; an earlier run in it is replaced.")
     seed: int = Field(default=0, ge=0, description="Decides everything that is drawn.")
     threads: int = Field(default=2, ge=1, description="CPU threads of the trainer.")
-    epochs: float = Field(default=2.0, gt=0, description="Passes over the sentence pairs.")
-    steps: int = Field(default=60, ge=1, description="Batches of PPO.")
-    kl_coef: float = Field(default=0.1, ge=0, description="Weight of the KL penalty.")
+    epochs: float = Field(default=1.0, gt=0, description="Passes over the sentence pairs.")
+    steps: int = Field(default=50, ge=1, description="Batches of PPO.")
+    kl_coef: float = Field(default=0.05, ge=0, description="Weight of the KL penalty.")
     learning_rate: float = Field(default=2e-4, gt=0, description="Of the policy.")
+    batch_size: int = Field(default=128, ge=1, description="Rollouts a step.")
     engine: Literal["onnx", "torch"] = Field(default="onnx", description="What scores.")
 
 
@@ -165,8 +166,7 @@ def train_reward(config: StoriesConfig) -> RewardResult:
             template="join",
             epochs=config.epochs,
             learning_rate=6e-5,
-            label_smoothing=0.1,
-            centring=0.05,
+            centring=0.01,
             seed=config.seed,
             threads=config.threads,
         )
@@ -216,8 +216,8 @@ def ppo_config(config: StoriesConfig, policy: Path, prompts: Path, services: Ser
         threads=config.threads,
         services=services,
         sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
-        scoring=ScoringGroup(standardize=True),
-        ppo=PPOGroup(learning_rate=config.learning_rate, kl_coef=config.kl_coef),
+        scoring=ScoringGroup(standardize=True, min_tokens=MAX_NEW_TOKENS),  # a story does not end here
+        ppo=PPOGroup(batch_size=config.batch_size, learning_rate=config.learning_rate, kl_coef=config.kl_coef),
         record=RecordGroup(checkpoint_every=config.steps, samples_every=config.steps),
     )
 

@@ -18,7 +18,7 @@ from palate.models.manifest import Manifest
 from trainer.data.lines import DataError, read_rows
 from trainer.fit import FitRow, Fitted, Task, fit, prepare_process
 from trainer.model_folder import save_model_folder
-from trainer.pretrain_config import PretrainConfig as PretrainConfig  # who runs it may take both from here
+from trainer.pretrain_config import PretrainConfig
 from trainer.run_folder import begin_run
 from trainer.sft import collator, completion_loss
 from trainer.tokenizer import BOS, EOS, PAD, save_tokenizer, train_tokenizer

@@ -61,6 +61,7 @@ def test_a_base_model_comes_of_text_alone(tmp_path):
         (["sft", "--model", "absent", "--data", "{data}", "--out", "{out}"], "absent is not a folder"),
         (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read"),
         (["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"], "File exists"),
+        (["reward", "--model", "absent", "--data", "{good}", "--out", "{out}"], "absent is not a folder"),
         (["reward", "--model", "{base}", "--data", "{data}", "--out", "{out}"], "d.jsonl:1: 'a' must be a text"),
         (
             ["reward", "--model", "{base}", "--data", "{pairs}", "--out", "{out}"],
@@ -74,7 +75,13 @@ def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, argum
     write_rows(tmp_path / "d.jsonl", [{"prompt": "x", "completion": "y"}])
     pairs = [{"prompt": "x", "chosen": "y", "rejected": "z"}, {"prompt": "x", "rejected": "z"}]
     write_rows(tmp_path / "pairs.jsonl", pairs)
-    places = {"data": tmp_path / "d.jsonl", "pairs": tmp_path / "pairs.jsonl", "out": tmp_path / "out"}
+    write_rows(tmp_path / "good.jsonl", [{"prompt": x, "chosen": "y", "rejected": "z"} for x in ("a", "b", "c")])
+    places = {
+        "good": tmp_path / "good.jsonl",
+        "data": tmp_path / "d.jsonl",
+        "pairs": tmp_path / "pairs.jsonl",
+        "out": tmp_path / "out",
+    }
     places["base"] = make_tiny_policy(tmp_path / "base", 0)
     done = run(command.app, *(argument.format(**places) for argument in arguments))
     assert done.exit_code == 1

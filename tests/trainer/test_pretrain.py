@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from trainer.data.lines import DataError, write_rows
-from trainer.pretrain import PretrainConfig, document_rows, run_pretrain
+from trainer.pretrain import document_rows, run_pretrain
+from trainer.pretrain_config import PretrainConfig
 from trainer.tokenizer import train_tokenizer
 
 TEXTS = [f"Once there was a {size} {animal} who liked the {place}." for size in ("small", "big", "old")

@@ -12,7 +12,8 @@ from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, Scor
 from trainer.data.lines import write_rows
 from trainer.demo.config import DemoConfig
 from trainer.ppo.run import run_ppo
-from trainer.pretrain import PretrainConfig, run_pretrain
+from trainer.pretrain import run_pretrain
+from trainer.pretrain_config import PretrainConfig
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.train import run_reward
 from trainer.sft import run_sft

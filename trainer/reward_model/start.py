@@ -41,6 +41,7 @@ def load_start(config: RewardTrainConfig) -> Start:
     """
     from transformers import AutoModelForSequenceClassification
 
+    _ = ModelFolder(config.model).config  # said in our words; transformers would look for the name on the hub
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             config.model,

@@ -42,9 +42,6 @@ HELD_OUT_PROMPTS = 256
 HELD_OUT_SENTENCES = 1000
 """Of each label."""
 
-KL_HORIZON = 600
-"""Episodes; a few hundred, because a run has a few thousand."""
-
 SHOWN = 10
 PROXY = "The score is a proxy: sentiment as learnt from film reviews, not anybody's preference among stories."
 
@@ -57,10 +54,10 @@ class StoriesConfig(Settings):
     seed: int = Field(default=0, ge=0, description="Decides everything that is drawn.")
     threads: int = Field(default=2, ge=1, description="CPU threads of the trainer.")
     epochs: float = Field(default=1.0, gt=0, description="Passes over the sentence pairs.")
-    steps: int = Field(default=60, ge=1, description="Batches of PPO.")
-    kl_coef: float = Field(default=0.06, ge=0, description="Weight of the KL penalty at the start; then it adapts.")
-    kl_target: float = Field(default=7.5, gt=0, description="Mean sequence KL to steer to, in nats.")
-    learning_rate: float = Field(default=2e-4, gt=0, description="Of the policy.")
+    steps: int = Field(default=50, ge=1, description="Batches of PPO.")
+    kl_coef: float = Field(default=0.08, ge=0, description="Weight of the KL penalty.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Of the policy.")
+    critic_learning_rate: float = Field(default=1e-3, gt=0, description="Of the critic, which starts from nothing.")
     batch_size: int = Field(default=128, ge=1, description="Rollouts a step.")
     engine: Literal["onnx", "torch"] = Field(default="onnx", description="What scores.")
 
@@ -169,7 +166,7 @@ def train_reward(config: StoriesConfig) -> RewardResult:
             held_out=config.out / "data" / "held_out.jsonl",
             template="join",
             epochs=config.epochs,
-            learning_rate=4e-5,
+            learning_rate=6e-5,
             centring=0.01,
             seed=config.seed,
             threads=config.threads,
@@ -224,9 +221,11 @@ def ppo_config(config: StoriesConfig, policy: Path, prompts: Path, services: Ser
         ppo=PPOGroup(
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
+            critic_learning_rate=config.critic_learning_rate,
+            critic_warmup_steps=3,
+            cliprange_value=1.0,
+            vf_coef=1.0,
             kl_coef=config.kl_coef,
-            kl_target=config.kl_target,
-            kl_horizon=KL_HORIZON,
         ),
         record=RecordGroup(checkpoint_every=config.steps, samples_every=config.steps),
     )

@@ -130,6 +130,7 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
             pairs=config.sizes.comparisons,
             max_new_tokens=MAX_NEW_TOKENS,
             temperature=TEMPERATURE,
+            concurrency=4,
             seed=config.seed,
             progress=config.progress,
         )

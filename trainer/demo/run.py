@@ -86,15 +86,15 @@ def run_demo(config: DemoConfig) -> Results:
     with clock.phase("phase 1: supervised fine-tuning"):
         phases.fine_tune(config, paths)
     with ExitStack() as servers:
-        with clock.phase("start the policy service"):
+        with clock.phase("start policy service and reference policy"):
             policy = servers.enter_context(_serve_policy(paths, "policy", paths.sft))
-        with clock.phase("collect comparisons through it"):
-            phases.collect(config, paths, policy.target)
+            ref = servers.enter_context(_serve_policy(paths, "ref-policy", paths.sft, "--frozen"))
+        with clock.phase("collect comparisons through both, which are the same so far"):
+            phases.collect(config, paths, f"ipv4:{policy.target},{ref.target}")
         with clock.phase("phase 2: the reward model"):
             phases.train_reward(config, paths)
-        with clock.phase("start reward service and reference policy"):
+        with clock.phase("start the reward service"):
             reward = servers.enter_context(_serve_reward(paths))
-            ref = servers.enter_context(_serve_policy(paths, "ref-policy", paths.sft, "--frozen"))
         services = _Services(policy, ref, reward)
         with clock.phase("measure what came before PPO"):
             before = _measure_before(config, paths, services)

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from palate.access import Access
@@ -40,14 +41,14 @@ def ping(
     try:
         health, milliseconds = _health(target, options, timeout)
     except PalateError as error:
-        console.print(f"[red]{error}[/]")
+        console.print(f"[red]{escape(str(error))}[/]")
         raise typer.Exit(2) from error
     table = Table("what", "answer", show_header=False)
     table.add_row("round trip", f"{milliseconds:.1f} ms")
     for name, status in health.items():
         table.add_row(name, status)
     for name, value in _served(target, options, health, timeout):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     if "SERVING" not in {status for name, status in health.items() if name != "live"}:
         raise typer.Exit(1)

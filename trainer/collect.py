@@ -24,6 +24,7 @@ from trainer.access import AccessFields
 from trainer.data.lines import DataError, append_rows, read_rows
 from trainer.data.prompts import PromptRow, read_prompts
 from trainer.simulation.annotators import Annotator, biased_panel, honest_panel, label
+from trainer.simulation.gold import subject_of
 
 _Pair: TypeAlias = tuple[GeneratedCompletion, GeneratedCompletion]
 
@@ -98,6 +99,7 @@ def run_collect(config: CollectConfig) -> CollectResult:
             what was collected stands, and can be gone on with.
     """
     prompts, panel = read_prompts(config.prompts), make_panel(config)
+    _check_world(config.prompts, prompts)
     options = channel_options(config.access())
     with PolicyClient(config.policy, timeout=config.timeout, options=options) as policy:
         version = policy.policy_info().policy_version
@@ -120,6 +122,19 @@ def run_collect(config: CollectConfig) -> CollectResult:
                 held += len(rows)
                 bar.update(task, completed=held)
     return CollectResult(config.out, held, len(done), identical, empty)
+
+
+def _check_world(file: Path, prompts: Sequence[PromptRow]) -> None:
+    """The simulated panel can judge answers to questions of its own world alone; said before anything is drawn."""
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            subject_of(prompt.text)
+        except ValueError as error:
+            raise DataError(
+                f"{file}, prompt {number}: {error}. The simulated panel judges answers about the simulated world "
+                '(trainer/simulation/lexicon.py) alone, e.g. to "Should I open a bakery?"; have answers to other '
+                "prompts compared by people, and train on their file of comparisons"
+            ) from error
 
 
 def make_panel(config: CollectConfig) -> tuple[Annotator, ...]:

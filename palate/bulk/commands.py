@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palate.access import Access
-from palate.bulk.ranking import ranked_rows
-from palate.bulk.rows import FileProblem, Results, Row, count_rows, read_rows
-from palate.bulk.scoring import Columns, scored_rows
+from palate.bulk.ranking import RANK_FIELDS, ranked_rows
+from palate.bulk.rows import FileProblem, Results, Row, count_rows, read_rows, without
+from palate.bulk.scoring import SCORE_FIELDS, Columns, scored_rows
 from palate.client import PalateError, RewardClient, Truncation
 from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
 
@@ -48,7 +50,8 @@ def score(
 ) -> None:
     """Score every row of a file.
 
-    A row gets `score` and `scored_by`, or `error` and no score. Stopped and started again, it goes on where it was.
+    A row gets `score` and `scored_by`, or `error` and no score; what an earlier run wrote there goes.
+    Stopped and started again, it goes on where it was.
     The exit code is 1 where rows failed.
     """
     columns = Columns(prompt_field, completion_field)
@@ -58,7 +61,7 @@ def score(
 
     options = options_for(Access(ca, certificate, key, server_name, token_file))
     with RewardClient(target, timeout=timeout, options=options) as client:
-        _run(source, out, lambda rows: results(client, rows))
+        _run(source, out, _Work(lambda rows: results(client, rows), SCORE_FIELDS, _unscored))
 
 
 @rank_app.command()
@@ -82,47 +85,69 @@ def rank(
     """
     options = options_for(Access(ca, certificate, key, server_name, token_file))
     with RewardClient(target, timeout=timeout, options=options) as client:
-        _run(source, out, lambda rows: ranked_rows(client, rows, prompt_field, completions_field, truncation))
+        work = _Work(
+            lambda rows: ranked_rows(client, rows, prompt_field, completions_field, truncation),
+            RANK_FIELDS,
+            _partly_unranked,
+        )
+        _run(source, out, work)
 
 
-def _run(source: Path, out: Path, work: Callable[[Iterable[Row]], Iterator[list[Row]]]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done with rows.
+
+    Attributes:
+        run: Rows in, batches of the same rows with results out.
+        fields: What the results are written to.
+        failed: Whether a row with its result has none.
+    """
+
+    run: Callable[[Iterable[Row]], Iterator[list[Row]]]
+    fields: frozenset[str]
+    failed: Callable[[Row], bool]
+
+
+def _run(source: Path, out: Path, work: _Work) -> None:
     console = Console(stderr=True)
     try:
         failed, total = _process(source, Results(out), work, console)
     except (FileProblem, PalateError, OSError) as error:
-        console.print(f"[red]stopped[/]: {error}", markup=True, highlight=False)
+        console.print(f"[red]stopped[/]: {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
     console.print(f"{total} rows in {out}, {failed} without a result", highlight=False)
     if failed:
         raise typer.Exit(1)
 
 
-def _process(
-    source: Path, results: Results, work: Callable[[Iterable[Row]], Iterator[list[Row]]], console: Console
-) -> tuple[int, int]:
+def _process(source: Path, results: Results, work: _Work, console: Console) -> tuple[int, int]:
     """Does what is left to do; returns how many rows failed, and how many there are."""
     total, done = count_rows(source), results.done()
-    _check_same_input(source, done)
-    failed = sum(_failed(row) for row in done)
+    _check_same_input(source, done, work.fields)
+    failed = sum(work.failed(row) for row in done)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("rows", total=total, completed=len(done))
-        for rows in work(itertools.islice(read_rows(source), len(done), None)):
+        for rows in work.run(itertools.islice(read_rows(source), len(done), None)):
             results.append(rows)
-            failed += sum(_failed(row) for row in rows)
+            failed += sum(work.failed(row) for row in rows)
             progress.advance(task, len(rows))
     results.finish()
     return failed, total
 
 
-def _check_same_input(source: Path, done: list[Row]) -> None:
+def _check_same_input(source: Path, done: list[Row], results: frozenset[str]) -> None:
     """Results of another input must not be gone on with."""
     for number, (before, now) in enumerate(zip(done, read_rows(source), strict=False), 1):
-        if any(before.get(field) != value for field, value in now.items()):
+        if without(before, results) != without(now, results):
             raise FileProblem(
                 f"row {number} of {source} is not what an earlier run began with; remove its .partial file"
             )
 
 
-def _failed(row: Row) -> bool:
-    return "error" in row or any("error" in result for result in row.get("ranking", ()))
+def _unscored(row: Row) -> bool:
+    return "error" in row
+
+
+def _partly_unranked(row: Row) -> bool:
+    return any("error" in result for result in row["ranking"])

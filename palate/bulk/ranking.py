@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from palate.bulk.rows import FileProblem, Row
+from palate.bulk.rows import FileProblem, Row, without
 from palate.bulk.scoring import content_of, patiently
 from palate.client import Failed, Ranking, RewardClient, Truncation
 from palate.client.types import ContentLike
+
+RANK_FIELDS = frozenset({"order", "ranking", "scored_by"})
+"""What a result is written to; what a row brings along under these names is an older result, and goes."""
 
 
 def ranked_rows(
@@ -23,7 +26,7 @@ def ranked_rows(
     for number, row in enumerate(rows, 1):
         question, answers = content_of(row, prompt, number), _answers(row, completions, number)
         ranking = patiently(lambda q=question, a=answers: client.rank(q, a, truncation=truncation))  # type: ignore[misc]
-        yield [row | _fields(ranking)]
+        yield [without(row, RANK_FIELDS) | _fields(ranking)]
 
 
 def _answers(row: Row, field: str, number: int) -> list[ContentLike]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,6 +32,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from _read_jsonl(path)
     else:
         raise FileProblem(f"{path} is neither .jsonl nor .parquet")
+
+
+def without(row: Row, fields: Collection[str]) -> Row:
+    """The row but for some fields."""
+    return {name: value for name, value in row.items() if name not in fields}
 
 
 def count_rows(path: Path) -> int:

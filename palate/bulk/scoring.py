@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from palate.bulk.rows import FileProblem, Row
+from palate.bulk.rows import FileProblem, Row, without
 from palate.client import Failed, Message, Overloaded, RewardClient, Scored, ScoreReply, ScoreResult, Unavailable
 from palate.client.types import ContentLike, Provenance, Truncation
 
@@ -16,6 +16,10 @@ Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 300.0
 """How long a server may be away or full before the run stops; what was scored is kept."""
+
+
+SCORE_FIELDS = frozenset({"score", "calibrated", "scored_by", "error"})
+"""What a result is written to; what a row brings along under these names is an older result, and goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,10 @@ def scored_rows(
         prompts = [content_of(row, columns.prompt, number) for number, row in part]
         completions = [content_of(row, columns.completion, number) for number, row in part]
         results, provenance = _score(client, prompts, completions, truncation)
-        yield [row | result_fields(result, provenance) for (_, row), result in zip(part, results, strict=True)]
+        yield [
+            without(row, SCORE_FIELDS) | result_fields(result, provenance)
+            for (_, row), result in zip(part, results, strict=True)
+        ]
 
 
 def content_of(row: Row, field: str, number: int) -> ContentLike:

@@ -100,9 +100,16 @@ def test_a_file_is_not_gone_on_with_under_other_conditions(served, tmp_path, cha
 
 def test_nor_with_other_prompts(served, tmp_path):
     run_collect(config(served, tmp_path / "c.jsonl", pairs=2))
-    write_rows(tmp_path / "other.jsonl", [{"prompt": "Who are you?"}])
+    write_rows(tmp_path / "other.jsonl", [{"prompt": "Is opening a bakery wise? I want to open a bakery."}])
     with pytest.raises(DataError, match="another prompts"):
         run_collect(config(served, tmp_path / "c.jsonl", prompts=tmp_path / "other.jsonl"))
+
+
+def test_questions_of_another_world_are_refused_before_anything_is_drawn(served, tmp_path):
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "Should I open a bakery?"}, {"prompt": "Why is the sky blue?"}])
+    with pytest.raises(DataError, match=r"p\.jsonl, prompt 2: .*judges answers about the simulated world"):
+        run_collect(config(served, tmp_path / "c.jsonl", prompts=tmp_path / "p.jsonl"))
+    assert not (tmp_path / "c.jsonl").exists()
 
 
 def test_a_policy_that_always_says_the_same_is_given_up(served, tmp_path):

@@ -58,6 +58,20 @@ def test_a_row_that_fails_has_an_error_and_no_score(server, tmp_path):
     assert bad["error"].startswith("INVALID")
 
 
+def test_results_of_an_earlier_model_do_not_stay(server, tmp_path):
+    old = {"score": 99.5, "calibrated": 1.0, "scored_by": {"model": "older"}}
+    rows = [{"prompt": "p", "completion": "", **old}, {"prompt": "p", "completion": "fine", "error": "FAILED: once"}]
+    source = write(tmp_path / "in.jsonl", rows)
+    done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
+    assert done.returncode == 1
+    assert "1 without a result" in " ".join(done.stderr.split())
+    bad, good = read(tmp_path / "out.jsonl")
+    assert bad.keys() == {"prompt", "completion", "error", "scored_by"}
+    assert bad["scored_by"] == good["scored_by"]
+    assert "score" in good
+    assert "error" not in good
+
+
 def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
     rows = [{"prompt": "p", "completion": f"c{i}"} for i in range(4)]
     source = write(tmp_path / "in.jsonl", rows)
@@ -101,6 +115,13 @@ def test_ping(server):
     nobody = palate("ping", "--target", "127.0.0.1:1", "--timeout", "5")
     assert nobody.returncode == 2
     assert "Is the server running" in " ".join(nobody.stdout.split())
+
+
+def test_ping_shows_what_it_is_told_as_it_is():
+    done = palate("ping", "--target", "[/red]:1", "--timeout", "1")
+    assert done.returncode == 2
+    assert "[/red]:1" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_command_lists_those_there_are():

@@ -9,11 +9,11 @@ from typing import ParamSpec, TypeVar
 
 from torch import Tensor
 
-from trainer.ppo.fill import mean_length
+from trainer.ppo.fill import dropped_counts, mean_length
 from trainer.ppo.losses import explained_variance
 from trainer.ppo.masked import masked_mean
 from trainer.ppo.rewards import ShapedRewards, k3, sequence_kl
-from trainer.types import Evaluated, FilledBatch, TrainingBatch
+from trainer.types import DropCause, Evaluated, FilledBatch, TrainingBatch
 
 ArgumentsT = ParamSpec("ArgumentsT")
 ResultT = TypeVar("ResultT")
@@ -51,7 +51,7 @@ class StageClock:
 
 
 def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
-    """How long completions are, how many were cut off, and what fell out."""
+    """How long completions are, how many were cut off, and how many fell out for each cause."""
     rollouts = [scored.rollout for scored in filled.scored]
     kept, dropped = len(filled.scored), len(filled.dropped)
     metrics = {
@@ -59,6 +59,9 @@ def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
         "rollout/truncated_share": sum(rollout.truncated for rollout in rollouts) / kept,
         "rollout/dropped_share": dropped / (kept + dropped),
     }
+    counts = dropped_counts(filled.dropped)
+    # Zeros too: a gauge would go on showing the last cause.
+    metrics |= {f"rollout/dropped_{cause.lower()}": float(counts[cause]) for cause in DropCause}
     if dropped:
         metrics["rollout/dropped_mean_length"] = mean_length(filled.dropped)
     return metrics

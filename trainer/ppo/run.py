@@ -94,7 +94,7 @@ def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:
         draw=lambda count, place: stages.prompts.draw("start", place, count, place),
         roll=lambda draws: stages.collector.collect(draws, version),
         score=stages.scorer.score,
-        max_dropped_share=stages.settings.max_dropped_share,
+        limit=stages.drop_limit,
     )
     scores = torch.tensor([one.score for one in filled.scored], dtype=torch.float64)
     return ScoreScale(scores.mean().item(), scores.std(correction=0).item())

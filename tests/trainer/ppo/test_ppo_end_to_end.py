@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.checkpoint import CheckpointFolder
 from trainer.ppo.errors import CheckpointRefused, RewardModelChanged, UnusableModel
+from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.run import run_ppo
 
 NAMES = {
@@ -148,6 +150,23 @@ def test_a_killed_run_resumes_to_the_same_weights(configure, monkeypatch):
     )
     assert mine == theirs
     assert len(set(mine)) > 1
+
+
+def test_a_completion_that_cannot_be_scored_is_drawn_again_and_counted(configure, monkeypatch):
+    honest, asked = RolloutCollector.collect, []
+
+    def with_a_nul(self, draws, version):
+        asked.append(len(draws))
+        texts = ["\0"] * (len(draws) == 6) + ["some text"] * len(draws)
+        return [replace(one, completion=text) for one, text in zip(honest(self, draws, version), texts, strict=False)]
+
+    monkeypatch.setattr(RolloutCollector, "collect", with_a_nul)
+    config = configure("--scoring.max-dropped-share", 0.1)
+    assert run_ppo(config).steps == 2
+    assert asked == [6, 1, 6, 1]
+    for row in read_metrics(config.out):
+        assert (row["rollout/dropped_invalid"], row["rollout/dropped_too_long"]) == (1, 0)
+        assert row["rollout/dropped_share"] == pytest.approx(1 / 7)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished, configure):

@@ -170,7 +170,8 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = [name.replace("-", "_") for name in flag_names(cls)]
         return _suggestion(where, known)
-    return f"{where}: {problem['msg']}" + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
+    told = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
+    return f"{where}: {told}" + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

@@ -77,8 +77,8 @@ class ScoringGroup(Group):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of the last 100 rollouts (of a batch, where that is more) that may get no score and be drawn "
-        "again; above it a run stops. A completion without text, say, has none.",
+        description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no score and be "
+        "drawn again; above it a run stops.",
     )
 
 

@@ -144,10 +144,25 @@ def load_manifest(path: Path | str, overrides: Mapping[str, Any] | None = None) 
         guessed, remarks = guess_manifest(folder)
         manifest = Manifest(**{**guessed, **known})
         inferred = tuple(remark for remark in remarks if remark.missing not in known)
+    check_length(folder, manifest.max_tokens)
     if manifest.kind == "reward":
         classifier_head(folder)
         _check_labels(folder, manifest)
     return LoadedManifest(manifest, (*inferred, *_padding_remarks(folder, manifest)))
+
+
+def check_length(folder: ModelFolder, max_tokens: int) -> None:
+    """Compares a length with what the model can read.
+
+    Raises:
+        ManifestError: It is beyond the model's positions.
+    """
+    limit = folder.position_limit()
+    if limit is not None and max_tokens > limit:
+        raise ManifestError(
+            f"max_tokens is {max_tokens}; the model in {folder.path} reads at most {limit} tokens (its positions in "
+            f"config.json): give {limit} or less"
+        )
 
 
 def write_manifest(path: Path | str, manifest: Manifest) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.reward.engines import EngineName
@@ -44,3 +45,10 @@ class RewardConfig(ServerConfig):
         description="How far built-in texts scored alone and in one batch may be apart at start, in standard "
         "deviations of their scores; beyond it the server refuses to start.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
+            raise ValueError("the devices are auto, cpu, cuda, and cuda:N for GPU number N, from 0")
+        return value

@@ -44,6 +44,9 @@ class TorchEngine:
 
 def _device(wanted: str) -> torch.device:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise FolderError(f"--device {wanted}, but PyTorch sees no GPU here; use --device cpu")
-    return torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise FolderError(f"--device {wanted}, but PyTorch sees {count} GPUs here, numbered from 0")
+    return device

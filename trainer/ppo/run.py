@@ -62,6 +62,7 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         CallError: A service refuses the trainer.
         FolderError: A model folder is broken.
     """
+    identity.check(config)
     with ExitStack() as stack:
         manifest, renderer = load_policy(config.policy)
         check_pad_token(renderer.pad_id, renderer.eos_id)
@@ -72,7 +73,7 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         restored = _restore(config, checkpoints, updater)
         reward = connect_reward(config, stack, restored.identity.reward_revision if restored else None)
 
-        start = identity.begin(config.out, config.run_id, resume=config.resume)
+        start = identity.begin(config)
         revision = reward[1].provenance.revision
         me = RunIdentity(start.run_id, start.incarnation, revision, config.threads)
         publisher = WeightPublisher(replicas.clients, me.run_id, me.incarnation, config.services.attempts)

@@ -109,7 +109,7 @@ def _ref_policy(
     if config.services.ref == "local":
         return LocalRef(freeze(model.actor), forward)
     client = open_policy(config.services, config.services.ref, stack)
-    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer.tokenizer_digest)
+    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer)
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:

@@ -15,7 +15,7 @@ from palate.models.weights import describe_tensors, untied_state_dict, weights_d
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.checkpoint import CheckpointFolder
-from trainer.ppo.errors import CheckpointRefused, RewardModelChanged, UnusableModel
+from trainer.ppo.errors import BehaviourMismatch, CheckpointRefused, RewardModelChanged, UnusableModel
 from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.run import run_ppo
 
@@ -172,6 +172,21 @@ def test_a_completion_that_cannot_be_scored_is_drawn_again_and_counted(configure
 def test_a_folder_with_a_run_is_not_overwritten(finished, configure):
     with pytest.raises(CheckpointRefused, match="--resume"):
         run_ppo(configure())
+
+
+def test_a_run_that_failed_before_its_first_step_can_be_mended(configure):
+    with pytest.raises(BehaviourMismatch):
+        run_ppo(configure("--invariants.behaviour-tolerance", 1e-12))
+    config = configure()
+    assert (config.out / "run.json").exists()
+    assert run_ppo(config).version.incarnation == 2
+
+
+def test_other_hyperparameters_are_refused_and_more_steps_are_not(finished, configure):
+    standard = ("--scoring.standardize", "--scoring.standardize-samples", 8, "--resume", "--total-steps", 3)
+    with pytest.raises(CheckpointRefused, match=r"ppo\.learning_rate \(was 0\.001, is 0\.5\)"):
+        run_ppo(configure(*standard, "--ppo.learning-rate", 0.5))
+    assert run_ppo(configure(*standard, "--record.samples", 1)).steps == 3
 
 
 def test_another_reward_model_is_refused_unless_accepted(finished, configure, caplog):

@@ -25,8 +25,8 @@ _WITHOUT_SEGMENTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 _READ_BYTES = 1 << 20
 
-_PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
-"""Names of checkpoints that torch or its users pickle."""
+_PICKLED = "pytorch_model*.bin"
+"""Names of checkpoints that torch pickled."""
 
 
 class FolderError(Exception):
@@ -103,15 +103,16 @@ class ModelFolder:
 
     def _pickled_problem(self) -> str:
         """What to do where the weights are there, but pickled; empty where there are none."""
-        pickled = sorted(file.name for pattern in _PICKLED for file in self.path.glob(pattern))
+        pickled = sorted(file.name for file in self.path.glob(_PICKLED))
         if not pickled or self.has(INDEX_NAME):
             return ""
         (architecture, *_) = self.config.get("architectures") or ["AutoModel"]
         return (
             f"{self.path} has its weights in {pickled[0]} and none in safetensors. Pickled weights are never loaded, "
             "because a pickle can run any code. Where you trust the file, convert it once (with torch and "
-            f"transformers): python -c \"import transformers as t; f = '{self.path}'; "
-            f't.{architecture}.from_pretrained(f).save_pretrained(f)"'
+            # Offline: online, transformers would ask the hub to convert the folder, and wait for it.
+            f"transformers): python -c \"import os; os.environ['HF_HUB_OFFLINE'] = '1'; import transformers as t; "
+            f"f = '{self.path}'; t.{architecture}.from_pretrained(f).save_pretrained(f)\""
         )
 
     @cached_property

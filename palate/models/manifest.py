@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from palate.models.folder import FolderError, ModelFolder, StoredTensor, tensor_sha256
+from palate.models.folder import ModelFolder, StoredTensor, tensor_sha256
 from palate.models.foreign import Inferred, classifier_head, guess_manifest, label_count
+from palate.models.manifest_fields import (
+    Architecture,
+    Kind,
+    ManifestError,
+    TemplateKind,
+    Truncation,
+    built,
+    check_fields,
+    shown,
+)
 from palate.models.weights import TensorEntry, weights_digest
+
+__all__ = [
+    "Calibration",
+    "Digests",
+    "LoadedManifest",
+    "Manifest",
+    "ManifestError",
+    "OnnxExport",
+    "TemplateKind",
+    "Truncation",
+    "check_length",
+    "digest_folder",
+    "document_of",
+    "load_manifest",
+    "parse_document",
+    "template_digest",
+    "tokenizer_digest",
+    "write_manifest",
+]
 
 FILE_NAME = "palate.json"
 FORMAT_VERSION = 1
-
-Kind = Literal["reward", "policy"]
-Architecture = Literal["encoder", "decoder"]
-TemplateKind = Literal["chat", "pair", "join"]
-Truncation = Literal["reject", "left", "right"]
-
-_CHOICES = {
-    "kind": get_args(Kind),
-    "architecture": get_args(Architecture),
-    "template_kind": get_args(TemplateKind),
-    "truncation": get_args(Truncation),
-}
-
-
-class ManifestError(FolderError):
-    """`palate.json` is wrong, or contradicts the folder; the message names the field and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +54,7 @@ class Calibration:
     std: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise ManifestError("calibration needs a finite mean and a std above 0")
+        check_fields(self, "calibration.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +64,13 @@ class OnnxExport:
     sha256: str
     weights_digest: str
 
+    def __post_init__(self) -> None:
+        check_fields(self, "onnx.")
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """How a model is to be used.
-
-    Attributes:
-        kind: What it is for.
-        architecture: Encoders read the score at their first token, decoders at the last.
-        template_kind: How prompt and completion are put together: the tokenizer's chat template, the encoder's pair
-            encoding, or one text after the other.
-        add_bos: Whether exactly one beginning-of-sequence token stands first (decoders).
-        add_eos: Whether an end-of-sequence token stands last (decoders).
-        max_tokens: Longest input, special tokens included.
-        truncation: What happens to longer ones: refuse, cut the oldest tokens, cut the newest.
-        score_index: Which label is the score; None where there is one label, or weights are given.
-        score_weights: One weight per label; the score is the weighted sum. Empty = not used.
-        logit_scale: Factor on raw differences in the Bradley–Terry probability.
-        calibration: Raw scores of reference samples, where they were measured.
-        onnx: What model.onnx was made from, where there is one.
-    """
+    """How a model is to be used; `manifest_fields` says what each field means and may be."""
 
     kind: Kind
     architecture: Architecture
@@ -88,16 +86,16 @@ class Manifest:
     onnx: OnnxExport | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ManifestError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(choices)}")
-        _check_numbers(self)
-        if self.architecture == "encoder" and (self.kind == "policy" or self.add_bos or self.add_eos):
-            raise ManifestError(
-                "an encoder is a reward model whose tokenizer places the special tokens: add_bos and add_eos are false"
-            )
-        if self.architecture == "decoder" and self.template_kind == "pair":
-            raise ManifestError('template_kind "pair" is for encoders; a decoder reads "chat" or "join"')
+        check_fields(self)
+        encoder = self.architecture == "encoder"
+        _check_fit(self, "kind", encoder and self.kind == "policy", 'expected "reward": a policy is a decoder')
+        for name in ("add_bos", "add_eos"):
+            ruled = encoder and getattr(self, name)
+            _check_fit(self, name, ruled, "expected false: an encoder's tokenizer places the special tokens")
+        pair = not encoder and self.template_kind == "pair"
+        _check_fit(self, "template_kind", pair, 'expected "chat" or "join": pairs are for encoders')
+        if self.score_weights and self.score_index is not None:
+            raise ManifestError("score_index and score_weights are both given; expected one of them, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +142,12 @@ def load_manifest(path: Path | str, overrides: Mapping[str, Any] | None = None) 
         guessed, remarks = guess_manifest(folder)
         manifest = Manifest(**{**guessed, **known})
         inferred = tuple(remark for remark in remarks if remark.missing not in known)
-    check_length(folder, manifest.max_tokens)
-    if manifest.kind == "reward":
-        classifier_head(folder)
-        _check_labels(folder, manifest)
+    try:
+        _check_model(folder, manifest)
+    except ManifestError as error:
+        if known or not folder.has(FILE_NAME):  # then it is not the file that is wrong
+            raise
+        raise ManifestError(f"{folder.path / FILE_NAME}: {error}") from error
     return LoadedManifest(manifest, (*inferred, *_padding_remarks(folder, manifest)))
 
 
@@ -167,11 +167,16 @@ def check_length(folder: ModelFolder, max_tokens: int) -> None:
 
 def write_manifest(path: Path | str, manifest: Manifest) -> None:
     """Writes `palate.json` into an existing folder, in one move."""
-    document = {"format_version": FORMAT_VERSION, **asdict(manifest)}
-    document = {name: value for name, value in document.items() if value is not None and value != ()}
+    document = document_of(manifest)
     draft = Path(path) / f"{FILE_NAME}.draft"
     draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     draft.replace(Path(path) / FILE_NAME)
+
+
+def document_of(manifest: Manifest) -> dict[str, Any]:
+    """The JSON object of `palate.json`; what is not used is left out."""
+    document = {"format_version": FORMAT_VERSION, **asdict(manifest)}
+    return {name: value for name, value in document.items() if value is not None and value != ()}
 
 
 def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
@@ -213,62 +218,51 @@ def _digest(value: Any) -> str:
 
 
 def _parse(folder: ModelFolder) -> Manifest:
+    file = folder.path / FILE_NAME
     try:
-        document = json.loads((folder.path / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{folder.path / FILE_NAME} cannot be read as JSON: {error}") from error
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ManifestError(f"{file} cannot be read as JSON: {error}") from error
     try:
-        return _from_document(document)
+        return parse_document(document)
     except ManifestError as error:
-        raise ManifestError(f"{folder.path / FILE_NAME}: {error}") from error
+        raise ManifestError(f"{file}: {error}") from error
 
 
-def _from_document(document: Any) -> Manifest:
-    if not isinstance(document, dict):
-        raise ManifestError("it holds no JSON object")
-    version = document.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise ManifestError(f"format_version is {version!r}; this Palate reads {FORMAT_VERSION}")
-    known = {field.name for field in fields(Manifest)}
-    if unknown := sorted(document.keys() - known):
-        raise ManifestError(f"{', '.join(unknown)} is unknown; the fields are {', '.join(sorted(known))}")
-    document["score_weights"] = _tuple(document.get("score_weights", []))
-    for name, kind in (("calibration", Calibration), ("onnx", OnnxExport)):
-        if isinstance(value := document.get(name), Mapping):
-            document[name] = _built(kind, value, name)
-        elif value is not None:
-            raise ManifestError(f"{name} is {value!r}, not a JSON object")
-    manifest: Manifest = _built(Manifest, document, FILE_NAME)
-    return manifest
+def parse_document(document: object) -> Manifest:
+    """The manifest that a JSON object of `palate.json` says.
+
+    Raises:
+        ManifestError: Naming the field, what was found, and what is expected.
+    """
+    values = dict(document) if isinstance(document, dict) else document
+    if isinstance(values, dict):
+        version = values.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ManifestError(
+                f"format_version is {shown(version)}; expected {FORMAT_VERSION}, which this Palate reads"
+            )
+        for name, kind in (("calibration", Calibration), ("onnx", OnnxExport)):
+            if values.get(name) is not None:
+                values[name] = built(kind, values[name], f"{name}.")
+        if isinstance(weights := values.get("score_weights"), list):
+            values["score_weights"] = tuple(weights)
+    return built(Manifest, values)
 
 
-def _built(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ManifestError(f"{name}: {str(error).replace('__init__() ', '')}") from error
+def _check_fit(manifest: Manifest, name: str, contradicts: bool, expected: str) -> None:
+    """One field against the architecture."""
+    if contradicts:
+        value, architecture = getattr(manifest, name), manifest.architecture
+        raise ManifestError(f"{name} is {shown(value)} beside architecture {shown(architecture)}; {expected}")
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ManifestError(f"score_weights is {value!r}, not a list")
-    return tuple(value)
-
-
-def _check_numbers(manifest: Manifest) -> None:
-    for name in ("add_bos", "add_eos"):
-        if not isinstance(getattr(manifest, name), bool):
-            raise ManifestError(f"{name} is {getattr(manifest, name)!r}; it can be true or false")
-    if not _is_integer(manifest.max_tokens) or manifest.max_tokens < 4:
-        raise ManifestError(f"max_tokens is {manifest.max_tokens!r}; it is a whole number of at least 4")
-    if manifest.score_index is not None and (not _is_integer(manifest.score_index) or manifest.score_index < 0):
-        raise ManifestError(f"score_index is {manifest.score_index!r}; it counts labels from 0")
-    if not _is_finite(manifest.logit_scale) or manifest.logit_scale <= 0:
-        raise ManifestError(f"logit_scale is {manifest.logit_scale!r}; it is a number above 0")
-    if not all(map(_is_finite, manifest.score_weights)):
-        raise ManifestError("score_weights must be finite numbers")
-    if manifest.score_weights and manifest.score_index is not None:
-        raise ManifestError("give score_index or score_weights, not both")
+def _check_model(folder: ModelFolder, manifest: Manifest) -> None:
+    """The manifest against the model in the folder."""
+    check_length(folder, manifest.max_tokens)
+    if manifest.kind == "reward":
+        classifier_head(folder)
+        _check_labels(folder, manifest)
 
 
 def _check_labels(folder: ModelFolder, manifest: Manifest) -> None:
@@ -295,11 +289,3 @@ def _padding_remarks(folder: ModelFolder, manifest: Manifest) -> tuple[Inferred,
     if pad == eos or (isinstance(eos, list) and pad in eos):
         return (Inferred("a pad token that is not the end-of-sequence token", assumed),)
     return ()
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

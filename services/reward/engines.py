@@ -36,6 +36,8 @@ def open_engine(
         if name == "onnx" or (name == "auto" and (path / "model.onnx").is_file()):
             from services.reward.engine_onnx import OnnxEngine
 
+            if device not in ("auto", "cpu"):
+                raise FolderError(f"--device {device} is for the torch engine; the ONNX engine runs on the CPU")
             return OnnxEngine(path, manifest, weights_digest, threads=threads)
         from services.reward.engine_torch import TorchEngine
 

@@ -16,6 +16,7 @@ from palate.models.export import export
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest, write_manifest
 from palate.models.score_position import transformers_score_position
+from services.reward.config import RewardConfig
 from services.reward.engine import Row
 from services.reward.engines import open_engine
 from tests.reward_folders import change_json, make_bert, make_llama, texts
@@ -226,3 +227,31 @@ def test_onnx_needs_neither_torch_nor_transformers(exported_bert: Path):
         "assert not {'torch', 'transformers'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", program, str(exported_bert)], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:", "cuda:x", "cuda:-1", "CPU", "meta", "", "cpu:0"])
+def test_a_device_that_nobody_knows_is_refused_in_a_line(device: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        RewardConfig.from_command_line(["--model", "x", f"--device={device}"], "palate serve reward")
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("palate serve reward: device: the devices are auto, cpu, cuda, and cuda:N")
+    assert repr(device) in line
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_known_devices_are_taken(device: str):
+    assert RewardConfig(model=Path("x"), device=device).device == device
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cuda"), (0, "cuda:1"), (2, "cuda:2")])
+def test_a_gpu_that_is_not_there_is_refused(gpus: int, device: str, bert: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(FolderError, match=f"--device {device}, but PyTorch sees {gpus or 'no'} GPU"):
+        open_engine("torch", bert, load_manifest(bert).manifest, "", device=device, threads=1)
+
+
+def test_the_onnx_engine_ignores_no_device(exported_bert: Path):
+    with pytest.raises(FolderError, match="--device cuda is for the torch engine"):
+        open_engine("auto", exported_bert, load_manifest(exported_bert).manifest, "", device="cuda", threads=1)

@@ -36,6 +36,6 @@ def test_a_part_runs_with_its_extras_alone(extras, tmp_path):
     code = "\n".join(f"import {module}" for module in NEEDED[extras].split())
     environment = os.environ | guarded(tmp_path / "guard", allowed)
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr

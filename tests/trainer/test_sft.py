@@ -165,7 +165,7 @@ def test_long_demonstrations_are_left_out_and_counted(tmp_path):
 
 def test_samples_stay_within_the_models_positions(tmp_path):
     """A model with learnt positions has none beyond its limit; a prompt that fills them is not sampled from."""
-    make_tiny_policy(tmp_path / "base", 0, max_tokens=64)
+    make_tiny_policy(tmp_path / "base", 0, chat=True, max_tokens=64)
     learned = GPT2Config(vocab_size=320, n_positions=64, n_embd=32, n_layer=1, n_head=2, eos_token_id=2, pad_token_id=3)
     GPT2LMHeadModel(learned).save_pretrained(tmp_path / "base")
     write_manifest(tmp_path / "base", Manifest("policy", "decoder", "chat", False, False, max_tokens=64))

@@ -37,6 +37,7 @@ from palate.client.types.reward import (
     ScoreResult,
     StreamedResult,
     Truncation,
+    scores_of,
 )
 
 __all__ = [
@@ -72,4 +73,5 @@ __all__ = [
     "Truncation",
     "VersionSpan",
     "WeightsChunk",
+    "scores_of",
 ]

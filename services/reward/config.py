@@ -18,6 +18,17 @@ class RewardConfig(ServerConfig):
 
     model: Path = Field(description="Folder of a Hugging Face sequence classifier, or of `palate export`.")
     name: str = Field("", description="Name of the model in replies and options; default is the folder's.")
+    models: dict[str, Path] = Field(
+        default_factory=dict,
+        description="More models, each NAME=FOLDER, e.g. --models strict=path/to/strict --models mild=path/to/mild; in "
+        "YAML a mapping, in the environment JSON. Requests choose by name; --model answers those that name none.",
+    )
+    model_root: Path | None = Field(
+        None,
+        description="Folder from which AdminService may load models while serving, for callers with the role admin; "
+        "without it every administration is refused.",
+    )
+    max_models: int = Field(16, ge=1, description="Models that may be loaded at once.")
     engine: EngineName = Field(
         "auto",
         description="What runs the forward pass: onnx (needs `palate export`), torch, or auto, which is onnx where the "

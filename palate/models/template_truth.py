@@ -11,7 +11,7 @@ def template_remarks(renderer: Renderer) -> tuple[Inferred, ...]:
     """What is missing at the ends of a decoder's chat, and what is read instead; empty where all is as usual.
 
     A decoder's score is read at the last token, so a model that was trained with an end-of-sequence token there scores
-    something else without it. Where the manifest itself rules on these tokens (`add_bos`, `add_eos`) the renderer obeys.
+    something else without it. Where the manifest rules on these tokens (`add_bos`, `add_eos`) the renderer obeys.
     """
     if renderer.manifest.architecture == "encoder" or renderer.manifest.template_kind != "chat":
         return ()
@@ -33,7 +33,9 @@ def _end(renderer: Renderer, probe: Rendered) -> tuple[Inferred, ...]:
     if renderer.eos_id is None or probe.token_ids[-1] == renderer.eos_id:
         return ()
     (last,) = renderer.tokens(probe.token_ids[-1:])
-    assumed = f"the score is read at its last token, {last!r}; add_eos in palate.json puts an end-of-sequence token there"
+    assumed = (
+        f"the score is read at its last token, {last!r}; add_eos in palate.json puts an end-of-sequence token there"
+    )
     return (Inferred("an end-of-sequence token where the chat template ends", assumed),)
 
 

@@ -34,6 +34,10 @@ class Aggregation:
     variance_weight: float = 0.0
 
 
+MEAN = Aggregation()
+"""What is meant where nothing is said."""
+
+
 def aggregated(members: Sequence[float], aggregation: Aggregation) -> float:
     """One score of (M,) members' scores; of a single one, itself.
 

@@ -74,6 +74,24 @@ def load_model(config: RewardConfig) -> RewardModel:
     return load_folder(config.model, config.name, config)
 
 
+def load_models(config: RewardConfig) -> list[RewardModel]:
+    """Every model that `config` names, the default first.
+
+    Raises:
+        FolderError: A folder cannot be served, two models have one name, or there are too many.
+        ParityError: An engine's scores depend on the batch.
+    """
+    default = config.name or config.model.resolve().name
+    if default in config.models:
+        raise FolderError(
+            f"--model and --models both name a model {default!r}; give --name, or another one to --models"
+        )
+    if len(config.models) >= config.max_models:
+        raise FolderError(f"{len(config.models) + 1} models are more than --max-models {config.max_models}; raise it")
+    more = (load_folder(path, name, config) for name, path in config.models.items())
+    return [load_model(config), *more]
+
+
 def load_folder(path: Path, name: str, config: RewardConfig) -> RewardModel:
     """Loads one model, or the ensemble that a folder names; blocks for as long as that takes.
 

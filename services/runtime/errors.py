@@ -59,6 +59,13 @@ class Overloaded(ServiceError):
     reason = "OVERLOADED"
 
 
+class NotPossible(ServiceError):
+    """What is asked for cannot be done as things are; the message says what is in the way."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOT_POSSIBLE"
+
+
 class NotReady(ServiceError):
     """The server is loading or draining; another replica can take the call."""
 

@@ -1,5 +1,6 @@
 """Clients of the reward and policy services; needs grpcio and protobuf, nothing else."""
 
+from palate.client.admin import AdminClient, AsyncAdminClient
 from palate.client.async_stream import AsyncScoreStream
 from palate.client.channel import ChannelOptions, Tls
 from palate.client.errors import (
@@ -25,15 +26,20 @@ from palate.client.policy import AsyncPolicyClient, PolicyClient
 from palate.client.reward import AsyncRewardClient, RewardClient
 from palate.client.stream import ScoreStream
 from palate.client.types import (
+    Aggregate,
+    AggregateLike,
     Comparison,
     ContentLike,
+    EnsembleMember,
     Explanation,
     Failed,
     FinishReason,
     GeneratedCompletion,
     Inferred,
     ItemErrorCode,
+    LoadedModel,
     LogprobsReply,
+    MeanMinusVariance,
     Message,
     ModelInfo,
     ModelListing,
@@ -46,6 +52,7 @@ from palate.client.types import (
     Ranking,
     SamplingParams,
     Scored,
+    ScoreOptions,
     ScoreReply,
     ScoreResult,
     Staged,
@@ -60,6 +67,10 @@ from palate.client.types import (
 )
 
 __all__ = [
+    "AdminClient",
+    "Aggregate",
+    "AggregateLike",
+    "AsyncAdminClient",
     "AsyncPolicyClient",
     "AsyncRewardClient",
     "AsyncScoreStream",
@@ -70,6 +81,7 @@ __all__ = [
     "Comparison",
     "ContentLike",
     "DeadlineExceeded",
+    "EnsembleMember",
     "Explanation",
     "Failed",
     "FailedPrecondition",
@@ -81,7 +93,9 @@ __all__ = [
     "InvalidInput",
     "ItemErrorCode",
     "ItemsFailed",
+    "LoadedModel",
     "LogprobsReply",
+    "MeanMinusVariance",
     "Message",
     "MessageTooLarge",
     "ModelInfo",
@@ -101,6 +115,7 @@ __all__ = [
     "Ranking",
     "RewardClient",
     "SamplingParams",
+    "ScoreOptions",
     "ScoreReply",
     "ScoreResult",
     "ScoreStream",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from palate.client import types as t
+from palate.v1 import admin_service_pb2 as admin
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as policy
 from palate.v1 import reward_service_pb2 as reward
@@ -22,8 +23,14 @@ def timings(message: common.Timings) -> t.Timings:
 
 def scored(message: reward.Scored) -> t.Scored:
     """A score."""
-    calibrated = message.calibrated if message.HasField("calibrated") else None
-    return t.Scored(message.score, calibrated, message.token_count, message.truncated_tokens)
+    return t.Scored(
+        score=message.score,
+        calibrated=message.calibrated if message.HasField("calibrated") else None,
+        token_count=message.token_count,
+        truncated_tokens=message.truncated_tokens,
+        std=message.std if message.HasField("std") else None,
+        members=tuple(message.members),
+    )
 
 
 def failed(message: reward.ItemError) -> t.Failed:
@@ -59,6 +66,7 @@ def comparison(message: reward.CompareResponse) -> t.Comparison | t.Failed:
         first=scored(inner.first),
         second=scored(inner.second),
         provenance=provenance(message.provenance),
+        difference_std=inner.difference_std if inner.HasField("difference_std") else None,
     )
 
 
@@ -111,12 +119,25 @@ def model_info(message: reward.GetModelInfoResponse) -> t.ModelInfo:
         reference_std=message.reference_std if message.HasField("reference_std") else None,
         inferred=inferred(message.inferred),
         capabilities=tuple(message.capabilities),
+        members=tuple(_member(member) for member in message.members),
     )
+
+
+def _member(message: reward.EnsembleMember) -> t.EnsembleMember:
+    return t.EnsembleMember(message.name, message.revision, message.label if message.HasField("label") else None)
 
 
 def model_listings(message: reward.ListModelsResponse) -> tuple[t.ModelListing, ...]:
     """What a reward service has."""
-    return tuple(t.ModelListing(each.name, each.is_default, each.revision, each.kind) for each in message.models)
+    return tuple(
+        t.ModelListing(each.name, each.is_default, each.revision, each.kind, each.member_count)
+        for each in message.models
+    )
+
+
+def loaded_model(message: admin.LoadModelResponse) -> t.LoadedModel:
+    """What is served now."""
+    return t.LoadedModel(provenance(message.provenance), message.previous_revision or None)
 
 
 def policy_version(message: policy.PolicyVersion) -> t.PolicyVersion:

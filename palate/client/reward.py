@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from palate.client import checks, convert
 from palate.client import types as t
@@ -47,17 +47,22 @@ class RewardClient(BlockingClient):
         prompts: Sequence[t.ContentLike],
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.ScoreReply:
         """Scores each completion of its prompt; every item gets a score or an error of its own.
+
+        Args:
+            prompts: What is answered.
+            completions: The answers, one for each prompt.
+            timeout: Deadline in seconds; None = the client's.
+            options: How to score; see `ScoreOptions`. The other calls that score take the same.
 
         Raises:
             InvalidInput: An argument is wrong; nothing was sent.
             CallError: The whole call failed (see `palate.client.errors`).
         """
-        request = self._requests.score(prompts, completions, truncation, priority)
+        request = self._requests.score(prompts, completions, **options)
         return convert.score_reply(self._call(self._stub.Score, request, timeout))
 
     def score_stream(
@@ -65,10 +70,9 @@ class RewardClient(BlockingClient):
         pairs: Iterable[Pair],
         *,
         timeout_per_item: float | None = None,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         window: int = 256,
         patience: float = 60.0,
+        **options: Unpack[t.ScoreOptions],
     ) -> ScoreStream:
         """Scores (prompt, completion) pairs, of which there may be endlessly many; gives (index, result) as they come.
 
@@ -78,21 +82,17 @@ class RewardClient(BlockingClient):
         Args:
             pairs: What to score; read as there is room for it.
             timeout_per_item: Seconds an item has from the moment the server reads it; None = the server's maximum.
-            truncation: What to do with items that are too long.
-            priority: Which work goes first.
             window: Items that may be without an answer.
             patience: Seconds without an answer after which a broken stream is given up.
+            options: How to score; see `ScoreOptions`.
 
         Raises:
             InvalidInput: An argument is wrong; from the iterator: something is no pair. Where a prompt or completion is
                 wrong, the stream goes on, and the result of that pair is `Failed`.
             CallError: From the iterator: the stream cannot go on; its `unanswered` names the pairs without a result.
         """
-        scoring, behaviour = (
-            self._requests.options(truncation, priority),
-            StreamOptions(timeout_per_item, window, patience),
-        )
-        state = StreamState(self.target, scoring, behaviour, self._options)
+        behaviour = StreamOptions(timeout_per_item, window, patience)
+        state = StreamState(self.target, self._requests.options(**options), behaviour, self._options)
 
         def open_call(requests: Iterator[reward.ScoreStreamRequest]) -> Any:
             self._check_open()
@@ -106,8 +106,8 @@ class RewardClient(BlockingClient):
         first: t.ContentLike,
         second: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Comparison:
         """Compares two completions.
 
@@ -115,7 +115,7 @@ class RewardClient(BlockingClient):
             ItemsFailed: A side has no score.
             CallError: The call failed.
         """
-        request = self._requests.compare(prompt, first, second, truncation)
+        request = self._requests.compare(prompt, first, second, **options)
         return _compared(convert.comparison(self._call(self._stub.Compare, request, timeout)))
 
     def rank(
@@ -123,11 +123,11 @@ class RewardClient(BlockingClient):
         prompt: t.ContentLike,
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Ranking:
         """Ranks completions of one prompt; `.best()` is the index of the best one."""
-        request = self._requests.rank(prompt, completions, truncation)
+        request = self._requests.rank(prompt, completions, **options)
         return convert.ranking(self._call(self._stub.Rank, request, timeout))
 
     def explain(
@@ -135,16 +135,16 @@ class RewardClient(BlockingClient):
         prompt: t.ContentLike,
         completion: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Explanation:
         """Shows exactly what would be scored."""
-        request = self._requests.explain(prompt, completion, truncation)
+        request = self._requests.explain(prompt, completion, **options)
         return convert.explanation(self._call(self._stub.Explain, request, timeout))
 
-    def model_info(self, *, timeout: float | None = None) -> t.ModelInfo:
-        """What the server has loaded."""
-        request = self._requests.model_info()
+    def model_info(self, model: str | None = None, *, timeout: float | None = None) -> t.ModelInfo:
+        """What the server has loaded by that name; None = the client's."""
+        request = self._requests.model_info(model)
         return convert.model_info(self._call(self._stub.GetModelInfo, request, timeout))
 
     def list_models(self, *, timeout: float | None = None) -> tuple[t.ModelListing, ...]:
@@ -173,12 +173,11 @@ class AsyncRewardClient(AwaitedClient):
         prompts: Sequence[t.ContentLike],
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.ScoreReply:
         """As `RewardClient.score`."""
-        request = self._requests.score(prompts, completions, truncation, priority)
+        request = self._requests.score(prompts, completions, **options)
         return convert.score_reply(await self._call(self._stub.Score, request, timeout))
 
     def score_stream(
@@ -186,17 +185,13 @@ class AsyncRewardClient(AwaitedClient):
         pairs: Iterable[Pair] | AsyncIterable[Pair],
         *,
         timeout_per_item: float | None = None,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         window: int = 256,
         patience: float = 60.0,
+        **options: Unpack[t.ScoreOptions],
     ) -> AsyncScoreStream:
         """As `RewardClient.score_stream`; the pairs may come asynchronously."""
-        scoring, behaviour = (
-            self._requests.options(truncation, priority),
-            StreamOptions(timeout_per_item, window, patience),
-        )
-        state = StreamState(self.target, scoring, behaviour, self._options)
+        behaviour = StreamOptions(timeout_per_item, window, patience)
+        state = StreamState(self.target, self._requests.options(**options), behaviour, self._options)
 
         def open_call(requests: AsyncIterator[reward.ScoreStreamRequest]) -> Any:
             self._check_open()
@@ -211,11 +206,11 @@ class AsyncRewardClient(AwaitedClient):
         first: t.ContentLike,
         second: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Comparison:
         """As `RewardClient.compare`."""
-        request = self._requests.compare(prompt, first, second, truncation)
+        request = self._requests.compare(prompt, first, second, **options)
         return _compared(convert.comparison(await self._call(self._stub.Compare, request, timeout)))
 
     async def rank(
@@ -223,11 +218,11 @@ class AsyncRewardClient(AwaitedClient):
         prompt: t.ContentLike,
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Ranking:
         """As `RewardClient.rank`."""
-        request = self._requests.rank(prompt, completions, truncation)
+        request = self._requests.rank(prompt, completions, **options)
         return convert.ranking(await self._call(self._stub.Rank, request, timeout))
 
     async def explain(
@@ -235,16 +230,16 @@ class AsyncRewardClient(AwaitedClient):
         prompt: t.ContentLike,
         completion: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Explanation:
         """As `RewardClient.explain`."""
-        request = self._requests.explain(prompt, completion, truncation)
+        request = self._requests.explain(prompt, completion, **options)
         return convert.explanation(await self._call(self._stub.Explain, request, timeout))
 
-    async def model_info(self, *, timeout: float | None = None) -> t.ModelInfo:
+    async def model_info(self, model: str | None = None, *, timeout: float | None = None) -> t.ModelInfo:
         """As `RewardClient.model_info`."""
-        request = self._requests.model_info()
+        request = self._requests.model_info(model)
         return convert.model_info(await self._call(self._stub.GetModelInfo, request, timeout))
 
     async def list_models(self, *, timeout: float | None = None) -> tuple[t.ModelListing, ...]:

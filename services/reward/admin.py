@@ -62,8 +62,8 @@ class AdminServicer(AdminServiceServicer):
         return admin.SetDefaultModelResponse(previous=previous)
 
     def close(self) -> None:
-        """Loads nothing more; waits for the folder that is just being read."""
-        self._loading.shutdown(wait=True, cancel_futures=True)
+        """Loads nothing more; what is just being read is for nobody."""
+        self._loading.shutdown(wait=False, cancel_futures=True)
 
     def _root(self) -> Path:
         if self._config.model_root is None:

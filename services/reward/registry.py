@@ -23,7 +23,6 @@ class Served:
     model: RewardModel
     scorer: Scorer
     calls: int = 0
-    is_retired: bool = False
 
 
 class Registry:
@@ -40,6 +39,7 @@ class Registry:
         self._metrics = metrics
         self._max_models = max_models
         self._served: dict[str, Served] = {}
+        self._retired: set[Served] = set()
         self._default = ""
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -114,10 +114,9 @@ class Registry:
         return before
 
     async def close(self) -> None:
-        """Answers what was accepted, and frees all models."""
-        for served in self._served.values():
-            self._retire(served)
-        await asyncio.gather(*self._closing)
+        """Answers what was accepted, and frees all models, those too whose calls were cut."""
+        left = (*self._served.values(), *self._retired)
+        await asyncio.gather(*self._closing, *(self._close(served) for served in left))
 
     def _named(self, name: str) -> Served:
         if name not in self._served:
@@ -131,11 +130,12 @@ class Registry:
             self._retire(gone)
 
     def _retire(self, served: Served) -> None:
-        served.is_retired = True
+        self._retired.add(served)
         self._close_if_unused(served)
 
     def _close_if_unused(self, served: Served) -> None:
-        if served.is_retired and not served.calls:
+        if served in self._retired and not served.calls:
+            self._retired.discard(served)
             task = asyncio.create_task(self._close(served))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

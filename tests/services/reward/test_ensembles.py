@@ -24,6 +24,7 @@ from palate.client import (
 )
 from palate.local_server import LocalServer, ServerStartError
 from palate.models.ensemble import write_ensemble
+from palate.models.export import export
 from palate.models.folder import FolderError
 from palate.models.manifest import Calibration, load_manifest, write_manifest
 from palate.v1 import reward_service_pb2 as reward
@@ -45,17 +46,18 @@ SAME = 1e-5
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three models, an ensemble of them, and one backbone with three heads, two of which are members."""
     root = tmp_path_factory.mktemp("ensembles")
-    members = [make_bert(root / name, seed=seed) for seed, name in enumerate(ALONE)]
+    sources = [make_bert(root / "sources" / name, seed=seed) for seed, name in enumerate(ALONE)]
+    members = [export(source, root / source.name).path for source in sources]
     write_ensemble(root / "trio", members, logit_scale=0.5, calibration=Calibration(0.25, 2.0))
-    heads = make_bert(root / "heads", seed=7, num_labels=3)
-    write_manifest(heads, load_manifest(heads, {"member_labels": (0, 2)}).manifest)
+    heads = make_bert(root / "sources" / "heads", seed=7, num_labels=3)
+    export(heads, root / "heads", overrides={"member_labels": (0, 2)})
     return root
 
 
 @pytest.fixture(scope="module")
 def server(folders: Path) -> Iterator[LocalServer]:
     more = [flag for name in (*ALONE, "heads") for flag in ("--models", f"{name}={folders / name}")]
-    with start_server("services.reward", folders / "trio", "--engine", "torch", "--threads", "1", *more) as running:
+    with start_server("services.reward", folders / "trio", "--threads", "1", *more) as running:
         yield running
 
 
@@ -74,7 +76,7 @@ def own(client: RewardClient) -> np.ndarray:
 def test_members_score_as_they_do_under_their_own_names(client: RewardClient, own: np.ndarray):
     reply = client.score(PROMPTS, COMPLETIONS, members=True)
     assert np.abs(np.array([result.members for result in reply.results]) - own).max() <= SAME
-    assert (reply.provenance.model, reply.provenance.engine) == ("trio", "torch")
+    assert (reply.provenance.model, reply.provenance.engine) == ("trio", "onnx")
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,8 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     code = grpc.StatusCode.UNAVAILABLE if _was_dropped(error) else error.code()
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
     kind, message = _BY_CODE.get(code, InternalError), error.details() or code.name
+    if kind is NotServed and trailing:
+        message = f"{target}: {message}"
     if not trailing:
         message = _explained(kind, message, target, service)
     pushback = trailing.get("grpc-retry-pushback-ms")

@@ -45,6 +45,7 @@ from palate.client.types.reward import (
     ScoreReply,
     ScoreResult,
     StreamedResult,
+    scores_of,
 )
 
 __all__ = [
@@ -86,4 +87,5 @@ __all__ = [
     "Truncation",
     "VersionSpan",
     "WeightsChunk",
+    "scores_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -66,6 +67,18 @@ StreamedResult: TypeAlias = tuple[int, ScoreResult]
 """Index of a pair, and its result."""
 
 
+def scores_of(results: Sequence[ScoreResult]) -> list[float]:
+    """All scores, raw.
+
+    Raises:
+        ItemsFailed: An item has none; the error names the items.
+    """
+    failed = {index: result for index, result in enumerate(results) if isinstance(result, Failed)}
+    if failed:
+        raise ItemsFailed({index: f"{failure.code}: {failure.message}" for index, failure in failed.items()})
+    return [result.score for result in results if isinstance(result, Scored)]
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Which model gave a score."""
@@ -90,10 +103,7 @@ class ScoreReply:
         Raises:
             ItemsFailed: An item has none; the error names the items.
         """
-        failed = {index: result for index, result in enumerate(self.results) if isinstance(result, Failed)}
-        if failed:
-            raise ItemsFailed({index: f"{failure.code}: {failure.message}" for index, failure in failed.items()})
-        return [result.score for result in self.results if isinstance(result, Scored)]
+        return scores_of(self.results)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.client import InvalidInput, Message, Priority, SamplingParams, TokenIds, Truncation
+from palate.client import (
+    Aggregate,
+    InvalidInput,
+    MeanMinusVariance,
+    Message,
+    Priority,
+    SamplingParams,
+    TokenIds,
+    Truncation,
+)
 from palate.client.content import content_message
 from palate.client.policy_requests import generate_request, sampling_message
 from palate.client.reward_requests import RewardRequests
@@ -32,14 +41,41 @@ def test_token_ids():
 @pytest.mark.parametrize("truncation", Truncation)
 @pytest.mark.parametrize("priority", Priority)
 def test_every_option_has_its_number_in_the_contract(truncation, priority):
-    options = RewardRequests("m", "r").options(truncation, priority)
+    options = RewardRequests("m", "r").options(truncation=truncation, priority=priority)
     assert reward.Truncation.Name(options.truncation) == f"TRUNCATION_{truncation.value}"
     assert reward.Priority.Name(options.priority) == f"PRIORITY_{priority.value}"
 
 
+@pytest.mark.parametrize("aggregate", Aggregate)
+def test_every_aggregate_has_its_number_in_the_contract(aggregate):
+    options = RewardRequests("m", "r").options(aggregate=aggregate)
+    assert reward.Aggregate.Name(options.aggregate) == f"AGGREGATE_{aggregate.value}"
+    assert not options.HasField("variance_weight")
+
+
+def test_a_weighted_variance_is_sent_even_where_it_is_0():
+    options = RewardRequests("m", "r").options(aggregate=MeanMinusVariance(0.0), members=True)
+    assert options.aggregate == reward.AGGREGATE_MEAN_MINUS_VARIANCE
+    assert (options.HasField("variance_weight"), options.include_members) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, ("m", "r")),
+        ({"model": "other"}, ("other", "")),
+        ({"model": "other", "revision": "s"}, ("other", "s")),
+        ({"revision": "s"}, ("m", "s")),
+    ],
+)
+def test_a_call_names_another_model_without_the_clients_revision(given, sent):
+    options = RewardRequests("m", "r").options(**given)
+    assert (options.model, options.revision) == sent
+
+
 def test_prompts_and_completions_must_pair_up():
     with pytest.raises(InvalidInput, match="2 prompts for 1 completions"):
-        RewardRequests("", "").score(["a", "b"], ["c"], Truncation.MODEL_DEFAULT, Priority.NORMAL)
+        RewardRequests("", "").score(["a", "b"], ["c"])
 
 
 def test_sampling_defaults_are_sent_as_they_are():

@@ -40,6 +40,9 @@ def test_an_error_code_of_a_newer_server_is_still_an_error():
 def test_absent_numbers_stay_absent():
     assert convert.scored(reward.Scored(score=0.0)) == Scored(0.0, None, 0, 0)
     assert convert.scored(reward.Scored(score=0.0, calibrated=0.0)).calibrated == 0.0
+    assert convert.scored(reward.Scored(score=0.0, std=0.0, members=[0.0, 0.0])) == Scored(
+        0.0, None, 0, 0, 0.0, (0.0, 0.0)
+    )
 
 
 def test_scores_raise_where_an_item_has_none():

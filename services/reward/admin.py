@@ -20,6 +20,9 @@ from services.runtime.errors import InvalidRequest, NotPossible, PermissionDenie
 
 logger = logging.getLogger(__name__)
 
+_MOST_CHARACTERS = 2000
+"""Of a reason: it travels in metadata, of which gRPC takes 8 KiB, and libraries list every weight they miss."""
+
 
 class AdminServicer(AdminServiceServicer):
     """Changes what `registry` holds. One model is loaded at a time, in a thread of its own; others wait."""
@@ -79,10 +82,11 @@ class AdminServicer(AdminServiceServicer):
             model = load_folder(path, request.name, self._config)
         except (FolderError, ParityError, OSError, MemoryError, RuntimeError) as error:
             logger.warning("%s could not be loaded", request.name, exc_info=error)
-            raise NotPossible(f"{request.path} cannot be served, nothing was changed: {error}") from error
+            reason = str(error)[:_MOST_CHARACTERS]
+            raise NotPossible(f"{request.name} was not loaded, nothing was changed: {reason}") from error
         if request.revision and request.revision != model.digests.revision:
             found, wanted = model.digests.revision, request.revision[:64]
-            raise WrongPin(f"{request.path} has revision {found}, not {wanted!r}; nothing was changed")
+            raise WrongPin(f"the folder has revision {found}, not {wanted!r}; nothing was changed")
         return model
 
 
@@ -106,5 +110,5 @@ def inside(root: Path, path: str) -> Path:
 def _resolved(root: Path, path: Path) -> Path:
     resolved = path.resolve()
     if not resolved.is_relative_to(root):
-        raise PermissionDenied(f"{path.name} lies outside of the server's model root")
+        raise PermissionDenied(f"{path.name[:100]!r} lies outside of the server's model root")
     return resolved

@@ -182,7 +182,14 @@ def test_paths_outside_of_the_root_are_refused(
         (made[1] / "model.safetensors").unlink()
         (made[1] / "model.safetensors").symlink_to(outside / "model.safetensors")
         write_ensemble(made[2], [root / "new", outside])
-        for path in (str(outside), "../outside", "/etc", "missing/../../..", *(folder.name for folder in made)):
+        for path in (
+            str(outside),
+            "../outside",
+            "/etc",
+            "missing/../../..",
+            "/" + "x" * 100_000,
+            *(folder.name for folder in made),
+        ):
             with pytest.raises(PermissionDenied, match="outside of the server's model root"):
                 admin.load_model("main", path)
     finally:

@@ -18,7 +18,7 @@ from palate.bulk.ranking import RANK_FIELDS, ranked_rows
 from palate.bulk.rows import FileProblem, Results, Row, count_rows, read_rows, without
 from palate.bulk.scoring import SCORE_FIELDS, Columns, scored_rows
 from palate.client import PalateError, RewardClient, Truncation
-from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
+from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
@@ -47,6 +47,7 @@ def score(
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Score every row of a file.
 
@@ -59,7 +60,7 @@ def score(
     def results(client: RewardClient, rows: Iterable[Row]) -> Iterator[list[Row]]:
         return scored_rows(client, rows, columns, min(batch, client.model_info().max_items), truncation)
 
-    options = options_for(Access(ca, certificate, key, server_name, token_file))
+    options = options_for(target, Access(ca, certificate, key, server_name, token_file, insecure_token))
     with RewardClient(target, timeout=timeout, options=options) as client:
         _run(source, out, _Work(lambda rows: results(client, rows), SCORE_FIELDS, _unscored))
 
@@ -78,12 +79,13 @@ def rank(
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Rank the completions of every row of a file, best first.
 
     A row gets `order` (indices, best first), `ranking` (a score or an error for each) and `scored_by`.
     """
-    options = options_for(Access(ca, certificate, key, server_name, token_file))
+    options = options_for(target, Access(ca, certificate, key, server_name, token_file, insecure_token))
     with RewardClient(target, timeout=timeout, options=options) as client:
         work = _Work(
             lambda rows: ranked_rows(client, rows, prompt_field, completions_field, truncation),

@@ -39,4 +39,4 @@ class Engine(Protocol):
         """Number format of the forward pass, e.g. "float32"."""
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) raw scores: a column for each member of an ensemble, one for a model without members."""

@@ -39,7 +39,7 @@ class OnnxEngine:
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) one raw score per row and member."""
         batch = pad(rows, self._pad_id)
         (logits,) = self._session.run(["logits"], {name: getattr(batch, name) for name in self._inputs})
         return read_scores(logits, self._manifest)

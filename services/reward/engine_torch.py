@@ -35,7 +35,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) one raw score per row and member."""
         batch = pad(rows, self._pad_id)
         arrays = [batch.input_ids, batch.attention_mask, *([batch.token_type_ids] if self._has_segments else [])]
         logits = self._model(*(torch.from_numpy(array).to(self._device) for array in arrays))

@@ -8,6 +8,7 @@ from typing import Literal
 from palate.models.folder import FolderError
 from palate.models.manifest import Manifest
 from services.reward.engine import Engine
+from services.reward.reading import member_count
 
 EngineName = Literal["auto", "onnx", "torch", "fake"]
 
@@ -31,7 +32,7 @@ def open_engine(
     if name == "fake":
         from services.reward.engine_fake import FakeEngine
 
-        return FakeEngine()
+        return FakeEngine(member_count(manifest))
     try:
         if name == "onnx" or (name == "auto" and (path / "model.onnx").is_file()):
             from services.reward.engine_onnx import OnnxEngine

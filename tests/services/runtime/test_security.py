@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
 from palate.local_server import local_server
-from palate.v1 import policy_service_pb2, reward_service_pb2
+from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import TABLE, Role
 from tests.protected import make_protection, token_of
@@ -27,7 +27,7 @@ SERVER = str(Path(__file__).with_name("example_server.py"))
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 RPCS = sorted(
     f"/{service.full_name}/{method.name}"
-    for file in (reward_service_pb2, policy_service_pb2)
+    for file in (reward_service_pb2, policy_service_pb2, admin_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )

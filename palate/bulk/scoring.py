@@ -76,4 +76,4 @@ def _asked(calls: Calls, pairs: Sequence[Pair]) -> list[Outcome]:
             return [(Failed(ItemErrorCode.INVALID, str(error), retryable=False, retry_after=None), None)]
         middle = len(pairs) // 2
         return _asked(calls, pairs[:middle]) + _asked(calls, pairs[middle:])
-    return [(result, reply.provenance) for result in reply.results]
+    return [(result, reply.provenance) for _, result in zip(pairs, reply.results, strict=True)]

@@ -9,8 +9,8 @@ from typing import TypeVar
 from palate.bulk.items import Pair
 from palate.bulk.revision import OneRevision
 from palate.client import (
-    CallError,
     InvalidArgument,
+    MessageTooLarge,
     Overloaded,
     PalateError,
     Ranking,
@@ -55,7 +55,7 @@ class Calls:
 
 def is_refusal(error: PalateError) -> bool:
     """Whether the request is at fault, so that another one may pass: it is wrong, or too large for this server."""
-    return isinstance(error, InvalidArgument) or not isinstance(error, CallError) or _is_oversize(error)
+    return isinstance(error, (InvalidArgument, MessageTooLarge, ValueError)) or _is_oversize(error)
 
 
 def _is_oversize(error: PalateError) -> bool:

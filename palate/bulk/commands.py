@@ -52,6 +52,7 @@ MessageBytes = Annotated[
         "--max-message-bytes",
         help="Largest request; a row that needs more fails. The server has the same setting.",
         min=64 * 1024,
+        max=2**31 - 1,
     ),
 ]
 _MESSAGE_BYTES = ChannelOptions().max_message_bytes

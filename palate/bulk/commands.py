@@ -23,7 +23,7 @@ from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import Entry, FileProblem, Row, count_entries, read_entries, without
 from palate.bulk.scoring import SCORE_FIELDS, scored_rows
 from palate.client import ChannelOptions, FailedPrecondition, PalateError, RewardClient, Truncation
-from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
+from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
@@ -76,6 +76,7 @@ def score(
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Score every row of a file.
 
@@ -87,7 +88,8 @@ def score(
 
     Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
-    options = _options(Access(ca, certificate, key, server_name, token_file), max_message_bytes)
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     columns = Columns(prompt_field, completion_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
@@ -116,6 +118,7 @@ def rank(
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Rank the completions of every row of a file, best first.
 
@@ -128,7 +131,8 @@ def rank(
 
     Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
-    options = _options(Access(ca, certificate, key, server_name, token_file), max_message_bytes)
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     columns = Columns(prompt_field, completions_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
@@ -151,10 +155,6 @@ class _Work:
     run: Callable[[Iterable[Entry], OneRevision], Iterator[list[Row]]]
     fields: frozenset[str]
     error: Callable[[Row], str]
-
-
-def _options(access: Access, max_message_bytes: int) -> ChannelOptions:
-    return replace(options_for(access), max_message_bytes=max_message_bytes)
 
 
 def _limits(client: RewardClient, options: ChannelOptions) -> Limits:

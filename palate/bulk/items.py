@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from palate.bulk.rows import Entry, Row
-from palate.client import Failed, ItemErrorCode, Message, convert
+from palate.client import Failed, ItemErrorCode, Message
+from palate.client.content import content_message
 from palate.client.types import ContentLike
 from palate.v1 import reward_service_pb2 as reward
 
@@ -53,7 +54,9 @@ def pair_of(entry: Entry, columns: Columns, limits: Limits) -> Pair | Failed:
     try:
         row = row_of(entry)
         prompt, completion = content_of(row, columns.prompt), content_of(row, columns.completion)
-        item = reward.ScoreItem(prompt=convert.content(prompt), completion=convert.content(completion))
+        item = reward.ScoreItem(
+            prompt=content_message(prompt, columns.prompt), completion=content_message(completion, columns.completion)
+        )
         return Pair(prompt, completion, checked_size(reward.ScoreRequest(items=[item]), limits))
     except Unusable as error:
         return failed(entry, error)

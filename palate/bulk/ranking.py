@@ -10,7 +10,8 @@ from palate.bulk.calls import Calls, is_refusal
 from palate.bulk.items import Columns, Limits, Unusable, checked_size, content, content_of, failed, row_of
 from palate.bulk.rows import Entry, Row, without
 from palate.bulk.scoring import error_text
-from palate.client import Failed, PalateError, Ranked, convert
+from palate.client import Failed, PalateError, Ranked
+from palate.client.content import content_message, content_messages
 from palate.client.types import ContentLike
 from palate.v1 import reward_service_pb2 as reward
 
@@ -75,8 +76,8 @@ def _candidate(entry: Entry, value: Any, place: int) -> ContentLike | Failed:
 def _check_room(prompt: ContentLike, completions: Sequence[ContentLike], limits: Limits) -> None:
     if len(completions) > limits.items:
         raise Unusable(f"{len(completions)} completions; this server ranks at most {limits.items}: leave some out")
-    contents = [convert.content(completion) for completion in completions]
-    checked_size(reward.RankRequest(prompt=convert.content(prompt), completions=contents), limits)
+    contents = content_messages(completions, "completions")
+    checked_size(reward.RankRequest(prompt=content_message(prompt, "prompt"), completions=contents), limits)
 
 
 def _result(result: Ranked | Failed) -> Row:

@@ -45,6 +45,13 @@ class NotFound(ServiceError):
     reason = "NOT_FOUND"
 
 
+class NotServed(ServiceError):
+    """The call is of another service, or of another version of this one."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "NOT_SERVED"
+
+
 class WrongPin(ServiceError):
     """The caller expects another revision, version, digest or publisher than the server has."""
 

@@ -336,7 +336,7 @@ def test_ping(server):
     assert "tiny" in done.stdout
     nobody = palate("ping", "--target", "127.0.0.1:1", "--timeout", "5")
     assert nobody.returncode == 2
-    assert "Is the server running" in " ".join(nobody.stdout.split())
+    assert "is the server running" in " ".join(nobody.stdout.split())
 
 
 def test_ping_shows_what_it_is_told_as_it_is():

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from palate.bulk.items import Columns, Limits, Pair, in_batches, pair_of
 from palate.bulk.rows import Entry
-from palate.client import Failed, ItemErrorCode, convert, types
+from palate.client import Failed, ItemErrorCode, types
+from palate.client.content import content_message
+from palate.client.reward_requests import RewardRequests
 from palate.v1 import reward_service_pb2 as reward
 
 COLUMNS = Columns("prompt", "completion")
@@ -26,10 +28,11 @@ def test_batches_hold_what_a_request_may_hold_and_every_row_once(texts, items):
     batches = list(in_batches(given_rows, limits))
     assert [row for batch in batches for row in batch] == given_rows
     assert all(0 < len(batch) <= items for batch in batches)
-    none = convert.score_options("", "", types.Truncation.MODEL_DEFAULT, types.Priority.NORMAL)
+    options = types.Truncation.MODEL_DEFAULT, types.Priority.NORMAL
     for batch in batches:
         sent = [each for _, each in batch if isinstance(each, Pair)]
-        request = convert.score_request([each.prompt for each in sent], [each.completion for each in sent], none)
+        prompts, completions = [each.prompt for each in sent], [each.completion for each in sent]
+        request = RewardRequests("", "").score(prompts, completions, *options)
         request.ClearField("options")
         assert request.ByteSize() == sum(each.size_bytes for each in sent) <= 150
     for one, following in itertools.pairwise(batches):  # no batch is smaller than it needs to be
@@ -73,5 +76,7 @@ def test_a_line_that_is_no_row_says_so_too():
 def test_texts_and_conversations_are_sent_with_their_size():
     sent = pair({"prompt": TALK, "completion": "grüße"})
     assert sent.prompt == [types.Message("user", "hello")]
-    item = reward.ScoreItem(prompt=convert.content(sent.prompt), completion=convert.content("grüße"))
+    item = reward.ScoreItem(
+        prompt=content_message(sent.prompt, "prompt"), completion=content_message("grüße", "completion")
+    )
     assert sent.size_bytes == reward.ScoreRequest(items=[item]).ByteSize()

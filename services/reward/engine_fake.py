@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.reward.engine import Row
+from palate.models.folder import FolderError
+from services.reward.engine import EngineOptions, Row
 
 
 class FakeEngine:
@@ -16,6 +17,10 @@ class FakeEngine:
 
     name = "fake"
     dtype = "float32"
+
+    def __init__(self, options: EngineOptions) -> None:
+        if options.dtype not in ("auto", self.dtype) or options.device not in ("auto", "cpu"):
+            raise FolderError("the fake engine computes nothing: leave --dtype and --device out")
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(B,) one number per row."""

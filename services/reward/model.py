@@ -54,10 +54,8 @@ def load_model(config: RewardConfig) -> RewardModel:
         )
     digests = digest_folder(config.model, manifest)
     renderer = Renderer.from_folder(config.model, manifest)
-    engine = open_engine(
-        config.engine, config.model, manifest, digests.weights, device=config.device, threads=config.threads
-    )
-    parity = check_parity(engine, renderer, config.parity_tolerance)
+    engine = open_engine(config.engine, config.model, manifest, digests.weights, config.engine_options)
+    parity = check_parity(engine, renderer, config.tolerance(engine.dtype))
     name = config.name or config.model.resolve().name
     logger.info("model %s, revision %s, engine %s, %s", name, digests.revision, engine.name, engine.dtype)
     logger.info("alone and batched: %.1e standard deviations apart", parity.deviation)

@@ -19,6 +19,7 @@ Kind = Literal["reward", "policy"]
 Architecture = Literal["encoder", "decoder"]
 TemplateKind = Literal["chat", "pair", "join"]
 Truncation = Literal["reject", "left", "right"]
+Precision = Literal["float32", "int8"]
 
 _CHOICES = {
     "kind": get_args(Kind),
@@ -42,10 +43,21 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class OnnxExport:
-    """Binds model.onnx to the weights it was made from, so that one revision names both."""
+    """Binds model.onnx to the weights it was made from, so that one revision names both.
+
+    Attributes:
+        sha256: Digest of model.onnx, hexadecimal.
+        weights_digest: That of the checkpoint beside it.
+        precision: How it multiplies by weights; replies name it as their dtype.
+    """
 
     sha256: str
     weights_digest: str
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ManifestError(f"onnx: precision is {self.precision!r}; it can be {', '.join(get_args(Precision))}")
 
 
 @dataclass(frozen=True, slots=True)

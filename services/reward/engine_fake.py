@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.reward.engine import Row
+from palate.models.folder import FolderError
+from services.reward.engine import EngineOptions, Row
 
 
 class FakeEngine:
@@ -17,7 +18,9 @@ class FakeEngine:
     name = "fake"
     dtype = "float32"
 
-    def __init__(self, members: int = 1) -> None:
+    def __init__(self, options: EngineOptions, members: int = 1) -> None:
+        if options.dtype not in ("auto", self.dtype) or options.device not in ("auto", "cpu"):
+            raise FolderError("the fake engine computes nothing: leave --dtype and --device out")
         self._members = members
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:

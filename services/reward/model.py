@@ -106,7 +106,7 @@ def load_folder(path: Path, name: str, config: RewardConfig) -> RewardModel:
     """
     name = name or path.resolve().name
     model = _ensemble(path, name, config) if is_ensemble(path) else _single(path, name, config)
-    parity = check_parity(model.engine, model.renderer, config.parity_tolerance)
+    parity = check_parity(model.engine, model.renderer, config.tolerance(model.engine.dtype))
     engine = model.engine
     logger.info("model %s, revision %s, engine %s, %s", name, model.digests.revision, engine.name, engine.dtype)
     if model.members:
@@ -179,14 +179,7 @@ def _read(path: Path, config: RewardConfig) -> _Read:
 
 
 def _open(read: _Read, config: RewardConfig) -> Engine:
-    return open_engine(
-        config.engine,
-        read.folder.path,
-        read.manifest,
-        read.digests.weights,
-        device=config.device,
-        threads=config.threads,
-    )
+    return open_engine(config.engine, read.folder.path, read.manifest, read.digests.weights, config.engine_options)
 
 
 def _heads(read: _Read, name: str) -> tuple[Member, ...]:

@@ -16,7 +16,7 @@ from palate.models.export import export
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest, write_manifest
 from palate.models.score_position import transformers_score_position
-from services.reward.engine import Row
+from services.reward.engine import EngineOptions, Row
 from services.reward.engines import open_engine
 from tests.reward_folders import change_json, make_bert, make_llama, texts
 from tests.services.reward.references import direct_scores, open_folder, real_texts, rows_of, scores_of
@@ -195,7 +195,7 @@ def test_gpu_that_is_not_there_is_refused(bert: Path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(FolderError, match="no GPU"):
-        open_engine("torch", bert, load_manifest(bert).manifest, "", device="cuda", threads=1)
+        open_engine("torch", bert, load_manifest(bert).manifest, "", EngineOptions(device="cuda"))
 
 
 def test_torch_refuses_weights_that_would_be_random(own_bert: Path):

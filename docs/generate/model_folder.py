@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from palate.models.manifest import FORMAT_VERSION, Calibration, Manifest, OnnxExport, document_of
-from palate.models.manifest_fields import FIELDS, Field
+from palate.models.document import FORMAT_VERSION
+from palate.models.ensemble import Ensemble, Member
+from palate.models.manifest import Calibration, Manifest, OnnxExport, said_by
+from palate.models.manifest_fields import ENSEMBLE_FIELDS, FIELDS, Field, Table
 
 ROOT = Path(__file__).parents[2]
 
-_NESTED = {"calibration": Calibration, "onnx": OnnxExport}
-_SEVERAL_LABELS = ("score_index", "score_weights")
+_PARTS = {"calibration": Calibration, "onnx": OnnxExport, "members": Member}
+_SEVERAL_LABELS = ("score_index", "score_weights", "member_labels")
 
 _LEAD = """# The model folder
 
@@ -48,47 +50,74 @@ One JSON object. What has no default is required; a field that nobody knows, a v
 contradicts the model are refused, with the file, the field, what was found and what is expected.
 """
 
+_ENSEMBLES = """## The `palate.json` of an ensemble
+
+A folder may name others instead of holding a model: `palate ensemble` writes such a one, and a reward server serves its
+members under one name.
+"""
+
 _AFTER = """## What names a model
 
 A model's *revision*, which every score carries, is one SHA-256 over the weights, the tokenizer, the template (chat
-template, special tokens, and the fields from `kind` to `score_weights`), `calibration` and `logit_scale`. Whoever
-changes one of these serves another revision. `onnx` is not part of it: the export has the scores of its checkpoint.
+template, special tokens, and the fields from `kind` to `member_labels`), `calibration` and `logit_scale`; that of an
+ensemble is one over its members' revisions, `calibration` and `logit_scale`. Whoever changes one of these serves another
+revision. `onnx` is not part of it: an export keeps the name of its checkpoint.
 """
 
 
 def model_folder() -> str:
     """The whole page."""
-    example = json.dumps(document_of(example_manifest()), indent=2)
-    table = "\n".join(_rows())
-    return f"{_LEAD}\nA reward model:\n\n```json\n{example}\n```\n\n{table}\n\n{_AFTER}"
+    single = f"A reward model:\n\n{_block(said_by(example_manifest()))}\n\n{_table(FIELDS, Manifest)}\n"
+    ensemble = f"{_block(said_by(example_ensemble()))}\n\n{_table(ENSEMBLE_FIELDS, Ensemble)}\n"
+    return "\n".join((_LEAD, single, _ENSEMBLES, ensemble, _AFTER))
 
 
 def example_manifest() -> Manifest:
     """The fields' examples together: a reward model with one label."""
-    values: dict[str, Any] = {
-        name: field.example for name, field in FIELDS.items() if "." not in name and name not in _SEVERAL_LABELS
-    }
-    for name, kind in _NESTED.items():
-        values[name] = kind(**{each.name: FIELDS[f"{name}.{each.name}"].example for each in dataclasses.fields(kind)})
-    return Manifest(**values)
+    values = {name: field.example for name, field in FIELDS.items() if "." not in name and name not in _SEVERAL_LABELS}
+    calibration, onnx = _example(FIELDS, "calibration", Calibration), _example(FIELDS, "onnx", OnnxExport)
+    return Manifest(**values, calibration=calibration, onnx=onnx)
 
 
-def _rows() -> Iterator[str]:
+def example_ensemble() -> Ensemble:
+    """The same for an ensemble."""
+    first = _example(ENSEMBLE_FIELDS, "members", Member)
+    members = (first, dataclasses.replace(first, path="../second"))
+    logit_scale = ENSEMBLE_FIELDS["logit_scale"].example
+    return Ensemble(members, logit_scale, _example(ENSEMBLE_FIELDS, "calibration", Calibration))
+
+
+def _example(table: Table, group: str, kind: type[Any]) -> Any:
+    return kind(**{each.name: table[f"{group}.{each.name}"].example for each in dataclasses.fields(kind)})
+
+
+def _block(fields: dict[str, Any]) -> str:
+    return f"```json\n{json.dumps({'format_version': FORMAT_VERSION, **fields}, indent=2)}\n```"
+
+
+def _table(table: Table, kind: type[Any]) -> str:
+    return "\n".join(_rows(table, kind))
+
+
+def _rows(table: Table, kind: type[Any]) -> Iterator[str]:
     yield "| field | meaning | unit | expected | default | example |"
     yield "|---|---|---|---|---|---|"
-    yield f"| `format_version` | Version of this format. | | {FORMAT_VERSION} | required | `{FORMAT_VERSION}` |"
-    for field in FIELDS.values():
-        cells = (field.meaning, field.unit, field.expected, _default(field), f"`{json.dumps(field.example)}`")
+    yield f"| `format_version` | Version of this format. |  | {FORMAT_VERSION} | required | `{FORMAT_VERSION}` |"
+    for field in table.values():
+        example = f"`{json.dumps(field.example)}`" if field.name != "members" else "above"
+        cells = (field.meaning, field.unit, field.expected, _default(field, kind), example)
         yield f"| `{field.name}` | {' | '.join(cells)} |"
 
 
-def _default(field: Field) -> str:
-    group = field.name.partition(".")[0]
-    if group in _NESTED:
-        return f"required in `{group}`, which may be left out"
-    default = {each.name: each.default for each in dataclasses.fields(Manifest)}[field.name]
-    if default is dataclasses.MISSING:
+def _default(field: Field, kind: type[Any]) -> str:
+    group, _, inner = field.name.partition(".")
+    owner, name = (_PARTS[group], inner) if inner else (kind, group)
+    default = {each.name: each.default for each in dataclasses.fields(owner)}[name]
+    if field.name == "kind":  # the reader decides by it, so it has no default in the file
         return "required"
+    if default is dataclasses.MISSING:
+        optional = inner and group != "members"
+        return f"required in `{group}`, which may be left out" if optional else "required"
     return "none" if default in (None, ()) else f"`{json.dumps(default)}`"
 
 

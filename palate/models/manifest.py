@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from palate.models.document import FILE_NAME, ManifestError, complaints_of, read_document, shown, write_document
 from palate.models.folder import ModelFolder, StoredTensor, tensor_sha256
 from palate.models.foreign import Inferred, classifier_head, guess_manifest, label_count
 from palate.models.manifest_fields import (
+    FIELDS,
     Architecture,
     Kind,
-    ManifestError,
+    Precision,
+    Table,
     TemplateKind,
     Truncation,
     built,
     check_fields,
-    shown,
+    listed,
 )
 from palate.models.weights import TensorEntry, weights_digest
 
@@ -30,20 +33,19 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "OnnxExport",
+    "Precision",
     "TemplateKind",
     "Truncation",
+    "build",
     "check_length",
     "digest_folder",
-    "document_of",
+    "digest_of",
     "load_manifest",
-    "parse_document",
+    "said_by",
     "template_digest",
     "tokenizer_digest",
     "write_manifest",
 ]
-
-FILE_NAME = "palate.json"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Calibration:
     std: float
 
     def __post_init__(self) -> None:
-        check_fields(self, "calibration.")
+        check_fields(self, FIELDS, "calibration.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,10 @@ class OnnxExport:
 
     sha256: str
     weights_digest: str
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_fields(self, "onnx.")
+        check_fields(self, FIELDS, "onnx.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,13 @@ class Manifest:
     truncation: Truncation = "reject"
     score_index: int | None = None
     score_weights: tuple[float, ...] = ()
+    member_labels: tuple[int, ...] = ()
     logit_scale: float = 1.0
     calibration: Calibration | None = None
     onnx: OnnxExport | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, FIELDS)
         encoder = self.architecture == "encoder"
         _check_fit(self, "kind", encoder and self.kind == "policy", 'expected "reward": a policy is a decoder')
         for name in ("add_bos", "add_eos"):
@@ -94,8 +98,9 @@ class Manifest:
             _check_fit(self, name, ruled, "expected false: an encoder's tokenizer places the special tokens")
         pair = not encoder and self.template_kind == "pair"
         _check_fit(self, "template_kind", pair, 'expected "chat" or "join": pairs are for encoders')
-        if self.score_weights and self.score_index is not None:
-            raise ManifestError("score_index and score_weights are both given; expected one of them, not both")
+        readings = [name for name in _READINGS if getattr(self, name) not in (None, ())]
+        if len(readings) > 1:
+            raise ManifestError(f"{' and '.join(readings)} are given; expected one of them, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,11 @@ def load_manifest(path: Path | str, overrides: Mapping[str, Any] | None = None) 
         guessed, remarks = guess_manifest(folder)
         manifest = Manifest(**{**guessed, **known})
         inferred = tuple(remark for remark in remarks if remark.missing not in known)
-    try:
+    if folder.has(FILE_NAME) and not known:  # else it is not the file that is wrong
+        with complaints_of(folder.path):
+            _check_model(folder, manifest)
+    else:
         _check_model(folder, manifest)
-    except ManifestError as error:
-        if known or not folder.has(FILE_NAME):  # then it is not the file that is wrong
-            raise
-        raise ManifestError(f"{folder.path / FILE_NAME}: {error}") from error
     return LoadedManifest(manifest, (*inferred, *_padding_remarks(folder, manifest)))
 
 
@@ -167,16 +171,12 @@ def check_length(folder: ModelFolder, max_tokens: int) -> None:
 
 def write_manifest(path: Path | str, manifest: Manifest) -> None:
     """Writes `palate.json` into an existing folder, in one move."""
-    document = document_of(manifest)
-    draft = Path(path) / f"{FILE_NAME}.draft"
-    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    draft.replace(Path(path) / FILE_NAME)
+    write_document(Path(path), said_by(manifest))
 
 
-def document_of(manifest: Manifest) -> dict[str, Any]:
-    """The JSON object of `palate.json`; what is not used is left out."""
-    document = {"format_version": FORMAT_VERSION, **asdict(manifest)}
-    return {name: value for name, value in document.items() if value is not None and value != ()}
+def said_by(values: Any) -> dict[str, Any]:
+    """The fields of the `palate.json` of a manifest or an ensemble; what is not used is left out."""
+    return {name: value for name, value in asdict(values).items() if value is not None and value != ()}
 
 
 def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
@@ -186,7 +186,7 @@ def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
     tokenizer = tokenizer_digest(folder)
     template = template_digest(folder, manifest)
     calibration = asdict(manifest.calibration) if manifest.calibration else None
-    revision = _digest([weights, tokenizer, template, calibration, manifest.logit_scale])
+    revision = digest_of([weights, tokenizer, template, calibration, manifest.logit_scale])
     return Digests(weights, tokenizer, template, revision)
 
 
@@ -196,15 +196,17 @@ def _entry(tensor: StoredTensor) -> TensorEntry:
 
 def tokenizer_digest(folder: ModelFolder) -> str:
     """Names the mapping from text to ids."""
-    return _digest({key: value for key, value in folder.tokenizer.items() if key not in ("padding", "truncation")})
+    return digest_of({key: value for key, value in folder.tokenizer.items() if key not in ("padding", "truncation")})
 
 
 def template_digest(folder: ModelFolder, manifest: Manifest) -> str:
     """Names everything between a (prompt, completion) and the ids that are read, and where the score is read."""
     uses_template = manifest.template_kind == "chat"
     rule = {field: getattr(manifest, field) for field in _TEMPLATE_FIELDS}
+    if manifest.member_labels:  # only then, so that models without members keep their names
+        rule["member_labels"] = manifest.member_labels
     specials = {role: folder.special_token(role) for role in ("bos_token", "eos_token")}
-    return _digest([rule, specials, folder.chat_template if uses_template else None])
+    return digest_of([rule, specials, folder.chat_template if uses_template else None])
 
 
 _TEMPLATE_FIELDS = (
@@ -213,41 +215,45 @@ _TEMPLATE_FIELDS = (
 )  # fmt: skip
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
-def _parse(folder: ModelFolder) -> Manifest:
-    file = folder.path / FILE_NAME
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ManifestError(f"{file} cannot be read as JSON: {error}") from error
-    try:
-        return parse_document(document)
-    except ManifestError as error:
-        raise ManifestError(f"{file}: {error}") from error
+BuiltT = TypeVar("BuiltT")
 
 
-def parse_document(document: object) -> Manifest:
-    """The manifest that a JSON object of `palate.json` says.
+def build(kind: type[BuiltT], document: Mapping[str, Any], table: Table) -> BuiltT:
+    """What the fields of a `palate.json` say.
 
     Raises:
         ManifestError: Naming the field, what was found, and what is expected.
     """
-    values = dict(document) if isinstance(document, dict) else document
-    if isinstance(values, dict):
-        version = values.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise ManifestError(
-                f"format_version is {shown(version)}; expected {FORMAT_VERSION}, which this Palate reads"
-            )
-        for name, kind in (("calibration", Calibration), ("onnx", OnnxExport)):
-            if values.get(name) is not None:
-                values[name] = built(kind, values[name], f"{name}.")
-        if isinstance(weights := values.get("score_weights"), list):
-            values["score_weights"] = tuple(weights)
-    return built(Manifest, values)
+    values = dict(document)
+    for name in (field.name for field in fields(kind) if field.name in document):  # type: ignore[arg-type]
+        if name in _LISTS:
+            values[name] = listed(document, name, table)
+        elif name in _PARTS and document[name] is not None:
+            values[name] = built(_PARTS[name], document[name], table, f"{name}.")
+    return built(kind, values, table)
+
+
+_LISTS = ("score_weights", "member_labels", "members")
+_PARTS: dict[str, type[Any]] = {"calibration": Calibration, "onnx": OnnxExport}
+
+
+def _parse(folder: ModelFolder) -> Manifest:
+    document = read_document(folder.path)
+    if document.get("kind") == "ensemble":
+        raise ManifestError(
+            f"{folder.path} is an ensemble of other folders, which only a reward server reads; name one of its members"
+        )
+    with complaints_of(folder.path):
+        return build(Manifest, document, FIELDS)
+
+
+_READINGS = ("score_index", "score_weights", "member_labels")
+"""Ways to read a score where there are several labels."""
 
 
 def _check_fit(manifest: Manifest, name: str, contradicts: bool, expected: str) -> None:
@@ -271,10 +277,13 @@ def _check_labels(folder: ModelFolder, manifest: Manifest) -> None:
         raise ManifestError(f"score_weights has {len(manifest.score_weights)} entries; the model has {labels} labels")
     if manifest.score_index is not None and manifest.score_index >= labels:
         raise ManifestError(f"score_index is {manifest.score_index}; the model has {labels} labels, counted from 0")
-    if labels > 1 and manifest.score_index is None and not manifest.score_weights:
+    if manifest.member_labels:
+        if max(manifest.member_labels) >= labels:
+            raise ManifestError(f"member_labels names {max(manifest.member_labels)}; the model has {labels} labels")
+    elif labels > 1 and manifest.score_index is None and not manifest.score_weights:
         raise ManifestError(
-            f"{folder.path} has {labels} labels; say which is the score with score_index (or score_weights) in a "
-            f"{FILE_NAME}, or with palate export --score-index"
+            f"{folder.path} has {labels} labels; say which is the score with score_index (or score_weights, or "
+            f"member_labels) in a {FILE_NAME}, or with palate export --score-index"
         )
 
 

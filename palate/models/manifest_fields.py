@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from palate.models.folder import FolderError
+from palate.models.document import ManifestError, shown
 from palate.spelling import unknown
 
 Kind = Literal["reward", "policy"]
 Architecture = Literal["encoder", "decoder"]
 TemplateKind = Literal["chat", "pair", "join"]
 Truncation = Literal["reject", "left", "right"]
-
-_SHOWN_CHARACTERS = 80
+Precision = Literal["float32", "int8"]
 
 _MOST_TOKENS = 2**31 - 1
-
-
-class ManifestError(FolderError):
-    """`palate.json` is wrong, or contradicts the folder; the message names the field and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +41,18 @@ class Field:
     example: Any
 
 
-def shown(value: object) -> str:
-    """A value as the file has it, cut where it is long."""
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+Table = Mapping[str, Field]
+"""Fields by their names, in the order of the file."""
 
 
-def check_fields(values: object, prefix: str = "") -> None:
+def check_fields(values: object, table: Table, prefix: str = "") -> None:
     """Checks every field of a dataclass whose fields are in the file under `prefix`.
 
     Raises:
         ManifestError: With the field, what was found, and what is expected.
     """
     for name in (each.name for each in fields(values)):  # type: ignore[arg-type]
-        field, value = FIELDS.get(prefix + name), getattr(values, name)
+        field, value = table.get(prefix + name), getattr(values, name)
         if field is not None and not field.holds(value):
             raise ManifestError(f"{field.name} is {shown(value)}; expected {field.expected}")
 
@@ -67,7 +60,7 @@ def check_fields(values: object, prefix: str = "") -> None:
 BuiltT = TypeVar("BuiltT")
 
 
-def built(kind: type[BuiltT], document: object, prefix: str = "") -> BuiltT:
+def built(kind: type[BuiltT], document: object, table: Table, prefix: str = "") -> BuiltT:
     """A dataclass from the JSON object with its fields; `kind` checks their values itself.
 
     Raises:
@@ -75,18 +68,31 @@ def built(kind: type[BuiltT], document: object, prefix: str = "") -> BuiltT:
     """
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(document, dict):
-        what = prefix.rstrip(".") or "it"
-        raise ManifestError(f"{what} is {shown(document)}, not a JSON object; expected one with {', '.join(known)}")
+        raise ManifestError(
+            f"{prefix.rstrip('.')} is {shown(document)}, not a JSON object; expected one with {', '.join(known)}"
+        )
     if strange := [name for name in document if name not in known]:
         raise ManifestError(prefix + unknown(strange[0], known, f"the fields are {', '.join(known)}"))
     missing = [
-        f"{prefix}{name} (expected {FIELDS[prefix + name].expected})"
+        f"{prefix}{name} (expected {table[prefix + name].expected})"
         for name, field in known.items()
         if field.default is MISSING and name not in document
     ]
     if missing:
         raise ManifestError(f"missing: {'; '.join(missing)}")
     return kind(**document)
+
+
+def listed(document: Mapping[str, Any], name: str, table: Table) -> tuple[Any, ...]:
+    """The list under `name`.
+
+    Raises:
+        ManifestError: It is no list.
+    """
+    value = document[name]
+    if not isinstance(value, list):
+        raise ManifestError(f"{name} is {shown(value)}, not a list; expected {table[name].expected}")
+    return tuple(value)
 
 
 def is_integer(value: object) -> bool:
@@ -101,8 +107,18 @@ def is_finite(value: object) -> bool:
     return abs(value) <= sys.float_info.max  # NaN is not
 
 
+def _are_members(labels: tuple[object, ...]) -> bool:
+    whole = all(is_integer(label) and label >= 0 for label in labels)  # type: ignore[operator]  # it is an integer
+    return whole and len(set(labels)) == len(labels) >= 2
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
 def _choice(name: str, meaning: str, choices: tuple[str, ...], example: str) -> Field:
-    return Field(name, meaning, "", f"one of {', '.join(choices)}", lambda value: value in choices, example)
+    expected = f"one of {', '.join(choices)}" if len(choices) > 1 else f'"{choices[0]}"'
+    return Field(name, meaning, "", expected, lambda value: value in choices, example)
 
 
 def _flag(name: str, meaning: str) -> Field:
@@ -170,6 +186,14 @@ _ALL = (
         (0.0, 0.5, 1.0),
     ),
     Field(
+        "member_labels",
+        "Labels that are scores of their own: an ensemble of several heads on one backbone.",
+        "",
+        "a list of at least two different labels, which count from 0",
+        lambda value: isinstance(value, tuple) and (not value or _are_members(value)),
+        (0, 1),
+    ),
+    Field(
         "logit_scale",
         "The first of two completions is preferred with probability sigmoid(`logit_scale` × difference of scores).",
         "1 / unit of the score",
@@ -197,7 +221,45 @@ _ALL = (
     _digest(
         "onnx.weights_digest", "Digest of the checkpoint that model.onnx was made from. Written by `palate export`."
     ),
+    _choice(
+        "onnx.precision",
+        "How model.onnx multiplies by weights; replies name it as their dtype. Written by `palate export`.",
+        get_args(Precision),
+        "float32",
+    ),
 )
 
-FIELDS = {field.name: field for field in _ALL}
-"""Every field by its name, in the order of the file."""
+FIELDS: Table = {field.name: field for field in _ALL}
+"""Of a single model."""
+
+_OF_ENSEMBLES = (
+    _choice("kind", "What tells an ensemble from a single model.", ("ensemble",), "ensemble"),
+    Field(
+        "members",
+        "The folders whose scores become one. They share tokenizer, template and how the score is read.",
+        "",
+        "a list of at least two members, each with a path of its own",
+        lambda value: isinstance(value, tuple) and len({member.path for member in value}) == len(value) >= 2,
+        (),
+    ),
+    Field(
+        "members.path",
+        "Where the member's folder is.",
+        "",
+        "a path from the ensemble's folder on, not an absolute one",
+        lambda value: _is_text(value) and not Path(value).is_absolute(),
+        "../first",
+    ),
+    Field(
+        "members.revision",
+        "What the folder must be; another revision is refused.",
+        "",
+        "the revision of the member, as text",
+        _is_text,
+        "0123456789abcdef" * 4,
+    ),
+    *(FIELDS[name] for name in ("logit_scale", "calibration.mean", "calibration.std")),
+)
+
+ENSEMBLE_FIELDS: Table = {field.name: field for field in _OF_ENSEMBLES}
+"""Of an ensemble of several folders."""

@@ -11,19 +11,20 @@ import safetensors.torch
 import torch
 from safetensors.numpy import load_file, save_file
 
+from palate.models.ensemble import Ensemble, Member
 from palate.models.folder import FolderError
 from palate.models.manifest import (
     Calibration,
     Manifest,
     ManifestError,
     OnnxExport,
+    build,
     digest_folder,
-    document_of,
     load_manifest,
-    parse_document,
+    said_by,
     write_manifest,
 )
-from palate.models.manifest_fields import FIELDS
+from palate.models.manifest_fields import ENSEMBLE_FIELDS, FIELDS
 from tests.reward_folders import change_json, make_bert, make_llama
 
 ENCODER = Manifest("reward", "encoder", "pair", add_bos=False, add_eos=False, max_tokens=128)
@@ -97,6 +98,15 @@ def test_several_labels_need_to_be_told_which_is_the_score(tmp_path: Path):
         load_manifest(folder, {"score_weights": (0.0, 0.5)})
 
 
+def test_several_labels_can_be_members(tmp_path: Path):
+    folder = make_bert(tmp_path, num_labels=3)
+    alone = load_manifest(folder, {"score_index": 2}).manifest
+    members = load_manifest(folder, {"member_labels": (0, 2)}).manifest
+    write_manifest(folder, members)
+    assert load_manifest(folder).manifest == members
+    assert digest_folder(folder, members).template != digest_folder(folder, alone).template
+
+
 def test_pad_tokens_that_mislead_transformers_are_reported(tmp_path: Path):
     same = load_manifest(make_llama(tmp_path / "same", pad_is_eos=True)).inferred
     assert "a pad token that is not the end-of-sequence token" in [item.missing for item in same]
@@ -129,13 +139,19 @@ def test_ordinary_pad_token_is_not_reported(llama: Path):
         ({"calibration": {"mean": 0.0}}, r"missing: calibration\.std \(expected a finite std above 0\)"),
         ({"onnx": {"sha256": 5, "weights_digest": "0" * 64}}, r"onnx\.sha256 is 5; expected a SHA-256"),
         ({"kind": ["reward"]}, r'kind is \["reward"\]; expected one of reward, policy'),
-        ({"score_weights": 0.5}, r"score_weights is 0\.5; expected a list of finite numbers"),
+        ({"score_weights": 0.5}, r"score_weights is 0\.5, not a list; expected a list of finite numbers"),
         ({"score_weights": ["a"]}, r'score_weights is \["a"\]; expected a list of finite numbers'),
         ({"kind": "policy"}, r'kind is "policy" beside architecture "encoder"; expected "reward"'),
         ({"add_eos": True}, r'add_eos is true beside architecture "encoder"; expected false'),
         ({"truncation": "x" * 1000}, r'truncation is "x{79}\.\.\.; expected'),
         ({"logit_scale": 10**400}, "logit_scale is 1000"),
         ({"max_tokens": 129}, r"max_tokens is 129; the model in .* reads at most 128 tokens"),
+        ({"score_index": 0, "member_labels": [0, 1]}, "not both"),
+        ({"member_labels": [0]}, "at least two"),
+        ({"member_labels": [1, 1]}, "at least two"),
+        ({"member_labels": [0, -1]}, "count from 0"),
+        ({"member_labels": [0, 1]}, "the model has 1 labels"),
+        ({"member_labels": 2}, "member_labels is 2, not a list"),
     ],
 )
 def test_wrong_manifest_says_which_field(folder: Path, change: dict, message: str):
@@ -147,13 +163,13 @@ def test_wrong_manifest_says_which_field(folder: Path, change: dict, message: st
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 0.5, 10**400, float("nan"), "", "x", [], [None], {}, {"std": []}])
-@pytest.mark.parametrize("name", [*(field.name for field in fields(Manifest)), "format_version", "calibration.std"])
+@pytest.mark.parametrize("name", [*(field.name for field in fields(Manifest)), "calibration.std"])
 def test_no_value_of_any_field_gives_another_error(name: str, value: object):
-    document = document_of(replace(ENCODER, calibration=Calibration(0.0, 1.0)))
+    document = said_by(replace(ENCODER, calibration=Calibration(0.0, 1.0)))
     outer, _, inner = name.partition(".")
     document |= {outer: {**document[outer], inner: value} if inner else value}
     with suppress(ManifestError):
-        assert isinstance(parse_document(document), Manifest)
+        assert isinstance(build(Manifest, document, FIELDS), Manifest)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000, "\udcff"])
@@ -164,12 +180,21 @@ def test_a_file_that_holds_no_object_is_refused_by_name(folder: Path, text: str)
 
 
 def test_fields_are_described_in_the_order_of_the_file():
-    names = [field.name for field in fields(Manifest)]
-    for group, kind in (("calibration", Calibration), ("onnx", OnnxExport)):
-        place = names.index(group)
-        names[place : place + 1] = [f"{group}.{field.name}" for field in fields(kind)]
-    assert list(FIELDS) == names
-    assert all(field.holds(field.example) and field.meaning and field.expected for field in FIELDS.values())
+    assert list(FIELDS) == names_of(Manifest, calibration=Calibration, onnx=OnnxExport)
+    of_ensembles = names_of(Ensemble, members=Member, calibration=Calibration)
+    assert set(ENSEMBLE_FIELDS) - {"members"} == set(of_ensembles)
+    for field in (*FIELDS.values(), *ENSEMBLE_FIELDS.values()):
+        assert field.meaning
+        assert field.name == "members" or field.holds(field.example)
+
+
+def names_of(kind: type, **nested: type) -> list[str]:
+    """Names of a dataclass's fields as the file has them."""
+    names = []
+    for field in fields(kind):
+        inner = nested.get(field.name)
+        names += [f"{field.name}.{each.name}" for each in fields(inner)] if inner else [field.name]
+    return names
 
 
 def test_a_length_beyond_the_positions_is_refused_where_it_is_given(folder: Path, tmp_path: Path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +19,11 @@ from services.reward.inputs import Pair, render_items
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel
 from services.runtime.batching import BatchLimits
+from services.runtime.callers import current_caller
 from services.runtime.errors import Expired
-from services.runtime.scheduler import Done, Entry, FailureKind, ItemFailure, Outcome, QueueLimits, Scheduler, Work
+from services.runtime.queue_admission import QueueLimits
+from services.runtime.scheduler import ReuseLimits, Scheduler
+from services.runtime.work import Done, Entry, FailureKind, ItemFailure, Outcome, Terms, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,13 @@ class Scorer:
         self._model = model
         self._metrics = metrics
         self._rendering = ThreadPoolExecutor(config.rendering_threads, thread_name_prefix="rendering")
+        self._group = (model.digests.revision, model.engine.name, model.engine.dtype)
         self._scheduler: Scheduler[Row, float] = Scheduler(
-            lambda rows: [float(score) for score in model.engine.score(rows)],
+            lambda _, rows: [float(score) for score in model.engine.score(rows)],
             QueueLimits(config.max_queue_items, config.max_queue_tokens),
             BatchLimits(config.max_batch_items, config.max_batch_tokens),
             metrics,
+            ReuseLimits(config.deduplicate, config.cache_items, keep=math.isfinite),
         )
 
     async def score(self, pairs: Sequence[Pair], demand: Demand) -> tuple[list[ItemResult], Stages]:
@@ -103,8 +110,7 @@ class Scorer:
         if time.monotonic() >= demand.deadline:
             raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
         rows = list(dict.fromkeys(_row(item) for item in rendered if isinstance(item, Rendered)))
-        works = [Work(row, len(row.token_ids)) for row in rows]
-        outcomes = await self._scheduler.run(works, priority=demand.priority, deadline=demand.deadline)
+        outcomes = await self._scheduler.run([self._work(row) for row in rows], _terms(demand))
         by_row = dict(zip(rows, outcomes, strict=True))
         results = [self._of_row(item, by_row) for item in rendered]
         self.count(results, deduplicated=sum(isinstance(item, Rendered) for item in rendered) - len(rows))
@@ -117,9 +123,7 @@ class Scorer:
             return _unrendered(item)
         row = _row(item)
         try:
-            entry = await self._scheduler.enter(
-                Work(row, len(row.token_ids)), priority=demand.priority, deadline=demand.deadline
-            )
+            entry = await self._scheduler.enter(self._work(row), _terms(demand))
         except Expired as error:
             return FailedItem(ItemOutcome.EXPIRED, str(error))
         return Waiting(entry, len(row.token_ids), item.truncated_tokens, seconds)
@@ -159,6 +163,9 @@ class Scorer:
             else:
                 self._metrics.item_answered(result.outcome)
 
+    def _work(self, row: Row) -> Work[Row]:
+        return Work(row, len(row.token_ids), self._group, _digest(row))
+
     def _of_row(self, item: Rendered | RenderingError, by_row: dict[Row, Outcome[float]]) -> ItemResult:
         if isinstance(item, RenderingError):
             return _unrendered(item)
@@ -179,8 +186,17 @@ def _unrendered(error: RenderingError) -> FailedItem:
     return FailedItem(ItemOutcome.TOO_LONG if isinstance(error, TooLong) else ItemOutcome.INVALID, str(error))
 
 
+def _terms(demand: Demand) -> Terms:
+    return Terms(demand.priority, demand.deadline, current_caller())
+
+
 def _row(item: Rendered) -> Row:
     return Row(item.token_ids, item.segment_ids)
+
+
+def _digest(row: Row) -> bytes:
+    """Short, and equal for equal rows only: what is kept of a row beside its score."""
+    return hashlib.sha256(array("q", (len(row.token_ids), *row.token_ids, *row.segment_ids))).digest()
 
 
 def _stages(outcomes: Sequence[Outcome[float]], tokenize: float) -> Stages:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from services.runtime.batching import BatchLimits
 from services.runtime.errors import NotReady, Overloaded, TooLarge
-from services.runtime.scheduler import Done, FailureKind, ItemFailure, QueueLimits, Scheduler, Work
+from services.runtime.queue_admission import QueueLimits
+from services.runtime.scheduler import ReuseLimits, Scheduler
+from services.runtime.work import Done, FailureKind, ItemFailure, Reuse, Terms, Work
 
 FAR = 1e9
 
@@ -23,7 +25,7 @@ class Engine:
         self._started = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, items: Sequence[int]) -> list[int]:
+    def __call__(self, group: str, items: Sequence[int]) -> list[int]:
         self.batches.append(list(items))
         self._loop.call_soon_threadsafe(self._started.set)
         assert self._gate.acquire(timeout=60), "the test forgot to release the engine"
@@ -48,6 +50,7 @@ class Watch:
         self.dropped = {"cancelled": 0, "expired": 0}
         self.batches: list[tuple[int, int, int]] = []
         self.begun = 0
+        self.reused = {Reuse.CACHED: 0, Reuse.DEDUPLICATED: 0}
 
     def queue_changed(self, items: int, tokens: int) -> None:
         self.waiting = (items, tokens)
@@ -64,6 +67,9 @@ class Watch:
     def items_dropped(self, reason: str, count: int) -> None:
         self.dropped[reason] += count
 
+    def item_reused(self, how: Reuse) -> None:
+        self.reused[how] += 1
+
 
 class Clock:
     def __init__(self) -> None:
@@ -76,15 +82,25 @@ class Clock:
 class Bench:
     """A scheduler with a commanded engine; must be made inside an event loop."""
 
-    def __init__(self, *, rows: int = 4, tokens: int = 100, items: int = 1000, poisoned: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        rows: int = 4,
+        tokens: int = 100,
+        items: int = 1000,
+        poisoned: Sequence[int] = (),
+        reuse: ReuseLimits = ReuseLimits(),
+    ) -> None:
         self.engine, self.watch, self.clock = Engine(poisoned), Watch(), Clock()
         self.scheduler: Scheduler[int, int] = Scheduler(
-            self.engine, QueueLimits(items, 10_000), BatchLimits(rows, tokens), self.watch, self.clock
+            self.engine, QueueLimits(items, 10_000), BatchLimits(rows, tokens), self.watch, reuse, self.clock
         )
 
-    def submit(self, *items: int, size: int = 10, priority: int = 0, deadline: float = FAR) -> asyncio.Task:
-        works = [Work(item, size) for item in items]
-        return asyncio.create_task(self.scheduler.run(works, priority=priority, deadline=deadline))
+    def submit(
+        self, *items: int, size: int = 10, priority: int = 0, deadline: float = FAR, caller: str = ""
+    ) -> asyncio.Task:
+        works = [Work(item, size, "group", item) for item in items]
+        return asyncio.create_task(self.scheduler.run(works, Terms(priority, deadline, caller)))
 
     async def occupy(self) -> asyncio.Task:
         """Gives the engine a batch that it holds until released, so that what follows waits."""
@@ -107,7 +123,7 @@ async def test_results_come_back_in_the_order_of_the_items():
     bench = Bench(rows=3)
     bench.engine.release()
     assert values(await bench.submit(*range(1, 9))) == [item * 10 for item in range(1, 9)]
-    assert await bench.scheduler.run([], priority=0, deadline=FAR) == []
+    assert await bench.scheduler.run([], Terms(0, FAR)) == []
     await bench.scheduler.close()
 
 
@@ -207,8 +223,8 @@ async def test_only_the_poisoned_item_fails():
 
 async def test_engine_that_gives_too_few_results_fails_the_items():
     watch = Watch()
-    scheduler: Scheduler[int, int] = Scheduler(lambda items: [], QueueLimits(9, 99), BatchLimits(2, 50), watch)
-    outcomes = await scheduler.run([Work(1, 1), Work(2, 1)], priority=0, deadline=FAR)
+    scheduler: Scheduler[int, int] = Scheduler(lambda _, items: [], QueueLimits(9, 99), BatchLimits(2, 50), watch)
+    outcomes = await scheduler.run([Work(1, 1, "", 1), Work(2, 1, "", 2)], Terms(0, FAR))
     assert values(outcomes) == [FailureKind.FAILED] * 2
     await scheduler.close()
 
@@ -331,8 +347,8 @@ def test_nothing_is_lost_answered_twice_or_computed_for_nobody(actions: list, ro
             if action[0] == "submit":
                 items = [len(sizes) + index for index in range(len(action[1]))]
                 sizes.update(zip(items, action[1], strict=True))
-                works = [Work(item, sizes[item]) for item in items]
-                run = bench.scheduler.run(works, priority=action[2], deadline=bench.clock.now + action[3])
+                works = [Work(item, sizes[item], "group", item) for item in items]
+                run = bench.scheduler.run(works, Terms(action[2], bench.clock.now + action[3]))
                 tasks.append((asyncio.create_task(run), items))
             elif action[0] == "cancel" and tasks:
                 tasks[action[1] % len(tasks)][0].cancel()

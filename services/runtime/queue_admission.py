@@ -12,7 +12,7 @@ from services.runtime.work import Terms
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.05, 30.0
 _UNKNOWN_RETRY_SECONDS = 1.0
 
-_MARGIN = 1.1
+_MARGIN = 1.5
 """Admitted is what would be in time if everything took so many times as long as expected."""
 
 

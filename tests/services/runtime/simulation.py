@@ -11,7 +11,7 @@ from services.runtime.batching import BatchLimits, padded_tokens
 from services.runtime.engine_thread import Run
 from services.runtime.errors import Overloaded
 from services.runtime.queue_admission import QueueLimits
-from services.runtime.scheduler import ReuseLimits, Scheduler
+from services.runtime.scheduler import Scheduler
 from services.runtime.work import Done, Terms, Work
 
 
@@ -80,8 +80,6 @@ class Simulation:
     per_token: float = 20e-6
     noise: float = 0.1
     seed: int = 0
-    queue: QueueLimits = QueueLimits(4096, 1_048_576)
-    batch: BatchLimits = BatchLimits(64, 8192)
     now: float = 0.0
     padded: int = 0
     computed: int = 0
@@ -97,7 +95,8 @@ class Simulation:
         self._tasks: set[asyncio.Task] = set()
         self.engine: SimulatedEngine | None = None
         self.scheduler: Scheduler[int, int] = Scheduler(
-            lambda group, items: items, self.queue, self.batch, Silent(), ReuseLimits(), lambda: self.now, self._start
+            lambda group, items: items, QueueLimits(4096, 1_048_576), BatchLimits(64, 8192), Silent(),
+            clock=lambda: self.now, start_engine=self._start,
         )  # fmt: skip
 
     def _start(self, run_batch: Any, handoff: Any, clock: Any, listener: Any, post: Any) -> SimulatedEngine:
@@ -117,6 +116,13 @@ class Simulation:
             self.now, _, happen = heapq.heappop(self._events)
             happen()
             await self._settle()
+
+    async def stop(self) -> None:
+        """Everybody leaves; what is being computed ends."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.finish()
 
     async def finish(self) -> None:
         """Lets everything happen that still will."""

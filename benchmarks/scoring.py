@@ -32,7 +32,7 @@ def scoring(folder: Path, logs: Path) -> Iterator[list[Measurement[Pairs, list[f
     source = make_encoder(folder / "encoder")
     served = export(source, folder / "served").path
     plain = PlainTransformers(source)
-    command = ("-m", "services.reward", "--model", str(served), "--engine")
+    command = ("-m", "services.reward", "--model", str(served), "--cache-items", "0", "--engine")
     with (
         local_server((*command, "onnx"), log=logs / "reward-onnx.log") as onnx_server,
         local_server((*command, "torch"), log=logs / "reward-torch.log") as torch_server,

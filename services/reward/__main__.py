@@ -14,10 +14,11 @@ from palate.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_serve
 from services.reward.admin import AdminServicer
 from services.reward.config import RewardConfig
 from services.reward.metrics import RewardMetrics
-from services.reward.model import load_models
+from services.reward.model import RewardModel, load_models
 from services.reward.parity import ParityError
 from services.reward.registry import Registry
 from services.reward.scoring import Scorer
+from services.reward.scoring_queue import ScoringQueue
 from services.reward.service import RewardServicer
 from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
@@ -37,7 +38,12 @@ def main() -> None:
             models = await asyncio.to_thread(load_models, config)
         except (FolderError, ParityError) as error:
             raise StartupError(str(error)) from error
-        registry = Registry(lambda model: Scorer(model, config, metrics), metrics, config.max_models)
+        queue = ScoringQueue(config, metrics)
+
+        def scorer_of(model: RewardModel) -> Scorer:
+            return Scorer(model, queue, metrics, config.rendering_threads)
+
+        registry = Registry(scorer_of, metrics, config.max_models)
         for model in models:
             registry.put(model)
         servicer, admin = RewardServicer(registry, config, metrics), AdminServicer(registry, config)
@@ -48,7 +54,8 @@ def main() -> None:
 
         async def close() -> None:
             admin.close()
-            await registry.close()
+            await queue.close()
+            registry.close()
 
         return Service(add_to, close, servicer.drain)
 

@@ -71,6 +71,15 @@ class RewardConfig(ServerConfig):
     max_batch_tokens: int = Field(
         8192, ge=1, description="Padded tokens (rows x longest) of a batch; a longer row goes alone."
     )
+    deduplicate: bool = Field(
+        True, description="Equal items of different calls that wait or are being computed share one computation."
+    )
+    cache_items: int = Field(
+        16_384,
+        ge=0,
+        description="Scores that are kept, the ones used longest ago leaving first, and given again for the same "
+        "token ids; 0 = none. About 1 KB each.",
+    )
     rendering_threads: int = Field(1, ge=1, description="Threads that turn text into token ids.")
     parity_tolerance: float | None = Field(
         None,

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from services.runtime.admission import Admission
+from services.runtime.callers import enter_call
 from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
 from services.runtime.metrics import ServerMetrics
@@ -135,7 +136,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            self._guard.check(method.path, _metadata(context), _common_names(context))
+            identity = self._guard.check(method.path, _metadata(context), _common_names(context))
+            enter_call(identity, context.peer())
             if method.service in self._services:
                 self._admission.admit(context)
             yield

@@ -212,7 +212,7 @@ def test_a_server_listens_beyond_loopback_when_it_is_protected_or_told_to(tmp_pa
     flags = [*files.tls_flags, *files.token_flags] if protected_host else ["--insecure"]
     tls = replace(files.tls, server_name="localhost") if protected_host else None
     with local_server([SERVER, *flags], host="0.0.0.0", probe_tls=tls) as server:
-        options = ChannelOptions(tls=tls, token=token_of("scorer"))
+        options = ChannelOptions(tls=tls, token=token_of("scorer"), allow_plaintext_token=not protected_host)
         with RewardClient(server.target, options=options) as client:
             assert isinstance(client.score(["p"], ["c"]).results[0], Scored)
 

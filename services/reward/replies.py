@@ -17,7 +17,7 @@ from services.reward.model import RewardModel
 from services.reward.ranking import best_first, preference_probability, ranks, z_scores
 from services.reward.scoring import Demand, FailedItem, ItemResult, ScoredItem, Stages
 
-_CODES = {
+CODES = {
     ItemOutcome.INVALID: reward.ITEM_ERROR_CODE_INVALID,
     ItemOutcome.TOO_LONG: reward.ITEM_ERROR_CODE_TOO_LONG,
     ItemOutcome.EXPIRED: reward.ITEM_ERROR_CODE_EXPIRED,
@@ -192,5 +192,5 @@ def _scored(result: ScoredItem, source: Source) -> reward.Scored:
 
 def _error(result: FailedItem, prefix: str = "") -> reward.ItemError:
     return reward.ItemError(
-        code=_CODES[result.outcome], message=prefix + result.message, retryable=result.outcome in _RETRYABLE
+        code=CODES[result.outcome], message=prefix + result.message, retryable=result.outcome in _RETRYABLE
     )

@@ -15,7 +15,7 @@ from palate.models.manifest import Truncation
 from palate.models.rendering import Rendered, RenderingError, TooLong
 from services.reward.calibration import MEAN, Aggregation, aggregated, calibrated
 from services.reward.engine import Row
-from services.reward.inputs import Pair, render_items
+from services.reward.inputs import Item, Pair, render_items
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel
 from services.reward.scoring_queue import Members, ScoringQueue
@@ -98,13 +98,13 @@ class Scorer:
         self._queue = queue
         self._group = queue.open(model)
 
-    async def score(self, pairs: Sequence[Pair], demand: Demand) -> tuple[list[ItemResult], Stages]:
-        """One result per (prompt, completion), in their order.
+    async def score(self, items: Sequence[Item], demand: Demand) -> tuple[list[ItemResult], Stages]:
+        """One result per item, in their order.
 
         Raises:
             ServiceError: The request as a whole does not fit into the queue, or its time is over.
         """
-        rendered, tokenize = await self.render(pairs, demand.truncation)
+        rendered, tokenize = await self.render(items, demand.truncation)
         if time.monotonic() >= demand.deadline:
             raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
         rows = list(dict.fromkeys(_row(item) for item in rendered if isinstance(item, Rendered)))
@@ -142,11 +142,11 @@ class Scorer:
         self._queue.scheduler.forget([item.entry for item in items], reason)
 
     async def render(
-        self, pairs: Sequence[Pair], truncation: Truncation
+        self, items: Sequence[Item], truncation: Truncation
     ) -> tuple[list[Rendered | RenderingError], float]:
-        """What the model would read for every pair, and how many seconds that took."""
+        """What the model would read for every item, and how many seconds that took."""
         begin = time.monotonic()
-        rendered = await render_items(pairs, self._model.renderer, truncation, self._rendering)
+        rendered = await render_items(items, self._model.renderer, truncation, self._rendering)
         seconds = time.monotonic() - begin
         self._metrics.tokenized(seconds)
         return rendered, seconds

@@ -19,8 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
 from palate.local_server import local_server
 from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
+from services.reward.oip.protocol import NAME, SERVICE
 from services.runtime.identity import Identities, IdentityFileError, read_identities
-from services.runtime.roles import TABLE, Role
+from services.runtime.roles import OPEN, TABLE, Role
 from tests.protected import make_protection, token_of
 
 SERVER = str(Path(__file__).with_name("example_server.py"))
@@ -61,6 +62,9 @@ def status_of(channel, rpc, metadata=()):
 
 def test_every_rpc_is_in_the_table():
     assert sorted(rpc for rpc in TABLE if rpc.startswith("/palate")) == RPCS
+    inference = {f"/{NAME}/{method.name}" for method in SERVICE.methods}
+    assert {rpc for rpc in (*TABLE, *OPEN) if rpc.startswith("/inference")} == inference
+    assert not OPEN & TABLE.keys()
 
 
 @pytest.fixture(scope="module")

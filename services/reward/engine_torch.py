@@ -107,7 +107,7 @@ def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
         )
     if wanted != "bfloat16":
         return torch.float32
-    if device.type == "cpu" and not computes_bfloat16(torch.cpu.get_capabilities()):
+    if device.type == "cpu" and not computes_bfloat16(_capabilities()):
         raise FolderError(
             "--dtype bfloat16, but this processor has no bfloat16 products (AVX512-BF16 or AMX on x86, BF16 on ARM), "
             "so it would be slower than float32; use --dtype float32, or `palate export --precision int8`"
@@ -118,3 +118,8 @@ def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
 def computes_bfloat16(capabilities: Mapping[str, Any]) -> bool:
     """Whether a processor multiplies bfloat16 itself, by what `torch.cpu.get_capabilities` says of it."""
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """Empty where this PyTorch cannot say (before 2.10)."""
+    return getattr(torch.cpu, "get_capabilities", dict)()

@@ -216,6 +216,7 @@ def test_bfloat16_stays_near_float32_and_its_scores_are_finer(model: str, reques
     assert 0 < np.abs(found - expected).max() <= 0.25 * expected.std()
     rounded = torch.tensor(found).bfloat16().double().numpy()
     assert (rounded != found).mean() > 0.5  # eight bits would make ties
+    assert np.array_equal(found, scores_of(engine, rows, 1))
 
 
 def test_processor_without_bfloat16_is_told_what_to_do(bert: Path, monkeypatch: pytest.MonkeyPatch):

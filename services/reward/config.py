@@ -69,5 +69,7 @@ class RewardConfig(ServerConfig):
         return EngineOptions(self.device, self.dtype, self.threads, self.strict, self.max_batch_tokens)
 
     def tolerance(self, dtype: str) -> float:
-        """What the check at start allows an engine of that number format, in standard deviations."""
+        """What the check at start allows an engine of that number format, in standard deviations; nothing if strict."""
+        if self.strict:
+            return 0.0
         return self.parity_tolerance or (_BFLOAT16_TOLERANCE if dtype == "bfloat16" else _TOLERANCE)

@@ -121,5 +121,5 @@ def computes_bfloat16(capabilities: Mapping[str, Any]) -> bool:
 
 
 def _capabilities() -> Mapping[str, Any]:
-    """Empty where this PyTorch cannot say (before 2.10)."""
+    """What the processor can do; empty where this PyTorch cannot say."""
     return getattr(torch.cpu, "get_capabilities", dict)()

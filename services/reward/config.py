@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
 from services.runtime.config import ServerConfig
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+"""What a model may be called; a name stands in options, logs and metrics."""
 
 _TOLERANCE, _BFLOAT16_TOLERANCE = 1e-4, 0.1
 
@@ -21,6 +26,17 @@ class RewardConfig(ServerConfig):
 
     model: Path = Field(description="Folder of a Hugging Face sequence classifier, or of `palate export`.")
     name: str = Field("", description="Name of the model in replies and options; default is the folder's.")
+    models: dict[Annotated[str, StringConstraints(pattern=f"^{MODEL_NAME.pattern}$")], Path] = Field(
+        default_factory=dict,
+        description="More models, each NAME=FOLDER, e.g. --models strict=path/to/strict --models mild=path/to/mild; in "
+        "YAML a mapping, in the environment JSON. Requests choose by name; --model answers those that name none.",
+    )
+    model_root: Path | None = Field(
+        None,
+        description="Folder from which AdminService may load models while serving, for callers with the role admin; "
+        "without it every administration is refused.",
+    )
+    max_models: int = Field(16, ge=1, description="Models that may be loaded at once.")
     engine: EngineName = Field(
         "auto",
         description="What runs the forward pass: onnx (needs `palate export`), torch, or auto, which is onnx where the "

@@ -60,4 +60,4 @@ class Engine(Protocol):
         """Number format of the forward pass: "float32", "bfloat16", or "int8" (weights and products)."""
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) raw scores: a column for each member of an ensemble, one for a model without members."""

@@ -42,7 +42,7 @@ class OnnxEngine:
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) one raw score per row and member."""
         batches = [[row] for row in rows] if self._one_by_one else [rows]
         return read_scores(np.concatenate([self._logits(batch) for batch in batches]), self._manifest)
 

@@ -49,7 +49,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) one raw score per row and member."""
         logits = np.empty((len(rows), self._model.model.config.num_labels), np.float32)
         for group in self._groups(rows):
             for places, values in self._compute(group, rows):

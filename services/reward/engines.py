@@ -8,6 +8,7 @@ from typing import Literal
 from palate.models.folder import FolderError
 from palate.models.manifest import Manifest
 from services.reward.engine import Engine, EngineOptions
+from services.reward.reading import member_count
 
 EngineName = Literal["auto", "onnx", "torch", "fake"]
 
@@ -30,7 +31,7 @@ def open_engine(
     if name == "fake":
         from services.reward.engine_fake import FakeEngine
 
-        return FakeEngine(options)
+        return FakeEngine(options, member_count(manifest))
     has_onnx = (path / "model.onnx").is_file() and options.dtype != "bfloat16"
     try:
         if name == "onnx" or (name == "auto" and has_onnx):

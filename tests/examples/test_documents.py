@@ -14,7 +14,8 @@ from tests.examples.toolchains import CLIENTS, ROOT, buf, need, need_java, node_
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
-DOCUMENTS = {name: blocks_of((ROOT / "docs" / f"{name}.md").read_text()) for name in ("quickstart", "clients")}
+NAMES = ("quickstart", "clients", "adapters")
+DOCUMENTS = {name: blocks_of((ROOT / "docs" / f"{name}.md").read_text()) for name in NAMES}
 BLOCKS = [(name, index) for name, blocks in DOCUMENTS.items() for index in range(len(blocks))]
 QUIET = {
     f"PALATE_{service}_{name}": value
@@ -39,8 +40,8 @@ def shells(tmp_path_factory):
         def shell(name: str) -> Shell:
             if name not in made:
                 folder = tmp_path_factory.mktemp(name)
-                ports = free_ports(("50051", "50052", "50053", "9091", "9092"))
-                if name == "clients":
+                ports = free_ports(("50051", "50052", "50053", "50054", "9091", "9092", "9093"))
+                if name != "quickstart":
                     ports |= prepare_for_clients(folder, stack)
                 made[name] = Shell(folder, ports, QUIET)
                 stack.callback(made[name].close)
@@ -50,7 +51,7 @@ def shells(tmp_path_factory):
 
 
 def prepare_for_clients(folder: Path, stack: ExitStack) -> dict[str, int]:
-    """What the page takes for granted: the quickstart's servers and folder, and the repository's root."""
+    """What the other pages take for granted: the quickstart's servers and folders, and the repository's root."""
     served = export(make_tiny_reward(folder / "reward", "decoder", 0, chat=True), folder / "served").path
     policy = make_tiny_policy(folder / "policy", 0)
     ignored = shutil.ignore_patterns("node_modules", "build")
@@ -83,6 +84,13 @@ def openssl(_: Path) -> None:
     need("openssl", "sha256sum")
 
 
+def trainer(name: str) -> Callable[[Path], None]:
+    def absent(_: Path) -> None:
+        pytest.skip(f"{name} wants GPUs and a model")
+
+    return absent
+
+
 def link(source: Path, target: Path) -> None:
     if not target.exists():
         target.symlink_to(source)
@@ -94,6 +102,8 @@ NEEDS: dict[str, Callable[[Path], None]] = {
     "java": java,
     "buf": buf_curl,
     "openssl": openssl,
+    "verl": trainer("verl"),
+    "openrlhf": trainer("OpenRLHF"),
 }
 """What may stand after a fence's language: each function gets it ready in the document's folder, or skips."""
 

@@ -79,5 +79,5 @@ def scores_of(engine: Engine, rows: Sequence[Row], batch: int, seed: int = 0) ->
     scores = np.empty(len(rows))
     for begin in range(0, len(rows), batch):
         part = order[begin : begin + batch]
-        scores[part] = engine.score([rows[index] for index in part])
+        scores[part] = engine.score([rows[index] for index in part])[:, 0]
     return scores

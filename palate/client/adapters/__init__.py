@@ -1,0 +1,1 @@
+"""Reward functions for other trainers; each module speaks one trainer's call, and imports nothing of it."""

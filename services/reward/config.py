@@ -47,8 +47,8 @@ class RewardConfig(ServerConfig):
     )
     dtype: DtypeName = Field(
         "auto",
-        description="Number format of the forward pass: float32; bfloat16 (torch; faster where the processor or GPU "
-        "has it); int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
+        description="Number format of the forward pass: float32; bfloat16 (torch; where the processor or GPU has it); "
+        "int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
     )
     strict: bool = Field(
         False,
@@ -94,5 +94,7 @@ class RewardConfig(ServerConfig):
         return EngineOptions(self.device, self.dtype, self.threads, self.strict, self.max_batch_tokens)
 
     def tolerance(self, dtype: str) -> float:
-        """What the check at start allows an engine of that number format, in standard deviations."""
+        """What the check at start allows an engine of that number format, in standard deviations; nothing if strict."""
+        if self.strict:
+            return 0.0
         return self.parity_tolerance or (_BFLOAT16_TOLERANCE if dtype == "bfloat16" else _TOLERANCE)

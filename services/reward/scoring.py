@@ -17,7 +17,6 @@ from services.reward.engine import Row
 from services.reward.inputs import Pair, render_items
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel
-from services.runtime.batching import BatchLimits
 from services.runtime.errors import Expired
 from services.runtime.scheduler import Done, Entry, FailureKind, ItemFailure, Outcome, QueueLimits, Scheduler, Work
 
@@ -99,7 +98,7 @@ class Scorer:
         self._scheduler: Scheduler[Row, Members] = Scheduler(
             lambda rows: [tuple(members) for members in model.engine.score(rows).tolist()],
             QueueLimits(config.max_queue_items, config.max_queue_tokens),
-            BatchLimits(config.max_batch_items, config.max_batch_tokens),
+            config.batch_limits,
             metrics,
         )
 

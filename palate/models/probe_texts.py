@@ -25,7 +25,8 @@ _LONG_PROMPT = (
     "I run a small bakery and write to you at the end of a long week. We bake sourdough, rye and a sweet bread with "
     "raisins; the oven holds forty loaves and is the only one we have. On Saturdays we sell out before ten, on "
     "Tuesdays a third is left over. A café around the corner now offers to take twenty loaves every weekday, at two "
-    "thirds of our price, if we deliver by seven. We would have to start at two in the morning instead of four. Should we agree?"
+    "thirds of our price, if we deliver by seven. We would have to start at two in the morning instead of four. Should "
+    "we agree?"
 )
 
 SHARED: tuple[Pair, ...] = tuple(

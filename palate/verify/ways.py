@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.client import Failed, ItemErrorCode, PalateError, Ranked, RewardClient, ScoreResult, Truncation, scores_of
+from palate.client import Failed, ItemErrorCode, PalateError, Ranked, RewardClient, ScoreResult, Truncation
 from palate.client import Scored as ItemScore
+from palate.client.types import scores_of
 from palate.models.agreement import Scored, Scores
 from palate.models.probe_texts import Pair
 

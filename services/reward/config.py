@@ -47,8 +47,8 @@ class RewardConfig(ServerConfig):
     )
     dtype: DtypeName = Field(
         "auto",
-        description="Number format of the forward pass: float32; bfloat16 (torch; faster where the processor or GPU "
-        "has it); int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
+        description="Number format of the forward pass: float32; bfloat16 (torch; where the processor or GPU has it); "
+        "int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
     )
     strict: bool = Field(
         False,

@@ -9,6 +9,7 @@ from palate.models.classifier import load_classifier
 from palate.models.folder import ModelFolder
 from palate.models.manifest import load_manifest
 from palate.models.tolerances import TOLERANCES
+from services.reward.config import RewardConfig
 from services.reward.engine import Row
 from services.reward.padding import pad
 from services.reward.parity import ParityError, check_parity, prove_strict
@@ -129,3 +130,9 @@ def test_random_batches_grow_to_the_largest_and_fit(exported_bert: Path, max_ite
     assert list(random_batches(rows, max_items, 8192, 0)) == list(random_batches(rows, max_items, 8192, 0))
     for batch in random_batches(rows, 64, 300, 1):
         assert len(batch) == 1 or len(batch) * max(len(rows[place].token_ids) for place in batch) <= 300
+
+
+def test_tolerance_is_that_of_the_number_format_unless_told(exported_bert: Path):
+    assert RewardConfig(model=exported_bert).tolerance("int8") == TOLERANCES["int8"].batch
+    assert RewardConfig(model=exported_bert).tolerance("float32+bfloat16") == TOLERANCES["bfloat16"].batch
+    assert RewardConfig(model=exported_bert, parity_tolerance=0.02).tolerance("bfloat16") == 0.02

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ CAPABILITIES = (
 
 ENSEMBLE_CAPABILITIES = ("include_members", *(f"aggregate.{aggregate}" for aggregate in Aggregate))
 """Those of ensembles alone."""
+
+STRICT = "strict"
+"""That of models whose scores were proved to be the same bits in every batch."""
 
 
 def provenance(model: RewardModel) -> reward.Provenance:
@@ -137,11 +140,19 @@ def info_response(model: RewardModel, max_items: int) -> reward.GetModelInfoResp
         reference_mean=calibration.mean if calibration else None,
         reference_std=calibration.std if calibration else None,
         inferred=inferences(model.inferred),
-        capabilities=sorted((*CAPABILITIES, *(ENSEMBLE_CAPABILITIES if model.members else ()))),
+        capabilities=sorted(_capabilities(model)),
         members=[
             reward.EnsembleMember(name=each.name, revision=each.revision, label=each.label) for each in model.members
         ],
     )
+
+
+def _capabilities(model: RewardModel) -> Iterator[str]:
+    yield from CAPABILITIES
+    if model.members:
+        yield from ENSEMBLE_CAPABILITIES
+    if model.is_strict:
+        yield STRICT
 
 
 def models_response(models: Iterable[RewardModel], default: str) -> reward.ListModelsResponse:

@@ -10,7 +10,6 @@ from services.reward.config import RewardConfig
 from services.reward.engine import Engine, Row
 from services.reward.metrics import RewardMetrics
 from services.reward.model import RewardModel
-from services.runtime.batching import BatchLimits
 from services.runtime.queue_admission import QueueLimits
 from services.runtime.scheduler import ReuseLimits, Scheduler
 
@@ -26,7 +25,7 @@ class ScoringQueue:
         self.scheduler: Scheduler[Row, Members] = Scheduler(
             self._score,
             QueueLimits(config.max_queue_items, config.max_queue_tokens),
-            BatchLimits(config.max_batch_items, config.max_batch_tokens),
+            config.batch_limits,
             metrics,
             ReuseLimits(config.deduplicate, config.cache_items, keep=_are_finite),
         )

@@ -180,7 +180,7 @@ def test_malformed_bytes_are_an_invalid_argument_and_extensions_unimplemented(se
 
 def test_calls_are_counted_and_described(server, client):
     client.call("ModelInfer", texts_request(PAIRS))
-    with urllib.request.urlopen(f"{server.metrics_url}", timeout=30) as page:
+    with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=30) as page:
         assert f'grpc_method="ModelInfer",grpc_service="{NAME}"' in page.read().decode()
     with grpc.insecure_channel(server.target) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

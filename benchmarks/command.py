@@ -18,10 +18,11 @@ from benchmarks.paired import Disagreement
 from benchmarks.wire import Unanswered
 from palate.client import PalateError
 from palate.local_server import ServerStartError
+from palate.models.folder import FolderError
 
 _DESCRIPTION = "Times ways of doing the same work against each other, in turns, through real servers on this machine."
 
-_EXPECTED = (Unavailable, Unanswered, Disagreement, ServerStartError, PalateError, OSError)
+_EXPECTED = (Unavailable, Unanswered, Disagreement, FolderError, ServerStartError, PalateError, OSError)
 
 
 @dataclass(frozen=True, slots=True)

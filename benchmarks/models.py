@@ -47,6 +47,7 @@ _TINY: dict[str, Any] = {
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
+    "initializer_range": 0.2,
 }
 """Computes next to nothing: for trying a measurement, never for a figure."""
 

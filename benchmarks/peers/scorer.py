@@ -1,4 +1,4 @@
-"""What every peer runs: the same model.onnx and tokenizer. Imports nothing of ours: it lives in the peers' environments."""
+"""What every peer runs: the same model.onnx and tokenizer; imports nothing of ours, for it runs where Palate is not."""
 
 from __future__ import annotations
 
@@ -48,10 +48,7 @@ class Scorer:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """One raw score per (prompt, completion)."""
-        texts = [
-            prompt + completion if self._joins or not prompt else (prompt, completion) for prompt, completion in pairs
-        ]
-        rows = self._tokenizer.encode_batch(texts)
+        rows = self._tokenizer.encode_batch([a + b if self._joins or not a else (a, b) for a, b in pairs])
         columns = {
             "input_ids": [row.ids for row in rows],
             "attention_mask": [row.attention_mask for row in rows],

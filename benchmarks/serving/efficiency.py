@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from benchmarks.bench import Bench
-from benchmarks.figures import Figure, Finding, Goal
+from benchmarks.figures import Beside, Figure, Finding, Goal
 from benchmarks.load import Load, closed_loop, stream
 from benchmarks.offline import LAYOUTS, Offline
 from benchmarks.paired import Contest, Run, Way, client_share, timed, times_as_fast
@@ -40,7 +40,11 @@ def efficiency(bench: Bench) -> Iterator[Finding]:
         check_computed(server)
     best = min((way.name for way in offline), key=lambda name: _median(runs[name]))
     for name, (goal, _) in ways.items():
-        beside = {"client CPU share": client_share(runs[name]), **_speeds(bench, runs[name], runs[best]), "best": best}
+        beside: Beside = {
+            "client CPU share": client_share(runs[name]),
+            **_speeds(bench, runs[name], runs[best]),
+            "best": best,
+        }
         found = times_as_fast(runs[name], runs[best])
         text = "throughput of the service / of the engine alone on sorted batches"
         yield Figure(f"efficiency/{name}", text, found, goal=Goal("≥", goal, "low"), beside=beside)

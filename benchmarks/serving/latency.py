@@ -17,7 +17,7 @@ from benchmarks.wire import method, score_requests, scores
 
 def idle_latency(bench: Bench) -> Iterator[Finding]:
     """One text at a time, through the service and by the engine alone, each text's time against its own."""
-    engine, times = Offline(bench.served), timed(lambda rows: engine.score(rows, 1))
+    engine = Offline(bench.served)
     with bench.server("latency") as server:
 
         def service(texts: Texts) -> Run[list[tuple[float, float]]]:
@@ -25,9 +25,11 @@ def idle_latency(bench: Bench) -> Iterator[Finding]:
             answers = list(zip(scores(sent.answers), (answer.seconds for answer in sent.answers), strict=True))
             return Run(sent.seconds, answers, sent.cpu_seconds)
 
+        times = timed(lambda row: engine.score([row], 1)[0])
+
         def alone(texts: Texts) -> Run[list[tuple[float, float]]]:
-            singly = [times([row]) for row in texts.rows]
-            return Run(sum(one.seconds for one in singly), [(one.answer[0], one.seconds) for one in singly])
+            singly = [times(row) for row in texts.rows]
+            return Run(sum(one.seconds for one in singly), [(one.answer, one.seconds) for one in singly])
 
         ways = [Way("engine alone", alone), Way("service", service)]
         contest = Contest(ways, lambda number: bench.dialogues.take(number, bench.sizes.items // 4), _same)

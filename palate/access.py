@@ -14,7 +14,8 @@ HELP: Mapping[str, str] = {
     "certificate": "PEM file with one's own certificate chain, for servers that ask for one (mTLS).",
     "key": "PEM file with its private key.",
     "server_name": "Name in the server's certificate, where it is not the one in the address.",
-    "token_file": "File with the bearer token.",
+    "token_file": "File with the bearer token; without TLS it is sent to this machine alone.",
+    "insecure_token": "Send the token to other machines without TLS too; whoever can listen on the way reads it.",
 }
 """Option → what it is, the same in every command that calls a service."""
 
@@ -32,6 +33,7 @@ class Access:
     key: Path | None = None
     server_name: str = ""
     token_file: Path | None = None
+    insecure_token: bool = False
 
 
 def channel_options(access: Access) -> ChannelOptions:
@@ -41,7 +43,7 @@ def channel_options(access: Access) -> ChannelOptions:
         AccessError: One is missing, or is not what it should be.
     """
     token = "" if access.token_file is None else _token(access.token_file)
-    return ChannelOptions(tls=_tls(access), token=token)
+    return ChannelOptions(tls=_tls(access), token=token, allow_plaintext_token=access.insecure_token)
 
 
 def _tls(access: Access) -> Tls | None:

@@ -13,7 +13,9 @@ GROUP = "palate.commands"
 _PURPOSE = {
     "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
     "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
+    "ensemble": ("Make several reward models one folder that is served under one name.", "serve"),
     "export": ("Make a served folder (palate.json, ONNX) from a Hugging Face classifier.", "train"),
+    "models": ("See and change the models of a reward server while it serves.", ""),
     "ping": ("Ask a server how it is and what it serves.", ""),
     "rank": ("Rank the completions of every row of a file.", ""),
     "score": ("Score every row of a file.", ""),

@@ -9,15 +9,15 @@ import grpc
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from palate.access import Access
 from palate.client import CallError, ChannelOptions, PalateError, PolicyClient, RewardClient
 from palate.client.channel import call_metadata, errors_of, open_channel
-from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
+from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
 
 app = typer.Typer(add_completion=False)
 
+_HEALTH_SERVICE = "grpc.health.v1.Health"
 _HEALTH = {b"\x08\x01": "SERVING", b"\x08\x02": "NOT_SERVING"}
 _NAMES = ("live", "palate.v1.RewardService", "palate.v1.PolicyService")
 
@@ -31,25 +31,23 @@ def ping(
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Ask a server how it is and what it serves.
 
     The exit code is 0 when it takes calls, 1 when it does not, 2 when nobody answers.
     """
     console = Console(highlight=False)
-    options = options_for(Access(ca, certificate, key, server_name, token_file))
+    options = options_for(target, Access(ca, certificate, key, server_name, token_file, insecure_token))
     try:
         health, milliseconds = _health(target, options, timeout)
     except PalateError as error:
         console.print(f"[red]{escape(str(error))}[/]")
         raise typer.Exit(2) from error
-    table = Table("what", "answer", show_header=False)
-    table.add_row("round trip", f"{milliseconds:.1f} ms")
-    for name, status in health.items():
-        table.add_row(name, status)
-    for name, value in _served(target, options, health, timeout):
-        table.add_row(name, escape(value))
-    console.print(table)
+    answers = [("round trip", f"{milliseconds:.1f} ms"), *health.items(), *_served(target, options, health, timeout)]
+    width = max(len(name) for name, _ in answers)
+    for name, value in answers:  # one line each, never cut: a revision is there to be copied
+        console.print(f"{name:<{width}}  {escape(value)}", soft_wrap=True)
     if "SERVING" not in {status for name, status in health.items() if name != "live"}:
         raise typer.Exit(1)
 
@@ -57,8 +55,8 @@ def ping(
 def _health(target: str, options: ChannelOptions, timeout: float) -> tuple[dict[str, str], float]:
     """Status of every service the server knows, and the time of one question."""
     found: dict[str, str] = {}
-    with open_channel(target, options) as channel, errors_of(target):
-        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+    with open_channel(target, options) as channel, errors_of(target, _HEALTH_SERVICE):
+        check: Any = channel.unary_unary(f"/{_HEALTH_SERVICE}/Check")
         metadata = call_metadata(options)
         for name in _NAMES:
             begin = time.perf_counter()

@@ -18,7 +18,8 @@ class AccessFields(Group):
     key: Path | None = Field(default=None, description=HELP["key"])
     server_name: str = Field(default="", description=HELP["server_name"])
     token_file: Path | None = Field(default=None, description=HELP["token_file"])
+    insecure_token: bool = Field(default=False, description=HELP["insecure_token"])
 
     def access(self) -> Access:
         """The files."""
-        return Access(self.ca, self.certificate, self.key, self.server_name, self.token_file)
+        return Access(self.ca, self.certificate, self.key, self.server_name, self.token_file, self.insecure_token)

@@ -59,7 +59,9 @@ class SamplingGroup(Group):
 
 
 class ScoringGroup(Group):
-    """From raw scores to what is rewarded, in this order: standardise, clip, missing end of sequence, too short."""
+    """From raw scores to what is rewarded, in this order: standardise, clip, missing end of sequence, too short,
+    variety.
+    """
 
     standardize: bool = Field(default=False, description="Standardise scores by those of the starting policy.")
     standardize_samples: int = Field(default=256, ge=2, description="Completions of the starting policy to measure.")
@@ -73,6 +75,12 @@ class ScoringGroup(Group):
         default=0, ge=0, description="Completions of fewer tokens lose --scoring.short-penalty; 0 = none is too short."
     )
     short_penalty: float = Field(default=1.0, ge=0, description="That penalty, in the unit of the score by then.")
+    variety_bonus: float = Field(
+        default=0.0,
+        ge=0,
+        description="Added times the completion's part in its batch's distinct-2 (0 to 1; a pair of words that occurs "
+        "k times in the batch counts 1/k); keeps a policy from saying the same to everything.",
+    )
     max_dropped_share: float = Field(
         default=0.1,
         ge=0,

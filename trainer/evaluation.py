@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
 
@@ -49,15 +49,3 @@ def mean_sequence_kl(completions: Sequence[GeneratedCompletion], ref: PolicyClie
         reply = ref.compute_logprobs(sequences, tokenizer_digest=tokenizer_digest, temperature=temperature)
         totals.extend(sum(c.logprobs) - sum(row) for c, row in zip(part, reply.logprobs, strict=True))
     return statistics.fmean(totals)
-
-
-def distinct_n(texts: Iterable[str], n: int) -> float:
-    """Distinct n-grams of words as a share of all n-grams over all texts (Li et al., 2016).
-
-    Raises:
-        ValueError: No text has n words.
-    """
-    grams = [gram for text in texts for gram in zip(*(text.split()[i:] for i in range(n)), strict=False)]
-    if not grams:
-        raise ValueError(f"no text has {n} words, so there are no {n}-grams to count")
-    return len(set(grams)) / len(grams)

@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 ROOT = Path(__file__).parents[2]
-PROTOS = ("common", "reward_service", "policy_service")
+PROTOS = ("common", "reward_service", "admin_service", "policy_service")
 
 # Numbers of the fields that source locations name (descriptor.proto).
 _MESSAGES, _ENUMS, _SERVICES, _FIELDS, _VALUES, _METHODS = 4, 5, 6, 2, 2, 2

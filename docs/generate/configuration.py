@@ -76,7 +76,7 @@ def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined and field.default_factory is None:
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "" if value in (None, "", [], ()) else f"`{value}`"
+    return "" if value in (None, "", [], (), {}) else f"`{value}`"
 
 
 if __name__ == "__main__":

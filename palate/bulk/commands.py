@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palate.access import Access
+from palate.bulk.calls import Calls
+from palate.bulk.items import ENVELOPE_BYTES, Columns, Limits
 from palate.bulk.ranking import RANK_FIELDS, ranked_rows
-from palate.bulk.rows import FileProblem, Results, Row, count_rows, read_rows, without
-from palate.bulk.scoring import SCORE_FIELDS, Columns, scored_rows
-from palate.client import PalateError, RewardClient, Truncation
-from palate.connection import CaFile, Certificate, Key, ServerName, Target, TokenFile, options_for
+from palate.bulk.results import Results
+from palate.bulk.revision import ModelChanged, OneRevision
+from palate.bulk.rows import Entry, FileProblem, Row, count_entries, read_entries, without
+from palate.bulk.scoring import SCORE_FIELDS, scored_rows
+from palate.client import ChannelOptions, FailedPrecondition, PalateError, RewardClient, Truncation
+from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
+
+SOME_FAILED, STOPPED = 3, 2
+"""Exit codes; 1 is left to what Python says of a crash."""
 
 Input = Annotated[Path, typer.Argument(metavar="IN", help="Rows, .jsonl or .parquet.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="The same rows with results, .jsonl or .parquet.")]
@@ -30,6 +38,24 @@ Cut = Annotated[
     Truncation, typer.Option("--truncation", help="What to do with what is too long.", case_sensitive=False)
 ]
 Seconds = Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)]
+Model = Annotated[str, typer.Option(help="Name of the model; empty = the server's default.")]
+Revision = Annotated[
+    str,
+    typer.Option(
+        help="Revision to insist on, whole, as `scored_by` says it: a server with another one stops the job. "
+        "Empty = that of the first row.",
+    ),
+]
+MessageBytes = Annotated[
+    int,
+    typer.Option(
+        "--max-message-bytes",
+        help="Largest request; a row that needs more fails. The server has the same setting.",
+        min=64 * 1024,
+        max=2**31 - 1,
+    ),
+]
+_MESSAGE_BYTES = ChannelOptions().max_message_bytes
 
 
 @score_app.command()
@@ -40,28 +66,39 @@ def score(
     prompt_field: PromptField = "prompt",
     completion_field: Annotated[str, typer.Option(help="Field with the completion.")] = "completion",
     batch: Annotated[int, typer.Option(help="Items in one request; the server's own limit holds too.", min=1)] = 32,
+    model: Model = "",
+    revision: Revision = "",
     truncation: Cut = Truncation.MODEL_DEFAULT,
     timeout: Seconds = 60.0,
+    max_message_bytes: MessageBytes = _MESSAGE_BYTES,
     ca: CaFile = None,
     certificate: Certificate = None,
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Score every row of a file.
 
-    A row gets `score` and `scored_by`, or `error` and no score; what an earlier run wrote there goes.
-    Stopped and started again, it goes on where it was.
-    The exit code is 1 where rows failed.
+    A row gets `score` and `scored_by`, or `error` and no score; what an earlier run wrote there goes. A line that is
+    no row becomes a row with its `error`.
+
+    All rows are scored by one revision: where the server's model is exchanged, the job stops. Stopped and started
+    again, it goes on where it was.
+
+    Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     columns = Columns(prompt_field, completion_field)
+    with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
-    def results(client: RewardClient, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        return scored_rows(client, rows, columns, min(batch, client.model_info().max_items), truncation)
+        def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
+            limits = _limits(client, options)
+            limits = replace(limits, items=min(batch, limits.items))
+            return scored_rows(Calls(client, truncation, held), entries, columns, limits)
 
-    options = options_for(Access(ca, certificate, key, server_name, token_file))
-    with RewardClient(target, timeout=timeout, options=options) as client:
-        _run(source, out, _Work(lambda rows: results(client, rows), SCORE_FIELDS, _unscored))
+        _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored))
 
 
 @rank_app.command()
@@ -71,26 +108,38 @@ def rank(
     target: Target,
     prompt_field: PromptField = "prompt",
     completions_field: Annotated[str, typer.Option(help="Field with the list of completions.")] = "completions",
+    model: Model = "",
+    revision: Revision = "",
     truncation: Cut = Truncation.MODEL_DEFAULT,
     timeout: Seconds = 60.0,
+    max_message_bytes: MessageBytes = _MESSAGE_BYTES,
     ca: CaFile = None,
     certificate: Certificate = None,
     key: Key = None,
     server_name: ServerName = "",
     token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
 ) -> None:
     """Rank the completions of every row of a file, best first.
 
-    A row gets `order` (indices, best first), `ranking` (a score or an error for each) and `scored_by`.
+    A row gets `order` (indices, best first), `ranking` (a score or an error for each) and `scored_by`, or `error`
+    where it cannot be ranked at all; what an earlier run wrote there goes. A line that is no row becomes a row with
+    its `error`.
+
+    All rows are ranked by one revision: where the server's model is exchanged, the job stops. Stopped and started
+    again, it goes on where it was.
+
+    Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
-    options = options_for(Access(ca, certificate, key, server_name, token_file))
-    with RewardClient(target, timeout=timeout, options=options) as client:
-        work = _Work(
-            lambda rows: ranked_rows(client, rows, prompt_field, completions_field, truncation),
-            RANK_FIELDS,
-            _partly_unranked,
-        )
-        _run(source, out, work)
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
+    columns = Columns(prompt_field, completions_field)
+    with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
+
+        def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
+            return ranked_rows(Calls(client, truncation, held), entries, columns, _limits(client, options))
+
+        _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,56 +147,72 @@ class _Work:
     """What is done with rows.
 
     Attributes:
-        run: Rows in, batches of the same rows with results out.
+        run: Rows in, batches of the same rows with results out, all of one revision.
         fields: What the results are written to.
-        failed: Whether a row with its result has none.
+        error: Why a row with its result has none; empty where it has.
     """
 
-    run: Callable[[Iterable[Row]], Iterator[list[Row]]]
+    run: Callable[[Iterable[Entry], OneRevision], Iterator[list[Row]]]
     fields: frozenset[str]
-    failed: Callable[[Row], bool]
+    error: Callable[[Row], str]
 
 
-def _run(source: Path, out: Path, work: _Work) -> None:
+def _limits(client: RewardClient, options: ChannelOptions) -> Limits:
+    return Limits(client.model_info().max_items, options.max_message_bytes - ENVELOPE_BYTES)
+
+
+def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
     console = Console(stderr=True)
     try:
-        failed, total = _process(source, Results(out), work, console)
-    except (FileProblem, PalateError, OSError) as error:
-        console.print(f"[red]stopped[/]: {escape(str(error))}", highlight=False)
-        raise typer.Exit(2) from error
-    console.print(f"{total} rows in {out}, {failed} without a result", highlight=False)
+        errors = _process(source, Results(out), revision, work, console)
+    except (FileProblem, ModelChanged, PalateError, OSError) as error:
+        remedy = "; serve that revision, or pin another one" if isinstance(error, FailedPrecondition) else ""
+        console.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", highlight=False)
+        raise typer.Exit(STOPPED) from error
+    _report(errors, out, console)
+
+
+def _report(errors: list[str], out: Path, console: Console) -> None:
+    failed = [number for number, error in enumerate(errors, 1) if error]
+    console.print(f"{len(errors)} rows in {out}, {len(failed)} without a result", highlight=False, markup=False)
     if failed:
-        raise typer.Exit(1)
+        first = f"the first of them, row {failed[0]}: {errors[failed[0] - 1]}"
+        console.print(first, highlight=False, markup=False)
+        raise typer.Exit(SOME_FAILED)
 
 
-def _process(source: Path, results: Results, work: _Work, console: Console) -> tuple[int, int]:
-    """Does what is left to do; returns how many rows failed, and how many there are."""
-    total, done = count_rows(source), results.done()
+def _process(source: Path, results: Results, revision: str, work: _Work, console: Console) -> list[str]:
+    """Does what is left to do; returns for every row its error, empty where it has a result."""
+    total, done = count_entries(source), results.done()
     _check_same_input(source, done, work.fields)
-    failed = sum(work.failed(row) for row in done)
+    held, errors = OneRevision(done, results.partial, revision), [work.error(row) for row in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("rows", total=total, completed=len(done))
-        for rows in work.run(itertools.islice(read_rows(source), len(done), None)):
+        for rows in work.run(itertools.islice(read_entries(source), len(done), None), held):
             results.append(rows)
-            failed += sum(work.failed(row) for row in rows)
+            errors += [work.error(row) for row in rows]
             progress.advance(task, len(rows))
     results.finish()
-    return failed, total
+    return errors
 
 
 def _check_same_input(source: Path, done: list[Row], results: frozenset[str]) -> None:
     """Results of another input must not be gone on with."""
-    for number, (before, now) in enumerate(zip(done, read_rows(source), strict=False), 1):
-        if without(before, results) != without(now, results):
-            raise FileProblem(
-                f"row {number} of {source} is not what an earlier run began with; remove its .partial file"
-            )
+    for before, entry in zip(done, read_entries(source), strict=False):
+        if _fingerprint(before, results) != _fingerprint(entry.row, results):
+            raise FileProblem(f"{entry.where} is not what an earlier run began with; remove its .partial file")
 
 
-def _unscored(row: Row) -> bool:
-    return "error" in row
+def _fingerprint(row: Row, results: frozenset[str]) -> str:
+    """What an input row is told by; unlike the values, NaN equals itself here."""
+    return json.dumps(without(row, results))
 
 
-def _partly_unranked(row: Row) -> bool:
-    return any("error" in result for result in row["ranking"])
+def _unscored(row: Row) -> str:
+    return str(row.get("error", ""))
+
+
+def _partly_unranked(row: Row) -> str:
+    errors = [result["error"] for result in row.get("ranking", []) if "error" in result]
+    return _unscored(row) or next(iter(errors), "")

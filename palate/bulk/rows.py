@@ -1,37 +1,79 @@
-"""Files of rows, JSONL or Parquet, and results that are kept as they come so that a run can go on after a stop."""
+"""Files of rows, JSONL or Parquet: what stands in them, in order, and what is no row."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 Row: TypeAlias = dict[str, Any]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line is no row; it would not fit a request either."""
 
+_BATCH_ROWS = 1024
+"""Rows of Parquet in memory at once."""
+
 
 class FileProblem(Exception):
-    """A file cannot be used; the message names it, the row, and what to do."""
+    """A file cannot be used; the message names it, the place in it, and what to do."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl or .parquet file, in order.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at one place of a file.
+
+    Attributes:
+        where: File and place, for messages.
+        row: The row; empty where there is none.
+        problem: Why there is none.
+    """
+
+    where: str
+    row: Row = field(default_factory=dict)
+    problem: str = ""
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """What stands in a .jsonl or .parquet file, in order; blank lines are nothing.
 
     Raises:
-        FileProblem: The file is missing, of another kind, or a row is no object.
+        FileProblem: The file is missing, of another kind, or broken.
     """
+    check_kind(path)
     if not path.is_file():
-        raise FileProblem(f"{path} does not exist")
-    if path.suffix == ".parquet":
-        yield from _read_parquet(path)
-    elif path.suffix == ".jsonl":
-        yield from _read_jsonl(path)
-    else:
-        raise FileProblem(f"{path} is neither .jsonl nor .parquet")
+        raise FileProblem(f"{path} does not exist, or is no file; give the file with the rows")
+    return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
+
+
+def count_entries(path: Path) -> int:
+    """How many rows the file has, lines that are none among them.
+
+    Raises:
+        FileProblem: It cannot be read, is empty, or none of its lines is a row.
+    """
+    total, rows, first = 0, 0, ""
+    for entry in read_entries(path):
+        total += 1
+        rows += not entry.problem
+        first = first or (entry.problem and f"{entry.where}: {entry.problem}")
+    if not total:
+        raise FileProblem(f"{path} is empty; give a file with at least one row (in .jsonl: one JSON object a line)")
+    if not rows:
+        raise FileProblem(f"{path} has no row: {first}; write one JSON object a line, or give a .parquet file")
+    return total
+
+
+def check_kind(path: Path) -> None:
+    """Files are told apart by their names.
+
+    Raises:
+        FileProblem: The name is of neither kind.
+    """
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise FileProblem(f"{path} is neither .jsonl nor .parquet; give a file whose name ends with one of these")
 
 
 def without(row: Row, fields: Collection[str]) -> Row:
@@ -39,89 +81,71 @@ def without(row: Row, fields: Collection[str]) -> Row:
     return {name: value for name, value in row.items() if name not in fields}
 
 
-def count_rows(path: Path) -> int:
-    """How many rows the file has."""
-    return sum(1 for _ in read_rows(path))
+def pyarrow_parquet() -> Any:
+    """The library that reads and writes Parquet.
 
-
-class Results:
-    """Rows with their results: appended to ``<out>.partial`` and moved to `out` when all are there.
-
-    A partial file of an earlier run is gone on with; a last line that a stop cut in half is dropped.
+    Raises:
+        FileProblem: It is not installed.
     """
-
-    def __init__(self, out: Path) -> None:
-        if out.suffix not in (".jsonl", ".parquet"):
-            raise FileProblem(f"{out} is neither .jsonl nor .parquet")
-        if out.exists():
-            raise FileProblem(f"{out} is already there; remove it or choose another name")
-        self._out = out
-        self._partial = out.with_name(out.name + ".partial")
-
-    def done(self) -> list[Row]:
-        """The rows of an earlier run, in order."""
-        if not self._partial.exists():
-            return []
-        whole, _, _ = self._partial.read_bytes().rpartition(b"\n")
-        self._partial.write_bytes(whole + b"\n" if whole else b"")
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def append(self, rows: list[Row]) -> None:
-        """Keeps rows, on disk when this returns."""
-        self._out.parent.mkdir(parents=True, exist_ok=True)
-        with self._partial.open("a", encoding="utf-8") as sink:
-            sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            sink.flush()
-            os.fsync(sink.fileno())
-
-    def finish(self) -> None:
-        """Moves what was kept to where it belongs."""
-        if self._out.suffix == ".jsonl":
-            self._partial.replace(self._out)
-            return
-        _write_parquet(self._out, self.done())
-        self._partial.unlink()
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), 1):
-            if len(line) > MAX_LINE_BYTES:
-                raise FileProblem(f"{path}, line {number}: longer than {MAX_LINE_BYTES} bytes")
-            if line.strip():
-                yield _row(line, f"{path}, line {number}")
-
-
-def _row(line: bytes, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise FileProblem(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise FileProblem(f"{where}: a row is an object, this is a {type(row).__name__}")
-    return row
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    for batch in _parquet().ParquetFile(path).iter_batches(batch_size=1024):
-        yield from batch.to_pylist()
-
-
-def _write_parquet(path: Path, rows: list[Row]) -> None:
-    import pyarrow
-
-    draft = path.with_name(path.name + ".draft")
-    columns = list(
-        dict.fromkeys(name for row in rows for name in row)
-    )  # a failed row has other fields than a scored one
-    table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-    _parquet().write_table(table, draft)
-    draft.replace(path)
-
-
-def _parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise FileProblem("Parquet needs pyarrow: `pip install pyarrow`, or use .jsonl") from error
     return pyarrow.parquet
+
+
+def parsed(line: bytes, where: str) -> Entry:
+    """What a line of JSON holds."""
+    if len(line) > MAX_LINE_BYTES:
+        return Entry(where, problem=f"longer than {MAX_LINE_BYTES} bytes")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Entry(where, problem=f"not JSON ({error})")
+    if not isinstance(row, dict):
+        return Entry(where, problem=f"a row is an object, this is a {type(row).__name__}")
+    return Entry(where, row)
+
+
+def _read_jsonl(path: Path) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        for number, line in enumerate(_lines(file), 1):
+            if line.strip():
+                yield parsed(line, f"{path}, line {number}")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, of which one that is too long is cut just beyond the limit."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        yield line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES + 1)
+
+
+def _read_parquet(path: Path) -> Iterator[Entry]:
+    parquet, number = pyarrow_parquet(), 0
+    from pyarrow import ArrowException
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Entry(_jsonable(row, f"{path}, row {number}"), row)
+    except (OSError, ValueError, ArithmeticError, ArrowException) as error:
+        place = f" after row {number}" if number else ""
+        raise FileProblem(
+            f"{path} cannot be read as Parquet{place} ({error}); it is broken, cut off or of another kind: "
+            "write it again, or give the rows as .jsonl"
+        ) from error
+
+
+def _jsonable(row: Row, where: str) -> str:
+    """`where`, if results of this row can be kept."""
+    try:
+        json.dumps(row)
+    except TypeError as error:
+        raise FileProblem(
+            f"{where}: {error}, and results are kept as JSON; cast that column to text, or leave it out"
+        ) from error
+    return where

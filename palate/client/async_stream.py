@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 import grpc
 
 from palate.client import types as t
-from palate.client.errors import CallError, call_error
+from palate.client.errors import CallError
 from palate.client.stream_state import Pair, StreamState
 from palate.v1 import reward_service_pb2 as reward
 
@@ -156,6 +156,7 @@ class _Connection:
             self._outbox.put_nowait(request)
         self._call = open_call(self._outgoing())
         self._state = state
+        self._closing = False
         self._receiving = asyncio.create_task(self._receive(events))
 
     def send(self, request: reward.ScoreStreamRequest) -> None:
@@ -169,6 +170,7 @@ class _Connection:
 
     def close(self) -> None:
         """Ends the call and its tasks."""
+        self._closing = True
         self._outbox.put_nowait(None)
         self._receiving.cancel()
         self._call.cancel()
@@ -183,7 +185,11 @@ class _Connection:
                 events.put_nowait(response)
             events.put_nowait(self._state.ended())
         except grpc.RpcError as error:
-            events.put_nowait(call_error(error, self._state.target))
+            events.put_nowait(self._state.refused(error))
+        except asyncio.CancelledError:
+            if self._closing:
+                raise
+            events.put_nowait(self._state.ended())  # the channel was closed under the call
 
 
 async def _each(pairs: Iterable[Pair] | AsyncIterable[Pair]) -> AsyncIterator[Pair]:

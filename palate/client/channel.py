@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import grpc
 from google.protobuf.message import Message as ProtoMessage
 
-from palate.client.errors import MessageTooLarge, call_error
+from palate.client import checks
+from palate.client.address import stays_here
+from palate.client.errors import InvalidInput, MessageTooLarge, call_error
 
 _RETRIED = [
     {"service": "palate.v1.RewardService"},
@@ -26,6 +28,9 @@ their own caller cancels are over."""
 
 _RESUMED = [{"service": "palate.v1.RewardService", "method": "ScoreStream"}]
 """Calls that our client opens again itself, with less to send than gRPC would."""
+
+_INT32 = 2**31 - 1
+"""Largest number that gRPC takes in its options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,15 @@ class Tls:
     key: bytes | None = field(default=None, repr=False)
     server_name: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            if not isinstance(getattr(self, name), (bytes, type(None))):
+                raise InvalidInput(f"{name} is no bytes; give what is in the PEM file, e.g. Path(...).read_bytes()")
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidInput("certificate and key go together: give both, or neither")
+        if self.server_name is not None:
+            checks.text(self.server_name, "server_name")
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
@@ -51,7 +65,9 @@ class ChannelOptions:
 
     Attributes:
         tls: Encryption; None = plaintext, for servers on this machine.
-        token: Bearer token; empty = none. It is sent as it is: without TLS everybody on the way can read it.
+        token: Bearer token; empty = none. Without TLS everybody on the way could read it: then it goes to this machine
+            alone.
+        allow_plaintext_token: Send the token to other machines without TLS all the same, for ways that others protect.
         max_message_bytes: Largest request and reply; a larger request is refused before it is sent.
         max_attempts: How often an idempotent call is tried when the server is away or sheds load; gRPC allows 2 to 5,
             1 switches retries off.
@@ -60,13 +76,42 @@ class ChannelOptions:
 
     tls: Tls | None = None
     token: str = field(default="", repr=False)
+    allow_plaintext_token: bool = False
     max_message_bytes: int = 4 * 1024 * 1024
     max_attempts: int = 4
     retry_buffer_bytes: int = 8 * 1024 * 1024
 
+    def __post_init__(self) -> None:
+        if self.tls is not None:
+            checks.instance(self.tls, Tls, "tls")
+        if not all("!" <= character <= "~" for character in checks.text(self.token, "token")):
+            raise InvalidInput("token is not printable ASCII without spaces; is a line's end at its end? strip() it")
+        checks.flag(self.allow_plaintext_token, "allow_plaintext_token")
+        for name, smallest in (("max_message_bytes", 1), ("max_attempts", 1), ("retry_buffer_bytes", 0)):
+            checks.count(getattr(self, name), name, _INT32, smallest)
+
+
+def check_way(target: str, options: ChannelOptions) -> None:
+    """Refuses an address that is none, and to let a token be read on its way.
+
+    Raises:
+        InvalidInput: Of the address; or the token would go to another machine without TLS, and nobody said that it may.
+    """
+    local = stays_here(checks.address(target))
+    if options.token and options.tls is None and not options.allow_plaintext_token and not local:
+        raise InvalidInput(
+            f"the token would go to {target} without TLS, and everybody on the way could read it: give tls (--ca), or "
+            "say allow_plaintext_token (--insecure-token) where nobody can listen"
+        )
+
 
 def open_channel(target: str, options: ChannelOptions) -> grpc.Channel:
-    """A channel for blocking calls."""
+    """A channel for blocking calls.
+
+    Raises:
+        InvalidInput: The address is none, or a token would go there readably.
+    """
+    check_way(target, options)
     credentials, arguments = _credentials(options), _arguments(options)
     if credentials is None:
         return grpc.insecure_channel(target, options=arguments)
@@ -74,7 +119,8 @@ def open_channel(target: str, options: ChannelOptions) -> grpc.Channel:
 
 
 def open_async_channel(target: str, options: ChannelOptions) -> grpc.aio.Channel:
-    """A channel for awaited calls; needs a running event loop."""
+    """As `open_channel`, for awaited calls; needs a running event loop."""
+    check_way(target, options)
     credentials, arguments = _credentials(options), _arguments(options)
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=arguments)
@@ -137,9 +183,9 @@ def checked_size(request: ProtoMessage, options: ChannelOptions) -> None:
 
 
 @contextmanager
-def errors_of(target: str) -> Iterator[None]:
-    """Turns what gRPC raises into this package's errors."""
+def errors_of(target: str, service: str) -> Iterator[None]:
+    """Turns what gRPC raises in a call of `service` into this package's errors."""
     try:
         yield
     except grpc.RpcError as error:
-        raise call_error(error, target) from error
+        raise call_error(error, target, service) from error

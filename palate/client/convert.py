@@ -1,48 +1,14 @@
-"""Between protobuf messages and values; shared by the blocking and the asynchronous clients."""
+"""Replies as values; shared by the blocking and the asynchronous clients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from palate.client import types as t
+from palate.v1 import admin_service_pb2 as admin
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as policy
 from palate.v1 import reward_service_pb2 as reward
-
-
-def content(value: t.ContentLike) -> common.Content:
-    """A prompt or completion as the contract carries it."""
-    if isinstance(value, str):
-        return common.Content(text=value)
-    if isinstance(value, t.TokenIds):
-        return common.Content(token_ids=common.TokenIds(ids=value.ids, tokenizer_digest=value.tokenizer_digest))
-    messages = [common.ChatMessage(role=message.role, content=message.content) for message in value]
-    return common.Content(conversation=common.Conversation(messages=messages))
-
-
-def score_options(model: str, revision: str, truncation: t.Truncation, priority: t.Priority) -> reward.ScoreOptions:
-    """Options of Score, Compare, Rank and Explain."""
-    return reward.ScoreOptions(
-        model=model,
-        revision=revision,
-        truncation=f"TRUNCATION_{truncation.value}",
-        priority=f"PRIORITY_{priority.value}",
-    )
-
-
-def score_request(
-    prompts: Sequence[t.ContentLike], completions: Sequence[t.ContentLike], options: reward.ScoreOptions
-) -> reward.ScoreRequest:
-    """One item per pair.
-
-    Raises:
-        ValueError: The two differ in length.
-    """
-    if len(prompts) != len(completions):
-        raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions; each completion needs its prompt")
-    pairs = zip(prompts, completions, strict=True)
-    items = [reward.ScoreItem(prompt=content(prompt), completion=content(completion)) for prompt, completion in pairs]
-    return reward.ScoreRequest(items=items, options=options)
 
 
 def provenance(message: reward.Provenance) -> t.Provenance:
@@ -57,8 +23,14 @@ def timings(message: common.Timings) -> t.Timings:
 
 def scored(message: reward.Scored) -> t.Scored:
     """A score."""
-    calibrated = message.calibrated if message.HasField("calibrated") else None
-    return t.Scored(message.score, calibrated, message.token_count, message.truncated_tokens)
+    return t.Scored(
+        score=message.score,
+        calibrated=message.calibrated if message.HasField("calibrated") else None,
+        token_count=message.token_count,
+        truncated_tokens=message.truncated_tokens,
+        std=message.std if message.HasField("std") else None,
+        members=tuple(message.members),
+    )
 
 
 def failed(message: reward.ItemError) -> t.Failed:
@@ -94,6 +66,7 @@ def comparison(message: reward.CompareResponse) -> t.Comparison | t.Failed:
         first=scored(inner.first),
         second=scored(inner.second),
         provenance=provenance(message.provenance),
+        difference_std=inner.difference_std if inner.HasField("difference_std") else None,
     )
 
 
@@ -146,12 +119,25 @@ def model_info(message: reward.GetModelInfoResponse) -> t.ModelInfo:
         reference_std=message.reference_std if message.HasField("reference_std") else None,
         inferred=inferred(message.inferred),
         capabilities=tuple(message.capabilities),
+        members=tuple(_member(member) for member in message.members),
     )
+
+
+def _member(message: reward.EnsembleMember) -> t.EnsembleMember:
+    return t.EnsembleMember(message.name, message.revision, message.label if message.HasField("label") else None)
 
 
 def model_listings(message: reward.ListModelsResponse) -> tuple[t.ModelListing, ...]:
     """What a reward service has."""
-    return tuple(t.ModelListing(each.name, each.is_default, each.revision, each.kind) for each in message.models)
+    return tuple(
+        t.ModelListing(each.name, each.is_default, each.revision, each.kind, each.member_count)
+        for each in message.models
+    )
+
+
+def loaded_model(message: admin.LoadModelResponse) -> t.LoadedModel:
+    """What is served now."""
+    return t.LoadedModel(provenance(message.provenance), message.previous_revision or None)
 
 
 def policy_version(message: policy.PolicyVersion) -> t.PolicyVersion:
@@ -159,51 +145,10 @@ def policy_version(message: policy.PolicyVersion) -> t.PolicyVersion:
     return t.PolicyVersion(message.run_id, message.incarnation, message.step, message.digest)
 
 
-def policy_version_message(value: t.PolicyVersion | None) -> policy.PolicyVersion | None:
-    """Which weights, for a request; None stays absent."""
-    if value is None:
-        return None
+def policy_version_message(value: t.PolicyVersion) -> policy.PolicyVersion:
+    """Which weights, for a request, and for the replies of servers."""
     return policy.PolicyVersion(
         run_id=value.run_id, incarnation=value.incarnation, step=value.step, digest=value.digest
-    )
-
-
-def sampling_message(value: t.SamplingParams) -> policy.SamplingParams:
-    """How tokens are drawn."""
-    return policy.SamplingParams(
-        temperature=value.temperature,
-        top_k=value.top_k,
-        top_p=value.top_p,
-        max_new_tokens=value.max_new_tokens,
-        stop=value.stop,
-        ignore_eos=value.ignore_eos,
-    )
-
-
-def generate_request(
-    prompts: Sequence[t.ContentLike],
-    sampling: t.SamplingParams,
-    completions_per_prompt: int,
-    seeds: Sequence[int] | None,
-    required: t.PolicyVersion | None,
-    *,
-    stream_tokens: bool = False,
-) -> policy.GenerateRequest:
-    """One prompt message per prompt, each with its seed where given.
-
-    Raises:
-        ValueError: There are seeds, but not one per prompt.
-    """
-    if seeds is not None and len(seeds) != len(prompts):
-        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one per prompt or none")
-    chosen: Sequence[int | None] = seeds if seeds is not None else [None] * len(prompts)
-    messages = [policy.GeneratePrompt(prompt=content(p), seed=s) for p, s in zip(prompts, chosen, strict=True)]
-    return policy.GenerateRequest(
-        prompts=messages,
-        completions_per_prompt=completions_per_prompt,
-        sampling=sampling_message(sampling),
-        required_policy_version=policy_version_message(required),
-        stream_tokens=stream_tokens,
     )
 
 
@@ -235,19 +180,14 @@ def token_chunk(message: policy.TokenChunk) -> t.TokenChunk:
     )
 
 
-def logprobs_request(
-    sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
-    temperature: float,
-    tokenizer_digest: str,
-    required: t.PolicyVersion | None,
-) -> policy.ComputeLogprobsRequest:
-    """One sequence per (prompt ids, completion ids)."""
-    return policy.ComputeLogprobsRequest(
-        sequences=[policy.LogprobSequence(prompt_ids=p, completion_ids=c) for p, c in sequences],
-        temperature=temperature,
-        tokenizer_digest=tokenizer_digest,
-        required_policy_version=policy_version_message(required),
-    )
+def finished(message: policy.GenerateResponse) -> t.GeneratedCompletion | None:
+    """A completion; None where the message holds something else."""
+    return completion(message.completion) if message.WhichOneof("event") == "completion" else None
+
+
+def drawn(message: policy.GenerateResponse) -> t.TokenChunk | t.GeneratedCompletion | None:
+    """Tokens or a completion; None where the message holds something else."""
+    return token_chunk(message.tokens) if message.WhichOneof("event") == "tokens" else finished(message)
 
 
 def logprobs_reply(message: policy.ComputeLogprobsResponse) -> t.LogprobsReply:
@@ -273,30 +213,6 @@ def policy_info(message: policy.GetPolicyInfoResponse) -> t.PolicyInfo:
         frozen=message.frozen,
         capabilities=tuple(message.capabilities),
         decode_steps=message.decode_steps,
-    )
-
-
-def stage_messages(
-    fencing_token: int, version: t.PolicyVersion, tensors: Sequence[t.TensorSpec], chunks: Iterable[t.WeightsChunk]
-) -> Iterable[policy.StageWeightsRequest]:
-    """The manifest, then every chunk."""
-    yield policy.StageWeightsRequest(
-        manifest=policy.WeightsManifest(
-            fencing_token=fencing_token,
-            version=policy_version_message(version),
-            kind=policy.WEIGHTS_KIND_FULL,
-            tensors=[_tensor_message(tensor) for tensor in tensors],
-        )
-    )
-    for chunk in chunks:
-        yield policy.StageWeightsRequest(
-            chunk=policy.WeightsChunk(tensor_index=chunk.tensor_index, offset_bytes=chunk.offset_bytes, data=chunk.data)
-        )
-
-
-def _tensor_message(tensor: t.TensorSpec) -> policy.TensorSpec:
-    return policy.TensorSpec(
-        name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, size_bytes=tensor.size_bytes, sha256=tensor.sha256
     )
 
 

@@ -1,10 +1,13 @@
 """What a call can raise.
 
 PalateError
+├── InvalidInput           an argument is wrong, found before sending; also a ValueError
+├── ClientClosed           the client was closed before; make another
 ├── ItemsFailed            scores() of a reply in which an item has none
 ├── MessageTooLarge        the request is over the size limit; found before sending
 └── CallError              the server, or the way to it, answered with a status
     ├── InvalidArgument    the request is wrong: mend it
+    ├── NotServed          another service is there, or one that does not know this call: check the address
     ├── NotFound           no such model or staging
     ├── FailedPrecondition another revision, version or publisher than expected
     ├── Overloaded         the queue is full: wait `retry_after` seconds
@@ -25,6 +28,17 @@ import grpc
 
 class PalateError(Exception):
     """Root of everything this package raises on purpose."""
+
+
+class InvalidInput(PalateError, ValueError):
+    """An argument is wrong; the message names it and says what to give. Nothing was sent."""
+
+
+class ClientClosed(PalateError):
+    """The client was closed."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"the client of {target} is closed; make another one, and close it when all calls are done")
 
 
 class ItemsFailed(PalateError):
@@ -67,6 +81,10 @@ class InvalidArgument(CallError):
     """The request is wrong and will fail again."""
 
 
+class NotServed(CallError):
+    """What answers there is another service, or does not know this call."""
+
+
 class NotFound(CallError):
     """What the request names does not exist on the server."""
 
@@ -106,6 +124,7 @@ class InternalError(CallError):
 _BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
+    grpc.StatusCode.UNIMPLEMENTED: NotServed,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.ABORTED: FailedPrecondition,
@@ -117,24 +136,55 @@ _BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
-_NOBODY = "Is the server running, and is the address right?"
-_BY_TRANSPORT = (
-    ("CANCELLED", "It is shutting down; try again, or elsewhere"),
-    ("CERTIFICATE_VERIFY_FAILED", "The server's certificate is not of the authority that you trust"),
-    ("Hostname Verification", "The server's certificate is for another name than the address; give the server_name"),
-    ("WRONG_VERSION_NUMBER", "The server does not use TLS"),
-    ("Socket closed", "Is the server running, and does it want TLS or a certificate of yours?"),
+_NO_CONNECTION = ("last error", "errors resolving", "resolution failed")
+"""What gRPC says where no connection came about; without it one broke."""
+
+_REMEDIES = (
+    (("errors resolving", "resolution failed"), "That name is not known here: check its spelling, and the name server"),
+    (("Connection refused",), "Nothing listens there: is the server running, and are host and port right?"),
+    (("No such file",), "There is no such socket: is the server running, and is the path right?"),
+    (("has expired", "not yet valid"), "The server's certificate is not valid today; whoever runs it must renew it"),
+    (("CERTIFICATE_VERIFY_FAILED",), "The server's certificate is not of the authority that you trust (tls.ca, --ca)"),
+    (
+        ("Hostname Verification",),
+        "The server's certificate is for another name than the address; give that name as server_name",
+    ),
+    (("WRONG_VERSION_NUMBER",), "The server does not use TLS at this port: call it without, or at the port that does"),
+    (
+        ("Expected SETTINGS", "http1"),
+        "What listens there does not speak gRPC; is it another port of the server, e.g. that of the metrics?",
+    ),
+    (("before receiving SETTINGS",), "What listens there says nothing: it hangs, or it does not speak gRPC"),
+    (
+        ("nreachable", "No route", "imed out", "imeout", "handshaker shutdown"),
+        "That machine does not answer: check the address, the network and firewalls",
+    ),
+    (
+        ("Socket closed", "reset by peer", "Broken pipe"),
+        "What listens there hung up: it may want TLS (tls, --ca), or a certificate of yours that it knows (certificate "
+        "and key)",
+    ),
+    (("",), "Is the server running, and is the address right?"),
+)
+"""What gRPC says, in words only, of a connection that did not come about, and what to look at; the first that fits."""
+
+_BROKEN = "The connection broke during the call; has the server ended? Try again, or elsewhere"
+_STOPPING = "It is shutting down; try again, or elsewhere"
+_LATE = (
+    "either it had too little time (a longer timeout, or fewer items), or it cannot be reached (check the address, the "
+    "network and firewalls)"
 )
 
 
-def call_error(error: grpc.RpcError, target: str) -> CallError:
-    """The exception for what gRPC raised in a call to `target`."""
+def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
+    """The exception for what gRPC raised in a call of `service` at `target`."""
     code = grpc.StatusCode.UNAVAILABLE if _was_dropped(error) else error.code()
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
-    kind = _BY_CODE.get(code, InternalError)
-    message = error.details() or code.name
-    if kind is Unavailable and not trailing:
-        message = f"no answer from {target}: {message}. {_remedy(message)}"
+    kind, message = _BY_CODE.get(code, InternalError), error.details() or code.name
+    if kind is NotServed and trailing:
+        message = f"{target}: {message}"
+    if not trailing:
+        message = _explained(kind, message, target, service)
     pushback = trailing.get("grpc-retry-pushback-ms")
     retry_after = None if pushback is None or int(pushback) < 0 else int(pushback) / 1000
     return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
@@ -148,6 +198,24 @@ def _was_dropped(error: grpc.RpcError) -> bool:
     return error.code() is grpc.StatusCode.CANCELLED and error.details() == "CANCELLED"
 
 
+def _explained(kind: type[CallError], message: str, target: str, service: str) -> str:
+    """What gRPC itself says, with what to look at; what our servers say speaks for itself."""
+    if kind is Unavailable:
+        return f"no answer from {target}: {message}. {_remedy(message)}"
+    if kind is DeadlineExceeded:
+        return f"no answer from {target} in time ({message}): {_LATE}"
+    if kind is NotServed:
+        return (
+            f"{target} does not serve {service}, or not this call of it ({message}): it is another service, or another "
+            "version; check the address. `palate ping --target` says what is there"
+        )
+    return message
+
+
 def _remedy(transport: str) -> str:
-    """What to look at where there was no answer; gRPC tells it in words only."""
-    return next((remedy for sign, remedy in _BY_TRANSPORT if sign in transport), _NOBODY)
+    """What to look at where there was no answer."""
+    if transport == "CANCELLED":
+        return _STOPPING
+    if not any(sign in transport for sign in _NO_CONNECTION):
+        return _BROKEN
+    return next(remedy for signs, remedy in _REMEDIES if any(sign in transport for sign in signs))

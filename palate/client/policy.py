@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
-from types import TracebackType
-from typing import Any, Self
+from typing import TypeAlias, TypeVar
 
-from palate.client import convert
+from palate.client import convert, policy_requests
 from palate.client import types as t
-from palate.client.channel import (
-    ChannelOptions,
-    call_metadata,
-    checked_size,
-    errors_of,
-    open_async_channel,
-    open_channel,
-)
+from palate.client.calls import AwaitedClient, BlockingClient
+from palate.client.channel import ChannelOptions
+from palate.client.errors import CallError
 from palate.v1 import policy_service_pb2 as policy
 from palate.v1.policy_service_pb2_grpc import PolicyServiceStub
+
+T = TypeVar("T")
+
+Read: TypeAlias = Callable[[policy.GenerateResponse], T | None]
+"""What a reply holds; None = nothing of interest."""
+
+_SERVICE = "palate.v1.PolicyService"
 
 _DEFAULT_SAMPLING = t.SamplingParams()
 
 
-class PolicyClient:
+class PolicyClient(BlockingClient):
     """A policy service, called and waited for.
 
     Args:
@@ -33,11 +35,7 @@ class PolicyClient:
     """
 
     def __init__(self, target: str, *, timeout: float = 120.0, options: ChannelOptions | None = None) -> None:
-        self.target = target
-        self._timeout = timeout
-        self._options = options or ChannelOptions()
-        self._metadata = call_metadata(self._options)
-        self._channel = open_channel(target, self._options)
+        super().__init__(_SERVICE, target, timeout, options)
         self._stub = PolicyServiceStub(self._channel)
 
     def generate(
@@ -56,14 +54,14 @@ class PolicyClient:
         same tokens whatever else the server does.
 
         Raises:
+            InvalidInput: An argument is wrong; at once, before the first completion is asked for.
             FailedPrecondition: The server serves other weights than `required_policy_version`.
             CallError: The call failed; completions already yielded stand.
         """
-        request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
-        with closing(self._events(request, timeout)) as events:
-            for event in events:
-                if event.WhichOneof("event") == "completion":
-                    yield convert.completion(event.completion)
+        request = policy_requests.generate_request(
+            prompts, sampling, completions_per_prompt, seeds, required_policy_version
+        )
+        return self._drawn(request, timeout, convert.finished)
 
     def generate_tokens(
         self,
@@ -81,15 +79,10 @@ class PolicyClient:
             FailedPrecondition: The server serves other weights than `required_policy_version`.
             CallError: The call failed; what was already yielded stands.
         """
-        request = convert.generate_request(
+        request = policy_requests.generate_request(
             prompts, sampling, completions_per_prompt, seeds, required_policy_version, stream_tokens=True
         )
-        with closing(self._events(request, timeout)) as events:
-            for event in events:
-                if event.WhichOneof("event") == "tokens":
-                    yield convert.token_chunk(event.tokens)
-                elif event.WhichOneof("event") == "completion":
-                    yield convert.completion(event.completion)
+        return self._drawn(request, timeout, convert.drawn)
 
     def compute_logprobs(
         self,
@@ -112,7 +105,7 @@ class PolicyClient:
         Raises:
             FailedPrecondition: The server has another tokenizer or serves other weights.
         """
-        request = convert.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
+        request = policy_requests.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
         return convert.logprobs_reply(self._call(self._stub.ComputeLogprobs, request, timeout))
 
     def policy_info(self, *, timeout: float | None = None) -> t.PolicyInfo:
@@ -125,7 +118,7 @@ class PolicyClient:
         Raises:
             FailedPrecondition: A later incarnation of the run was here, or the policy is frozen.
         """
-        request = policy.AcquirePublisherRequest(run_id=run_id, incarnation=incarnation)
+        request = policy_requests.acquire_request(run_id, incarnation)
         reply = self._call(self._stub.AcquirePublisher, request, timeout)
         return t.Publisher(reply.fencing_token, convert.policy_version(reply.current))
 
@@ -139,12 +132,14 @@ class PolicyClient:
         timeout: float | None = None,
     ) -> t.Staged:
         """Sends weights; the server checks them and keeps them aside until they are committed."""
-        messages = convert.stage_messages(fencing_token, version, tensors, chunks)
-        with errors_of(self.target):
-            reply = self._stub.StageWeights(
-                iter(messages), timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
-        return convert.staged(reply)
+        manifest = policy_requests.manifest_request(fencing_token, version, tensors)
+        outgoing = _Outgoing(itertools.chain([manifest], policy_requests.chunk_requests(chunks)))
+        try:
+            return convert.staged(self._call(self._stub.StageWeights, outgoing, timeout))
+        except CallError:
+            if outgoing.error is not None:
+                raise outgoing.error from None
+            raise
 
     def commit_weights(
         self,
@@ -169,12 +164,7 @@ class PolicyClient:
             FailedPrecondition: Another publisher came, or other weights are served than expected.
             NotFound: Nothing is staged under that id any more.
         """
-        request = policy.CommitWeightsRequest(
-            fencing_token=fencing_token,
-            staging_id=staging_id,
-            expected_current=convert.policy_version_message(expected_current),
-            interrupt=interrupt,
-        )
+        request = policy_requests.commit_request(fencing_token, staging_id, expected_current, interrupt)
         reply = self._call(self._stub.CommitWeights, request, timeout)
         return convert.policy_version(reply.current), convert.policy_version(reply.previous)
 
@@ -182,62 +172,37 @@ class PolicyClient:
         self, fencing_token: int, expected_current: t.PolicyVersion, *, timeout: float | None = None
     ) -> t.PolicyVersion:
         """Serves the weights before the last commit again; returns what is served."""
-        request = policy.RevertWeightsRequest(
-            fencing_token=fencing_token, expected_current=convert.policy_version_message(expected_current)
-        )
+        request = policy_requests.revert_request(fencing_token, expected_current)
         return convert.policy_version(self._call(self._stub.RevertWeights, request, timeout).current)
 
     def abort_weights(self, fencing_token: int, staging_id: str, *, timeout: float | None = None) -> None:
         """Makes the server forget staged weights."""
-        request = policy.AbortWeightsRequest(fencing_token=fencing_token, staging_id=staging_id)
+        request = policy_requests.abort_request(fencing_token, staging_id)
         self._call(self._stub.AbortWeights, request, timeout)
 
-    def close(self) -> None:
-        """Ends the connection."""
-        self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _events(
-        self, request: policy.GenerateRequest, timeout: float | None
-    ) -> Generator[policy.GenerateResponse, None, None]:
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            call = self._stub.Generate(
-                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
-            try:
-                yield from call
-            finally:
-                call.cancel()
-
-    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            return method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
+    def _drawn(
+        self,
+        request: policy.GenerateRequest,
+        timeout: float | None,
+        read: Callable[[policy.GenerateResponse], T | None],
+    ) -> Generator[T, None, None]:
+        with closing(self._replies(self._stub.Generate, request, timeout)) as replies:
+            for reply in replies:
+                if (event := read(reply)) is not None:
+                    yield event
 
 
-class AsyncPolicyClient:
+class AsyncPolicyClient(AwaitedClient):
     """A policy service, awaited; for sampling. Make it inside a running event loop.
 
     Publishing belongs to a trainer, which blocks while it publishes: use `PolicyClient` for that.
     """
 
     def __init__(self, target: str, *, timeout: float = 120.0, options: ChannelOptions | None = None) -> None:
-        self.target = target
-        self._timeout = timeout
-        self._options = options or ChannelOptions()
-        self._metadata = call_metadata(self._options)
-        self._channel = open_async_channel(target, self._options)
+        super().__init__(_SERVICE, target, timeout, options)
         self._stub = PolicyServiceStub(self._channel)
 
-    async def generate(
+    def generate(
         self,
         prompts: Sequence[t.ContentLike],
         *,
@@ -248,13 +213,12 @@ class AsyncPolicyClient:
         timeout: float | None = None,
     ) -> AsyncIterator[t.GeneratedCompletion]:
         """As `PolicyClient.generate`."""
-        request = convert.generate_request(prompts, sampling, completions_per_prompt, seeds, required_policy_version)
-        async with aclosing(self._events(request, timeout)) as events:
-            async for event in events:
-                if event.WhichOneof("event") == "completion":
-                    yield convert.completion(event.completion)
+        request = policy_requests.generate_request(
+            prompts, sampling, completions_per_prompt, seeds, required_policy_version
+        )
+        return self._drawn(request, timeout, convert.finished)
 
-    async def generate_tokens(
+    def generate_tokens(
         self,
         prompts: Sequence[t.ContentLike],
         *,
@@ -265,15 +229,10 @@ class AsyncPolicyClient:
         timeout: float | None = None,
     ) -> AsyncIterator[t.TokenChunk | t.GeneratedCompletion]:
         """As `PolicyClient.generate_tokens`."""
-        request = convert.generate_request(
+        request = policy_requests.generate_request(
             prompts, sampling, completions_per_prompt, seeds, required_policy_version, stream_tokens=True
         )
-        async with aclosing(self._events(request, timeout)) as events:
-            async for event in events:
-                if event.WhichOneof("event") == "tokens":
-                    yield convert.token_chunk(event.tokens)
-                elif event.WhichOneof("event") == "completion":
-                    yield convert.completion(event.completion)
+        return self._drawn(request, timeout, convert.drawn)
 
     async def compute_logprobs(
         self,
@@ -285,40 +244,37 @@ class AsyncPolicyClient:
         timeout: float | None = None,
     ) -> t.LogprobsReply:
         """As `PolicyClient.compute_logprobs`."""
-        request = convert.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
+        request = policy_requests.logprobs_request(sequences, temperature, tokenizer_digest, required_policy_version)
         return convert.logprobs_reply(await self._call(self._stub.ComputeLogprobs, request, timeout))
 
     async def policy_info(self, *, timeout: float | None = None) -> t.PolicyInfo:
         """As `PolicyClient.policy_info`."""
         return convert.policy_info(await self._call(self._stub.GetPolicyInfo, policy.GetPolicyInfoRequest(), timeout))
 
-    async def close(self) -> None:
-        """Ends the connection."""
-        await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _events(
-        self, request: policy.GenerateRequest, timeout: float | None
-    ) -> AsyncGenerator[policy.GenerateResponse, None]:
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            call = self._stub.Generate(
-                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
-            )
-            try:
-                async for event in call:
+    async def _drawn(
+        self,
+        request: policy.GenerateRequest,
+        timeout: float | None,
+        read: Callable[[policy.GenerateResponse], T | None],
+    ) -> AsyncGenerator[T, None]:
+        async with aclosing(self._replies(self._stub.Generate, request, timeout)) as replies:
+            async for reply in replies:
+                if (event := read(reply)) is not None:
                     yield event
-            finally:
-                call.cancel()
 
-    async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            return await method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
+
+class _Outgoing(Iterator[policy.StageWeightsRequest]):
+    """Messages that gRPC's thread reads; what reading them raised is kept, since gRPC tells nothing of it."""
+
+    def __init__(self, messages: Iterator[policy.StageWeightsRequest]) -> None:
+        self._messages = messages
+        self.error: Exception | None = None
+
+    def __next__(self) -> policy.StageWeightsRequest:
+        try:
+            return next(self._messages)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise

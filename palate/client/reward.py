@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, Unpack
 
-from palate.client import convert
+from palate.client import checks, convert
 from palate.client import types as t
 from palate.client.async_stream import AsyncScoreStream
-from palate.client.channel import (
-    ChannelOptions,
-    call_metadata,
-    checked_size,
-    errors_of,
-    open_async_channel,
-    open_channel,
-)
+from palate.client.calls import AwaitedClient, BlockingClient
+from palate.client.channel import ChannelOptions
 from palate.client.errors import ItemsFailed
+from palate.client.reward_requests import RewardRequests
 from palate.client.stream import ScoreStream
-from palate.client.stream_state import Pair, StreamOptions, StreamState
+from palate.client.stream_state import EACH_PAIR, SERVICE, Pair, StreamOptions, StreamState
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
 
 
-class _Requests:
-    """What both clients send; every method ends in `_call`."""
-
-    def __init__(self, target: str, timeout: float, model: str, revision: str, options: ChannelOptions) -> None:
-        self.target = target
-        self._timeout = timeout
-        self._model = model
-        self._revision = revision
-        self._options = options
-        self._metadata = call_metadata(options)
-
-    def _score_options(self, truncation: t.Truncation, priority: t.Priority) -> reward.ScoreOptions:
-        return convert.score_options(self._model, self._revision, truncation, priority)
-
-    def _stream_state(self, truncation: t.Truncation, priority: t.Priority, options: StreamOptions) -> StreamState:
-        return StreamState(self.target, self._score_options(truncation, priority), options, self._options)
-
-    def _compare(
-        self, prompt: t.ContentLike, first: t.ContentLike, second: t.ContentLike, truncation: t.Truncation
-    ) -> reward.CompareRequest:
-        return reward.CompareRequest(
-            prompt=convert.content(prompt),
-            first=convert.content(first),
-            second=convert.content(second),
-            options=self._score_options(truncation, t.Priority.NORMAL),
-        )
-
-    def _rank(
-        self, prompt: t.ContentLike, completions: Sequence[t.ContentLike], truncation: t.Truncation
-    ) -> reward.RankRequest:
-        return reward.RankRequest(
-            prompt=convert.content(prompt),
-            completions=[convert.content(completion) for completion in completions],
-            options=self._score_options(truncation, t.Priority.NORMAL),
-        )
-
-    def _explain(
-        self, prompt: t.ContentLike, completion: t.ContentLike, truncation: t.Truncation
-    ) -> reward.ExplainRequest:
-        item = reward.ScoreItem(prompt=convert.content(prompt), completion=convert.content(completion))
-        return reward.ExplainRequest(item=item, options=self._score_options(truncation, t.Priority.NORMAL))
-
-
-class RewardClient(_Requests):
+class RewardClient(BlockingClient):
     """A reward service, called and waited for.
 
     Args:
@@ -87,8 +38,8 @@ class RewardClient(_Requests):
         revision: str = "",
         options: ChannelOptions | None = None,
     ) -> None:
-        super().__init__(target, timeout, model, revision, options or ChannelOptions())
-        self._channel = open_channel(target, self._options)
+        super().__init__(SERVICE, target, timeout, options)
+        self._requests = RewardRequests(model, revision)
         self._stub = RewardServiceStub(self._channel)
 
     def score(
@@ -96,16 +47,22 @@ class RewardClient(_Requests):
         prompts: Sequence[t.ContentLike],
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.ScoreReply:
         """Scores each completion of its prompt; every item gets a score or an error of its own.
 
+        Args:
+            prompts: What is answered.
+            completions: The answers, one for each prompt.
+            timeout: Deadline in seconds; None = the client's.
+            options: How to score; see `ScoreOptions`. The other calls that score take the same.
+
         Raises:
+            InvalidInput: An argument is wrong; nothing was sent.
             CallError: The whole call failed (see `palate.client.errors`).
         """
-        request = convert.score_request(prompts, completions, self._score_options(truncation, priority))
+        request = self._requests.score(prompts, completions, **options)
         return convert.score_reply(self._call(self._stub.Score, request, timeout))
 
     def score_stream(
@@ -113,10 +70,9 @@ class RewardClient(_Requests):
         pairs: Iterable[Pair],
         *,
         timeout_per_item: float | None = None,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         window: int = 256,
         patience: float = 60.0,
+        **options: Unpack[t.ScoreOptions],
     ) -> ScoreStream:
         """Scores (prompt, completion) pairs, of which there may be endlessly many; gives (index, result) as they come.
 
@@ -126,20 +82,23 @@ class RewardClient(_Requests):
         Args:
             pairs: What to score; read as there is room for it.
             timeout_per_item: Seconds an item has from the moment the server reads it; None = the server's maximum.
-            truncation: What to do with items that are too long.
-            priority: Which work goes first.
             window: Items that may be without an answer.
             patience: Seconds without an answer after which a broken stream is given up.
+            options: How to score; see `ScoreOptions`.
 
         Raises:
+            InvalidInput: An argument is wrong; from the iterator: something is no pair. Where a prompt or completion is
+                wrong, the stream goes on, and the result of that pair is `Failed`.
             CallError: From the iterator: the stream cannot go on; its `unanswered` names the pairs without a result.
         """
-        state = self._stream_state(truncation, priority, StreamOptions(timeout_per_item, window, patience))
+        behaviour = StreamOptions(timeout_per_item, window, patience)
+        state = StreamState(self.target, self._requests.options(**options), behaviour, self._options)
 
         def open_call(requests: Iterator[reward.ScoreStreamRequest]) -> Any:
+            self._check_open()
             return self._stub.ScoreStream(requests, metadata=self._metadata)
 
-        return ScoreStream(open_call, pairs, state)
+        return ScoreStream(open_call, checks.iterable(pairs, "pairs", EACH_PAIR), state)
 
     def compare(
         self,
@@ -147,8 +106,8 @@ class RewardClient(_Requests):
         first: t.ContentLike,
         second: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Comparison:
         """Compares two completions.
 
@@ -156,7 +115,7 @@ class RewardClient(_Requests):
             ItemsFailed: A side has no score.
             CallError: The call failed.
         """
-        request = self._compare(prompt, first, second, truncation)
+        request = self._requests.compare(prompt, first, second, **options)
         return _compared(convert.comparison(self._call(self._stub.Compare, request, timeout)))
 
     def rank(
@@ -164,11 +123,11 @@ class RewardClient(_Requests):
         prompt: t.ContentLike,
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Ranking:
         """Ranks completions of one prompt; `.best()` is the index of the best one."""
-        request = self._rank(prompt, completions, truncation)
+        request = self._requests.rank(prompt, completions, **options)
         return convert.ranking(self._call(self._stub.Rank, request, timeout))
 
     def explain(
@@ -176,41 +135,24 @@ class RewardClient(_Requests):
         prompt: t.ContentLike,
         completion: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Explanation:
         """Shows exactly what would be scored."""
-        request = self._explain(prompt, completion, truncation)
+        request = self._requests.explain(prompt, completion, **options)
         return convert.explanation(self._call(self._stub.Explain, request, timeout))
 
-    def model_info(self, *, timeout: float | None = None) -> t.ModelInfo:
-        """What the server has loaded."""
-        request = reward.GetModelInfoRequest(model=self._model)
+    def model_info(self, model: str | None = None, *, timeout: float | None = None) -> t.ModelInfo:
+        """What the server has loaded by that name; None = the client's."""
+        request = self._requests.model_info(model)
         return convert.model_info(self._call(self._stub.GetModelInfo, request, timeout))
 
     def list_models(self, *, timeout: float | None = None) -> tuple[t.ModelListing, ...]:
         """The models the server has."""
         return convert.model_listings(self._call(self._stub.ListModels, reward.ListModelsRequest(), timeout))
 
-    def close(self) -> None:
-        """Ends the connection."""
-        self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            return method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
-
-
-class AsyncRewardClient(_Requests):
+class AsyncRewardClient(AwaitedClient):
     """A reward service, awaited; arguments and methods as `RewardClient`. Make it inside a running event loop."""
 
     def __init__(
@@ -222,8 +164,8 @@ class AsyncRewardClient(_Requests):
         revision: str = "",
         options: ChannelOptions | None = None,
     ) -> None:
-        super().__init__(target, timeout, model, revision, options or ChannelOptions())
-        self._channel = open_async_channel(target, self._options)
+        super().__init__(SERVICE, target, timeout, options)
+        self._requests = RewardRequests(model, revision)
         self._stub = RewardServiceStub(self._channel)
 
     async def score(
@@ -231,12 +173,11 @@ class AsyncRewardClient(_Requests):
         prompts: Sequence[t.ContentLike],
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.ScoreReply:
         """As `RewardClient.score`."""
-        request = convert.score_request(prompts, completions, self._score_options(truncation, priority))
+        request = self._requests.score(prompts, completions, **options)
         return convert.score_reply(await self._call(self._stub.Score, request, timeout))
 
     def score_stream(
@@ -244,18 +185,20 @@ class AsyncRewardClient(_Requests):
         pairs: Iterable[Pair] | AsyncIterable[Pair],
         *,
         timeout_per_item: float | None = None,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
-        priority: t.Priority = t.Priority.NORMAL,
         window: int = 256,
         patience: float = 60.0,
+        **options: Unpack[t.ScoreOptions],
     ) -> AsyncScoreStream:
         """As `RewardClient.score_stream`; the pairs may come asynchronously."""
-        state = self._stream_state(truncation, priority, StreamOptions(timeout_per_item, window, patience))
+        behaviour = StreamOptions(timeout_per_item, window, patience)
+        state = StreamState(self.target, self._requests.options(**options), behaviour, self._options)
 
         def open_call(requests: AsyncIterator[reward.ScoreStreamRequest]) -> Any:
+            self._check_open()
             return self._stub.ScoreStream(requests, metadata=self._metadata)
 
-        return AsyncScoreStream(open_call, pairs, state)
+        known = pairs if isinstance(pairs, AsyncIterable) else checks.iterable(pairs, "pairs", EACH_PAIR)
+        return AsyncScoreStream(open_call, known, state)
 
     async def compare(
         self,
@@ -263,11 +206,11 @@ class AsyncRewardClient(_Requests):
         first: t.ContentLike,
         second: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Comparison:
         """As `RewardClient.compare`."""
-        request = self._compare(prompt, first, second, truncation)
+        request = self._requests.compare(prompt, first, second, **options)
         return _compared(convert.comparison(await self._call(self._stub.Compare, request, timeout)))
 
     async def rank(
@@ -275,11 +218,11 @@ class AsyncRewardClient(_Requests):
         prompt: t.ContentLike,
         completions: Sequence[t.ContentLike],
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Ranking:
         """As `RewardClient.rank`."""
-        request = self._rank(prompt, completions, truncation)
+        request = self._requests.rank(prompt, completions, **options)
         return convert.ranking(await self._call(self._stub.Rank, request, timeout))
 
     async def explain(
@@ -287,38 +230,21 @@ class AsyncRewardClient(_Requests):
         prompt: t.ContentLike,
         completion: t.ContentLike,
         *,
-        truncation: t.Truncation = t.Truncation.MODEL_DEFAULT,
         timeout: float | None = None,
+        **options: Unpack[t.ScoreOptions],
     ) -> t.Explanation:
         """As `RewardClient.explain`."""
-        request = self._explain(prompt, completion, truncation)
+        request = self._requests.explain(prompt, completion, **options)
         return convert.explanation(await self._call(self._stub.Explain, request, timeout))
 
-    async def model_info(self, *, timeout: float | None = None) -> t.ModelInfo:
+    async def model_info(self, model: str | None = None, *, timeout: float | None = None) -> t.ModelInfo:
         """As `RewardClient.model_info`."""
-        request = reward.GetModelInfoRequest(model=self._model)
+        request = self._requests.model_info(model)
         return convert.model_info(await self._call(self._stub.GetModelInfo, request, timeout))
 
     async def list_models(self, *, timeout: float | None = None) -> tuple[t.ModelListing, ...]:
         """As `RewardClient.list_models`."""
         return convert.model_listings(await self._call(self._stub.ListModels, reward.ListModelsRequest(), timeout))
-
-    async def close(self) -> None:
-        """Ends the connection."""
-        await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout: float | None) -> Any:
-        checked_size(request, self._options)
-        with errors_of(self.target):
-            return await method(request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata)
 
 
 def _compared(outcome: t.Comparison | t.Failed) -> t.Comparison:

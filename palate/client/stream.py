@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 import grpc
 
 from palate.client import types as t
-from palate.client.errors import CallError, call_error
+from palate.client.errors import CallError
 from palate.client.stream_state import Pair, StreamState
 from palate.v1 import reward_service_pb2 as reward
 
@@ -127,8 +127,7 @@ class _Connection:
         for request in state.opening():
             self._outbox.put(request)
         self._call = open_call(iter(self._outbox.get, None))
-        self._ended = state.ended
-        self._target = state.target
+        self._state = state
         threading.Thread(target=self._receive, name="palate-score-stream", daemon=True).start()
 
     def send(self, request: reward.ScoreStreamRequest) -> None:
@@ -155,6 +154,6 @@ class _Connection:
         try:
             for response in self._call:
                 self._inbox.put(response)
-            self._inbox.put(self._ended())
+            self._inbox.put(self._state.ended())
         except grpc.RpcError as error:
-            self._inbox.put(call_error(error, self._target))
+            self._inbox.put(self._state.refused(error))

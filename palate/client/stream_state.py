@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from palate.client import convert
+from palate.client import checks, convert
 from palate.client import types as t
 from palate.client.channel import ChannelOptions, checked_size
-from palate.client.errors import CallError, DeadlineExceeded, InternalError, MessageTooLarge, Unavailable
+from palate.client.errors import (
+    CallError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    MessageTooLarge,
+    Unavailable,
+    call_error,
+)
+from palate.client.reward_requests import score_item
 from palate.client.window import Patience, Window
 from palate.v1 import reward_service_pb2 as reward
 
 Pair: TypeAlias = tuple[t.ContentLike, t.ContentLike]
 """(prompt, completion)."""
+
+EACH_PAIR = "pairs (prompt, completion)"
+"""What a stream takes, in words."""
+
+SERVICE = "palate.v1.RewardService"
+"""What is called."""
 
 _SERVER_SECONDS = 300.0
 """What servers grant an item that brings no timeout, unless configured otherwise."""
@@ -43,10 +57,11 @@ class StreamOptions:
     patience: float
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"window is {self.window}; at least one item must be allowed out")
-        if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise ValueError(f"timeout_per_item is {self.timeout}; give seconds above 0, or None")
+        checks.count(self.window, "window", smallest=1)
+        if self.timeout is not None:
+            checks.some_seconds(self.timeout, "timeout_per_item")
+        if not checks.number(self.patience, "patience") >= 0:
+            raise InvalidInput(f"patience is {self.patience}; give seconds, 0 or more")
 
 
 class StreamState:
@@ -97,12 +112,17 @@ class StreamState:
         return [first, *(item for item in self._window.items if not isinstance(item, t.Failed))]
 
     def take(self, pair: Pair) -> reward.ScoreStreamRequest | t.StreamedResult:
-        """Numbers the next item. Gives what to send, or at once the result of one that cannot be sent."""
+        """Numbers the next item. Gives what to send, or at once the result of one that cannot be sent.
+
+        Raises:
+            InvalidInput: It is no pair, so that neither it nor those that follow are what the caller means.
+        """
         index, self._taken = self._taken, self._taken + 1
+        prompt, completion = checks.pair(pair, f"pairs[{index}]", "(prompt, completion)")
         try:
-            request = self._request(index, pair)
+            request = self._request(index, prompt, completion)
             checked_size(request, self._channel)
-        except (ValueError, MessageTooLarge) as error:  # text that is no Unicode, ids out of range, too many bytes
+        except (InvalidInput, MessageTooLarge) as error:
             failed = t.Failed(t.ItemErrorCode.INVALID, f"the item cannot be sent: {error}", False, None)
             self._window.add(index, failed, 0)
             return index, failed
@@ -154,9 +174,12 @@ class StreamState:
         message = f"no answer from {self.target} in {self.longest_silence:g} s, though {len(self._window)} items wait"
         return DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, message, "", None)
 
-    def _request(self, index: int, pair: Pair) -> reward.ScoreStreamRequest:
-        prompt, completion = pair
-        item = reward.ScoreItem(prompt=convert.content(prompt), completion=convert.content(completion))
+    def refused(self, error: grpc.RpcError) -> CallError:
+        """How a connection ended, as gRPC raised it."""
+        return call_error(error, self.target, SERVICE)
+
+    def _request(self, index: int, prompt: t.ContentLike, completion: t.ContentLike) -> reward.ScoreStreamRequest:
+        item = score_item(prompt, completion)
         timeout = None
         if self._options.timeout is not None:
             timeout = Duration()

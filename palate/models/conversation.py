@@ -43,8 +43,6 @@ def plain(content: Content, role: str) -> str:
     if isinstance(content, str):
         return _valid(content)
     messages = _messages(content, role)
-    if not messages:
-        return ""
     if len(messages) > 1 or messages[0]["role"] != role:
         raise RenderingError(
             f"this model has no chat template: instead of a conversation send text, or a single {role} message"
@@ -52,9 +50,16 @@ def plain(content: Content, role: str) -> str:
     return messages[0]["content"]
 
 
+def says_something(content: Content) -> bool:
+    """Whether there is any text; a template's marks around none are not."""
+    return bool(content) if isinstance(content, str) else any(message.get("content") for message in content)
+
+
 def _messages(content: Content, role: str) -> list[dict[str, str]]:
     if isinstance(content, str):
         return [{"role": role, "content": _valid(content)}]
+    if not content:
+        raise RenderingError('a conversation without messages; where there is nothing to say send an empty text ("")')
     messages = [{"role": _valid(m.get("role", "")), "content": _valid(m.get("content", ""))} for m in content]
     if any(not message["role"] for message in messages):
         raise RenderingError("a message without a role; give every message a role and a content")

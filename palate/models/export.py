@@ -17,8 +17,17 @@ import numpy as np
 
 from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
-from palate.models.manifest import Digests, Manifest, OnnxExport, digest_folder, load_manifest, write_manifest
+from palate.models.manifest import (
+    Digests,
+    Manifest,
+    OnnxExport,
+    Precision,
+    digest_folder,
+    load_manifest,
+    write_manifest,
+)
 from palate.models.probe_texts import PROBES
+from palate.models.quantize import quantize_weights
 from palate.models.rendering import Rendered, Renderer
 
 if TYPE_CHECKING:
@@ -39,6 +48,12 @@ _OPSET = 17
 
 _MAX_ONNX_BYTES = 2**31 - 2**24
 """protobuf's limit, less room for the graph; beyond it weights would lie in files that no digest covers."""
+
+_TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "int8": 0.25}
+"""How far the two engines may be apart: rounding, or what eight bits for a weight and a product cost."""
+
+_BATCH_TOLERANCE = 1e-4
+"""How far a text alone and beside others may be apart in ONNX Runtime, whatever the precision."""
 
 
 class ExportError(Exception):
@@ -65,7 +80,12 @@ class Exported:
 
 
 def export(
-    source: Path, target: Path, *, overrides: Mapping[str, Any] | None = None, tolerance: float = 1e-4
+    source: Path,
+    target: Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
+    tolerance: float | None = None,
 ) -> Exported:
     """Writes `target` from the classifier in `source`, in one move at the end.
 
@@ -73,7 +93,9 @@ def export(
         source: A Hugging Face sequence-classification folder, with or without palate.json.
         target: The folder to make; must not exist.
         overrides: Fields of the manifest that the caller knows better than the folder.
-        tolerance: How far torch and ONNX Runtime may be apart, in standard deviations of the probes' logits.
+        precision: Of the products with weights in model.onnx.
+        tolerance: How far torch and ONNX Runtime may be apart, in standard deviations of the probes' logits; default
+            1e-4, for int8 0.25.
 
     Raises:
         FolderError: The source is no usable classifier.
@@ -87,7 +109,8 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as draft:
-            made = _fill(source, Path(draft) / "model", loaded.manifest, tolerance)
+            allowed = _TOLERANCES[precision] if tolerance is None else tolerance
+            made = _fill(source, Path(draft) / "model", loaded.manifest, precision, allowed)
             (Path(draft) / "model").rename(target)
     except OSError as error:
         raise ExportError(_explain(error, target)) from error
@@ -95,7 +118,9 @@ def export(
     return Exported(target, manifest, digests, loaded.inferred, deviation)
 
 
-def _fill(source: Path, draft: Path, manifest: Manifest, tolerance: float) -> tuple[Manifest, Digests, float]:
+def _fill(
+    source: Path, draft: Path, manifest: Manifest, precision: Precision, tolerance: float
+) -> tuple[Manifest, Digests, float]:
     from palate.models.classifier import load_classifier
 
     draft.mkdir()
@@ -107,13 +132,10 @@ def _fill(source: Path, draft: Path, manifest: Manifest, tolerance: float) -> tu
     model = load_classifier(draft, manifest)
     rows = _probes(draft, manifest)
     _write_onnx(model, draft, rows)
-    deviation = _deviation(model, draft, rows)
-    if not deviation <= tolerance:
-        raise ExportError(
-            f"torch and ONNX Runtime differ by {deviation:.1e} standard deviations on the built-in texts, more than "
-            f"the tolerance of {tolerance:.1e}; nothing was written. Serve the folder with --engine torch instead"
-        )
-    onnx = OnnxExport(file_sha256(draft / "model.onnx"), digests.weights)
+    if precision == "int8" and quantize_weights(draft / "model.onnx") == 0:
+        raise ExportError("the model has no product with a constant matrix to make int8; export it as float32")
+    deviation = _check(model, draft, rows, tolerance)
+    onnx = OnnxExport(file_sha256(draft / "model.onnx"), digests.weights, precision)
     manifest = replace(manifest, onnx=onnx)
     write_manifest(draft, manifest)
     _flush(draft)
@@ -173,8 +195,8 @@ def _write_onnx(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> 
             raise ExportError(f"PyTorch cannot export this model: {error}; serve it with --engine torch") from error
 
 
-def _deviation(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> float:
-    """Largest difference between torch alone and ONNX Runtime, alone and batched, in standard deviations."""
+def _check(model: MaskedClassifier, folder: Path, rows: list[Rendered], tolerance: float) -> float:
+    """Compares torch and ONNX Runtime, alone and batched; returns the largest difference in standard deviations."""
     import onnxruntime
     import torch
 
@@ -184,10 +206,21 @@ def _deviation(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> f
         expected = np.concatenate([model(*map(torch.from_numpy, one.values())).numpy() for one in alone])
     singly = np.concatenate([session.run(["logits"], one)[0] for one in alone])
     batched = session.run(["logits"], _inputs(rows, folder))[0]
-    largest = max(np.abs(singly - expected).max(), np.abs(batched - expected).max())
     # Where all probes score alike the scale is that of rounding itself.
     scale = max(float(expected.std(axis=0).min()), 1e-3 * float(np.abs(expected).max()), 1e-6)
-    return float(largest) / scale
+    deviation = float(max(np.abs(singly - expected).max(), np.abs(batched - expected).max())) / scale
+    if not deviation <= tolerance:
+        raise ExportError(
+            f"torch and ONNX Runtime differ by {deviation:.1e} standard deviations on the built-in texts, more than "
+            f"the tolerance of {tolerance:.1e}; nothing was written. Export it as float32, or serve the folder with "
+            "--engine torch"
+        )
+    if not (moved := float(np.abs(singly - batched).max()) / scale) <= _BATCH_TOLERANCE:
+        raise ExportError(
+            f"ONNX Runtime scores a text {moved:.1e} standard deviations apart alone and beside others on this "
+            "processor; nothing was written. Serve the folder with --engine torch"
+        )
+    return deviation
 
 
 def _flush(folder: Path) -> None:

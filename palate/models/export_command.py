@@ -29,10 +29,21 @@ class Truncation(StrEnum):
     RIGHT = "right"
 
 
+class Precision(StrEnum):
+    """How model.onnx multiplies by weights."""
+
+    FLOAT32 = "float32"
+    INT8 = "int8"
+
+
 @app.command()
 def run(
     model: Annotated[Path, typer.Option(help="Hugging Face sequence-classification folder (safetensors).")],
     out: Annotated[Path, typer.Option(help="Folder to make; must not exist.")],
+    precision: Annotated[
+        Precision,
+        typer.Option(help="float32, or int8: smaller, faster on processors with VNNI, scores nearly the same."),
+    ] = Precision.FLOAT32,
     template_kind: Annotated[TemplateKind | None, typer.Option(help="chat, pair (encoders) or join.")] = None,
     truncation: Annotated[Truncation | None, typer.Option(help="What happens to inputs that are too long.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest input, special tokens included.")] = None,
@@ -57,7 +68,7 @@ def run(
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        made = export(model, out, overrides=given)
+        made = export(model, out, overrides=given, precision=precision.value)
     except (ExportError, FolderError) as error:
         typer.echo(f"palate export: {error}", err=True)
         raise typer.Exit(1) from error

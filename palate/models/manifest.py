@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from palate.models.folder import FolderError, ModelFolder, StoredTensor, tensor_sha256
+from palate.models.document import FILE_NAME, ManifestError, read_document, write_document
+from palate.models.folder import ModelFolder, StoredTensor, tensor_sha256
 from palate.models.foreign import Inferred, classifier_head, guess_manifest, label_count
 from palate.models.weights import TensorEntry, weights_digest
-
-FILE_NAME = "palate.json"
-FORMAT_VERSION = 1
 
 Kind = Literal["reward", "policy"]
 Architecture = Literal["encoder", "decoder"]
 TemplateKind = Literal["chat", "pair", "join"]
 Truncation = Literal["reject", "left", "right"]
+Precision = Literal["float32", "int8"]
 
 _CHOICES = {
     "kind": get_args(Kind),
@@ -28,10 +27,6 @@ _CHOICES = {
     "template_kind": get_args(TemplateKind),
     "truncation": get_args(Truncation),
 }
-
-
-class ManifestError(FolderError):
-    """`palate.json` is wrong, or contradicts the folder; the message names the field and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +43,21 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class OnnxExport:
-    """Binds model.onnx to the weights it was made from, so that one revision names both."""
+    """Binds model.onnx to the weights it was made from, so that one revision names both.
+
+    Attributes:
+        sha256: Digest of model.onnx, hexadecimal.
+        weights_digest: That of the checkpoint beside it.
+        precision: How it multiplies by weights; replies name it as their dtype.
+    """
 
     sha256: str
     weights_digest: str
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ManifestError(f"onnx: precision is {self.precision!r}; it can be {', '.join(get_args(Precision))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Manifest:
         truncation: What happens to longer ones: refuse, cut the oldest tokens, cut the newest.
         score_index: Which label is the score; None where there is one label, or weights are given.
         score_weights: One weight per label; the score is the weighted sum. Empty = not used.
+        member_labels: Labels that are scores of their own: the members of an ensemble on one backbone. Empty = none.
         logit_scale: Factor on raw differences in the Bradley–Terry probability.
         calibration: Raw scores of reference samples, where they were measured.
         onnx: What model.onnx was made from, where there is one.
@@ -83,6 +90,7 @@ class Manifest:
     truncation: Truncation = "reject"
     score_index: int | None = None
     score_weights: tuple[float, ...] = ()
+    member_labels: tuple[int, ...] = ()
     logit_scale: float = 1.0
     calibration: Calibration | None = None
     onnx: OnnxExport | None = None
@@ -152,11 +160,8 @@ def load_manifest(path: Path | str, overrides: Mapping[str, Any] | None = None) 
 
 def write_manifest(path: Path | str, manifest: Manifest) -> None:
     """Writes `palate.json` into an existing folder, in one move."""
-    document = {"format_version": FORMAT_VERSION, **asdict(manifest)}
-    document = {name: value for name, value in document.items() if value is not None and value != ()}
-    draft = Path(path) / f"{FILE_NAME}.draft"
-    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    draft.replace(Path(path) / FILE_NAME)
+    fields_said = {name: value for name, value in asdict(manifest).items() if value is not None and value != ()}
+    write_document(Path(path), fields_said)
 
 
 def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
@@ -166,7 +171,7 @@ def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
     tokenizer = tokenizer_digest(folder)
     template = template_digest(folder, manifest)
     calibration = asdict(manifest.calibration) if manifest.calibration else None
-    revision = _digest([weights, tokenizer, template, calibration, manifest.logit_scale])
+    revision = digest_of([weights, tokenizer, template, calibration, manifest.logit_scale])
     return Digests(weights, tokenizer, template, revision)
 
 
@@ -176,15 +181,17 @@ def _entry(tensor: StoredTensor) -> TensorEntry:
 
 def tokenizer_digest(folder: ModelFolder) -> str:
     """Names the mapping from text to ids."""
-    return _digest({key: value for key, value in folder.tokenizer.items() if key not in ("padding", "truncation")})
+    return digest_of({key: value for key, value in folder.tokenizer.items() if key not in ("padding", "truncation")})
 
 
 def template_digest(folder: ModelFolder, manifest: Manifest) -> str:
     """Names everything between a (prompt, completion) and the ids that are read, and where the score is read."""
     uses_template = manifest.template_kind == "chat"
     rule = {field: getattr(manifest, field) for field in _TEMPLATE_FIELDS}
+    if manifest.member_labels:  # only then, so that models without members keep their names
+        rule["member_labels"] = manifest.member_labels
     specials = {role: folder.special_token(role) for role in ("bos_token", "eos_token")}
-    return _digest([rule, specials, folder.chat_template if uses_template else None])
+    return digest_of([rule, specials, folder.chat_template if uses_template else None])
 
 
 _TEMPLATE_FIELDS = (
@@ -193,38 +200,44 @@ _TEMPLATE_FIELDS = (
 )  # fmt: skip
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
-def _parse(folder: ModelFolder) -> Manifest:
+def build(kind: type[Any], document: Mapping[str, Any], file: Path) -> Any:
+    """A dataclass out of the fields of `document`; a field that is unknown or missing is a `ManifestError`."""
+    known = {field.name for field in fields(kind)}
     try:
-        document = json.loads((folder.path / FILE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{folder.path / FILE_NAME} cannot be read as JSON: {error}") from error
-    try:
-        return _from_document(document)
+        if unknown := sorted(document.keys() - known):
+            raise ManifestError(f"{', '.join(unknown)} is unknown; the fields are {', '.join(sorted(known))}")
+        return _built(kind, {**document, **_nested(document)}, FILE_NAME)
     except ManifestError as error:
-        raise ManifestError(f"{folder.path / FILE_NAME}: {error}") from error
+        raise ManifestError(f"{file}: {error}") from error
 
 
-def _from_document(document: Any) -> Manifest:
-    if not isinstance(document, dict):
-        raise ManifestError("it holds no JSON object")
-    version = document.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise ManifestError(f"format_version is {version!r}; this Palate reads {FORMAT_VERSION}")
-    known = {field.name for field in fields(Manifest)}
-    if unknown := sorted(document.keys() - known):
-        raise ManifestError(f"{', '.join(unknown)} is unknown; the fields are {', '.join(sorted(known))}")
-    document["score_weights"] = _tuple(document.get("score_weights", []))
+def _parse(folder: ModelFolder) -> Manifest:
+    document = read_document(folder.path)
+    if document.get("kind") == "ensemble":
+        raise ManifestError(
+            f"{folder.path} is an ensemble of other folders, which only a reward server reads; name one of its members"
+        )
+    manifest: Manifest = build(Manifest, document, folder.path / FILE_NAME)
+    return manifest
+
+
+def _nested(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are more than JSON's own values, as what they mean."""
+    nested: dict[str, Any] = {name: _tuple(document[name], name) for name in _LISTS if name in document}
     for name, kind in (("calibration", Calibration), ("onnx", OnnxExport)):
         if isinstance(value := document.get(name), Mapping):
-            document[name] = _built(kind, value, name)
+            nested[name] = _built(kind, value, name)
         elif value is not None:
             raise ManifestError(f"{name} is {value!r}, not a JSON object")
-    manifest: Manifest = _built(Manifest, document, FILE_NAME)
-    return manifest
+    return nested
+
+
+_LISTS = ("score_weights", "member_labels", "members")
 
 
 def _built(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
@@ -234,9 +247,9 @@ def _built(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
         raise ManifestError(f"{name}: {str(error).replace('__init__() ', '')}") from error
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
+def _tuple(value: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ManifestError(f"score_weights is {value!r}, not a list")
+        raise ManifestError(f"{name} is {value!r}, not a list")
     return tuple(value)
 
 
@@ -252,8 +265,19 @@ def _check_numbers(manifest: Manifest) -> None:
         raise ManifestError(f"logit_scale is {manifest.logit_scale!r}; it is a number above 0")
     if not all(map(_is_finite, manifest.score_weights)):
         raise ManifestError("score_weights must be finite numbers")
-    if manifest.score_weights and manifest.score_index is not None:
-        raise ManifestError("give score_index or score_weights, not both")
+    readings = (manifest.score_index is not None, bool(manifest.score_weights), bool(manifest.member_labels))
+    if sum(readings) > 1:
+        raise ManifestError("give one of score_index, score_weights and member_labels: not both, not all")
+    _check_members(manifest.member_labels)
+
+
+def _check_members(labels: Sequence[object]) -> None:
+    if not labels:
+        return
+    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(map(_is_integer, labels)):
+        raise ManifestError(f"member_labels is {list(labels)!r}; it lists at least two different labels, from 0")
+    if any(label < 0 for label in labels if isinstance(label, int)):
+        raise ManifestError("member_labels count from 0")
 
 
 def _check_labels(folder: ModelFolder, manifest: Manifest) -> None:
@@ -262,10 +286,13 @@ def _check_labels(folder: ModelFolder, manifest: Manifest) -> None:
         raise ManifestError(f"score_weights has {len(manifest.score_weights)} entries; the model has {labels} labels")
     if manifest.score_index is not None and manifest.score_index >= labels:
         raise ManifestError(f"score_index is {manifest.score_index}; the model has {labels} labels, counted from 0")
-    if labels > 1 and manifest.score_index is None and not manifest.score_weights:
+    if manifest.member_labels:
+        if max(manifest.member_labels) >= labels:
+            raise ManifestError(f"member_labels names {max(manifest.member_labels)}; the model has {labels} labels")
+    elif labels > 1 and manifest.score_index is None and not manifest.score_weights:
         raise ManifestError(
-            f"{folder.path} has {labels} labels; say which is the score with score_index (or score_weights) in a "
-            f"{FILE_NAME}, or with palate export --score-index"
+            f"{folder.path} has {labels} labels; say which is the score with score_index (or score_weights, or "
+            f"member_labels) in a {FILE_NAME}, or with palate export --score-index"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from palate.models.conversation import Composer, Content, Message, plain
+from palate.models.conversation import Composer, Content, Message, plain, says_something
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.frames import Frame, Piece, RenderingError, TooLong, cut, pair_frame, single_frame
 from palate.models.manifest import Manifest, Truncation, template_digest, tokenizer_digest
@@ -159,10 +159,10 @@ class Renderer:
 
     def _draft(self, prompt: Content, completion: Content) -> _Draft | RenderingError:
         try:
-            if not completion:
+            if not says_something(completion):
                 raise RenderingError("the completion is empty; there is nothing to score")
-            if self.manifest.template_kind == "pair" and prompt:
-                return _Draft(prompt, plain(prompt, "user"), plain(completion, "assistant"), True)
+            if self.manifest.template_kind == "pair" and (first := plain(prompt, "user")):
+                return _Draft(prompt, first, plain(completion, "assistant"), True)
             return _Draft(prompt, "", self._composer.whole_text(prompt, completion), False)
         except RenderingError as error:
             return error

@@ -23,6 +23,13 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_NORMAL: _ClassVar[Priority]
     PRIORITY_HIGH: _ClassVar[Priority]
 
+class Aggregate(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGGREGATE_UNSPECIFIED: _ClassVar[Aggregate]
+    AGGREGATE_MEAN: _ClassVar[Aggregate]
+    AGGREGATE_MIN: _ClassVar[Aggregate]
+    AGGREGATE_MEAN_MINUS_VARIANCE: _ClassVar[Aggregate]
+
 class ItemErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ITEM_ERROR_CODE_UNSPECIFIED: _ClassVar[ItemErrorCode]
@@ -40,6 +47,10 @@ PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
 PRIORITY_HIGH: Priority
+AGGREGATE_UNSPECIFIED: Aggregate
+AGGREGATE_MEAN: Aggregate
+AGGREGATE_MIN: Aggregate
+AGGREGATE_MEAN_MINUS_VARIANCE: Aggregate
 ITEM_ERROR_CODE_UNSPECIFIED: ItemErrorCode
 ITEM_ERROR_CODE_INVALID: ItemErrorCode
 ITEM_ERROR_CODE_TOO_LONG: ItemErrorCode
@@ -57,28 +68,38 @@ class ScoreItem(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_common_pb2.Content, _Mapping]] = ..., completion: _Optional[_Union[_common_pb2.Content, _Mapping]] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("model", "revision", "truncation", "priority")
+    __slots__ = ("model", "revision", "truncation", "priority", "aggregate", "variance_weight", "include_members")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_FIELD_NUMBER: _ClassVar[int]
+    VARIANCE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_MEMBERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: str
     truncation: Truncation
     priority: Priority
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[str] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    aggregate: Aggregate
+    variance_weight: float
+    include_members: bool
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[str] = ..., truncation: _Optional[_Union[Truncation, str]] = ..., priority: _Optional[_Union[Priority, str]] = ..., aggregate: _Optional[_Union[Aggregate, str]] = ..., variance_weight: _Optional[float] = ..., include_members: bool = ...) -> None: ...
 
 class Scored(_message.Message):
-    __slots__ = ("score", "calibrated", "token_count", "truncated_tokens")
+    __slots__ = ("score", "calibrated", "token_count", "truncated_tokens", "std", "members")
     SCORE_FIELD_NUMBER: _ClassVar[int]
     CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     score: float
     calibrated: float
     token_count: int
     truncated_tokens: int
-    def __init__(self, score: _Optional[float] = ..., calibrated: _Optional[float] = ..., token_count: _Optional[int] = ..., truncated_tokens: _Optional[int] = ...) -> None: ...
+    std: float
+    members: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, score: _Optional[float] = ..., calibrated: _Optional[float] = ..., token_count: _Optional[int] = ..., truncated_tokens: _Optional[int] = ..., std: _Optional[float] = ..., members: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("code", "message", "retryable", "retry_after")
@@ -173,16 +194,18 @@ class CompareRequest(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_common_pb2.Content, _Mapping]] = ..., first: _Optional[_Union[_common_pb2.Content, _Mapping]] = ..., second: _Optional[_Union[_common_pb2.Content, _Mapping]] = ..., options: _Optional[_Union[ScoreOptions, _Mapping]] = ...) -> None: ...
 
 class Comparison(_message.Message):
-    __slots__ = ("difference", "probability", "first", "second")
+    __slots__ = ("difference", "probability", "first", "second", "difference_std")
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_STD_FIELD_NUMBER: _ClassVar[int]
     difference: float
     probability: float
     first: Scored
     second: Scored
-    def __init__(self, difference: _Optional[float] = ..., probability: _Optional[float] = ..., first: _Optional[_Union[Scored, _Mapping]] = ..., second: _Optional[_Union[Scored, _Mapping]] = ...) -> None: ...
+    difference_std: float
+    def __init__(self, difference: _Optional[float] = ..., probability: _Optional[float] = ..., first: _Optional[_Union[Scored, _Mapping]] = ..., second: _Optional[_Union[Scored, _Mapping]] = ..., difference_std: _Optional[float] = ...) -> None: ...
 
 class CompareResponse(_message.Message):
     __slots__ = ("comparison", "error", "provenance", "timings")
@@ -273,7 +296,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("provenance", "weights_digest", "tokenizer_digest", "template_digest", "kind", "template_kind", "max_tokens", "max_items", "logit_scale", "reference_mean", "reference_std", "inferred", "capabilities")
+    __slots__ = ("provenance", "weights_digest", "tokenizer_digest", "template_digest", "kind", "template_kind", "max_tokens", "max_items", "logit_scale", "reference_mean", "reference_std", "inferred", "capabilities", "members")
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -287,6 +310,7 @@ class GetModelInfoResponse(_message.Message):
     REFERENCE_STD_FIELD_NUMBER: _ClassVar[int]
     INFERRED_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     provenance: Provenance
     weights_digest: str
     tokenizer_digest: str
@@ -300,23 +324,36 @@ class GetModelInfoResponse(_message.Message):
     reference_std: float
     inferred: _containers.RepeatedCompositeFieldContainer[_common_pb2.Inference]
     capabilities: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, provenance: _Optional[_Union[Provenance, _Mapping]] = ..., weights_digest: _Optional[str] = ..., tokenizer_digest: _Optional[str] = ..., template_digest: _Optional[str] = ..., kind: _Optional[str] = ..., template_kind: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_items: _Optional[int] = ..., logit_scale: _Optional[float] = ..., reference_mean: _Optional[float] = ..., reference_std: _Optional[float] = ..., inferred: _Optional[_Iterable[_Union[_common_pb2.Inference, _Mapping]]] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[EnsembleMember]
+    def __init__(self, provenance: _Optional[_Union[Provenance, _Mapping]] = ..., weights_digest: _Optional[str] = ..., tokenizer_digest: _Optional[str] = ..., template_digest: _Optional[str] = ..., kind: _Optional[str] = ..., template_kind: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_items: _Optional[int] = ..., logit_scale: _Optional[float] = ..., reference_mean: _Optional[float] = ..., reference_std: _Optional[float] = ..., inferred: _Optional[_Iterable[_Union[_common_pb2.Inference, _Mapping]]] = ..., capabilities: _Optional[_Iterable[str]] = ..., members: _Optional[_Iterable[_Union[EnsembleMember, _Mapping]]] = ...) -> None: ...
+
+class EnsembleMember(_message.Message):
+    __slots__ = ("name", "revision", "label")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    revision: str
+    label: int
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., label: _Optional[int] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ModelListing(_message.Message):
-    __slots__ = ("name", "is_default", "revision", "kind")
+    __slots__ = ("name", "is_default", "revision", "kind", "member_count")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     is_default: bool
     revision: str
     kind: str
-    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., revision: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+    member_count: int
+    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., revision: _Optional[str] = ..., kind: _Optional[str] = ..., member_count: _Optional[int] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -9,40 +9,48 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from palate.models.folder import FolderError
+from palate.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from palate.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
+from services.reward.admin import AdminServicer
 from services.reward.config import RewardConfig
 from services.reward.metrics import RewardMetrics
-from services.reward.model import load_model
+from services.reward.model import load_models
 from services.reward.parity import ParityError
+from services.reward.registry import Registry
 from services.reward.scoring import Scorer
 from services.reward.service import RewardServicer
 from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
 from services.runtime.server import Service, StartupError, run
 
-NAMES = ("palate.v1.RewardService",)
+NAMES = ("palate.v1.RewardService", "palate.v1.AdminService")
 
 
 def main() -> None:
     """Reads the command line and serves until told to stop."""
     config = RewardConfig.from_command_line(sys.argv[1:], "python -m services.reward")
-    registry = CollectorRegistry()
-    server_metrics, metrics = ServerMetrics(registry), RewardMetrics(registry)
+    collected = CollectorRegistry()
+    server_metrics, metrics = ServerMetrics(collected), RewardMetrics(collected)
 
     async def load() -> Service:
         try:
-            model = await asyncio.to_thread(load_model, config)
+            models = await asyncio.to_thread(load_models, config)
         except (FolderError, ParityError) as error:
             raise StartupError(str(error)) from error
-        engine = model.engine
-        metrics.loaded(model.name, model.digests.revision, engine.name, engine.dtype)
-        scorer = Scorer(model, config, metrics)
-        servicer = RewardServicer(model, scorer, config, metrics)
+        registry = Registry(lambda model: Scorer(model, config, metrics), metrics, config.max_models)
+        for model in models:
+            registry.put(model)
+        servicer, admin = RewardServicer(registry, config, metrics), AdminServicer(registry, config)
 
         def add_to(server: grpc.aio.Server) -> None:
             add_RewardServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+            add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]
 
-        return Service(add_to, scorer.close, servicer.drain)
+        async def close() -> None:
+            admin.close()
+            await registry.close()
+
+        return Service(add_to, close, servicer.drain)
 
     run(config, service_names=NAMES, metrics=server_metrics, health=Health(NAMES, ["model"]), load=load)
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
+from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
 from services.runtime.config import ServerConfig
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+"""What a model may be called; a name stands in options, logs and metrics."""
+
+_TOLERANCE, _BFLOAT16_TOLERANCE = 1e-4, 0.1
 
 
 class RewardConfig(ServerConfig):
@@ -18,14 +26,40 @@ class RewardConfig(ServerConfig):
 
     model: Path = Field(description="Folder of a Hugging Face sequence classifier, or of `palate export`.")
     name: str = Field("", description="Name of the model in replies and options; default is the folder's.")
+    models: dict[Annotated[str, StringConstraints(pattern=f"^{MODEL_NAME.pattern}$")], Path] = Field(
+        default_factory=dict,
+        description="More models, each NAME=FOLDER, e.g. --models strict=path/to/strict --models mild=path/to/mild; in "
+        "YAML a mapping, in the environment JSON. Requests choose by name; --model answers those that name none.",
+    )
+    model_root: Path | None = Field(
+        None,
+        description="Folder from which AdminService may load models while serving, for callers with the role admin; "
+        "without it every administration is refused.",
+    )
+    max_models: int = Field(16, ge=1, description="Models that may be loaded at once.")
     engine: EngineName = Field(
         "auto",
         description="What runs the forward pass: onnx (needs `palate export`), torch, or auto, which is onnx where the "
         "folder has a model.onnx; fake gives meaningless scores for trying a deployment.",
     )
-    device: str = Field("auto", description="For torch: auto, cpu, cuda, cuda:1 and so on.")
+    device: str = Field(
+        "auto", description="auto (a GPU where engine and machine have one), cpu, cuda, cuda:1 and so on."
+    )
+    dtype: DtypeName = Field(
+        "auto",
+        description="Number format of the forward pass: float32; bfloat16 (torch; faster where the processor or GPU "
+        "has it); int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
+    )
+    strict: bool = Field(
+        False,
+        description="Same bits whatever the batch: torch computes every row by itself and shares no prompt; onnx on a "
+        "CPU is checked at start.",
+    )
     threads: int = Field(
-        0, ge=0, description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores."
+        0,
+        ge=0,
+        description="CPU threads of the engine; 0 = one per core that the process may use (affinity and container "
+        "quota). Give 1 where several processes share few cores.",
     )
     max_items: int = Field(1024, ge=1, description="Most items in one request.")
     max_stream_items: int = Field(
@@ -38,9 +72,18 @@ class RewardConfig(ServerConfig):
         8192, ge=1, description="Padded tokens (rows x longest) of a batch; a longer row goes alone."
     )
     rendering_threads: int = Field(1, ge=1, description="Threads that turn text into token ids.")
-    parity_tolerance: float = Field(
-        1e-4,
+    parity_tolerance: float | None = Field(
+        None,
         gt=0,
         description="How far built-in texts scored alone and in one batch may be apart at start, in standard "
-        "deviations of their scores; beyond it the server refuses to start.",
+        "deviations of their scores; beyond it the server refuses to start. Default: 0.0001, for bfloat16 0.1.",
     )
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        """How the engine is to run."""
+        return EngineOptions(self.device, self.dtype, self.threads, self.strict, self.max_batch_tokens)
+
+    def tolerance(self, dtype: str) -> float:
+        """What the check at start allows an engine of that number format, in standard deviations."""
+        return self.parity_tolerance or (_BFLOAT16_TOLERANCE if dtype == "bfloat16" else _TOLERANCE)

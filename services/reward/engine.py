@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+DtypeName = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,25 @@ class Row:
     segment_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine is to run.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:1" etc.
+        dtype: Number format of the forward pass; "auto" is that of model.onnx, float32 for torch.
+        threads: CPU threads of a forward pass; 0 = one per core that this process may use.
+        strict: Whether a row's score must be the same bits whatever is beside it.
+        max_batch_tokens: Tokens whose keys and values may be held at once for rows that share a prefix.
+    """
+
+    device: str = "auto"
+    dtype: DtypeName = "auto"
+    threads: int = 0
+    strict: bool = False
+    max_batch_tokens: int = 8192
+
+
 class Engine(Protocol):
     """Scores rows. Blocks, and is called from one thread only. Knows neither text nor protobuf.
 
@@ -36,7 +57,7 @@ class Engine(Protocol):
 
     @property
     def dtype(self) -> str:
-        """Number format of the forward pass, e.g. "float32"."""
+        """Number format of the forward pass: "float32", "bfloat16", or "int8" (weights and products)."""
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) raw scores: a column for each member of an ensemble, one for a model without members."""

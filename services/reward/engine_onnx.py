@@ -1,17 +1,19 @@
-"""Engine on ONNX Runtime, float32, CPU: an exported folder, without torch in the process."""
+"""Engine on ONNX Runtime, CPU or GPU: an exported folder, without torch in the process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from palate.models.folder import FolderError, ModelFolder, file_sha256
-from palate.models.manifest import Manifest
-from services.reward.engine import Row
+from palate.models.manifest import Manifest, OnnxExport
+from services.reward.engine import DtypeName, EngineOptions, Row
+from services.reward.hardware import gpu_number, usable_cores
 from services.reward.padding import pad
 from services.reward.reading import read_scores
 
@@ -19,39 +21,85 @@ FILE_NAME = "model.onnx"
 
 
 class OnnxEngine:
-    """Runs model.onnx, which must be the one that `palate export` made from this folder's weights."""
+    """Runs model.onnx, which must be the one that `palate export` made from this folder's weights.
+
+    On the CPU its kernels give a row the same bits in every batch, which the check at start proves for the machine at
+    hand. No such thing is known of GPUs: there, strict mode computes every row by itself, without padding.
+    """
 
     name = "onnx"
-    dtype = "float32"
 
-    def __init__(self, path: Path, manifest: Manifest, weights_digest: str, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, manifest: Manifest, weights_digest: str, options: EngineOptions) -> None:
         file = path / FILE_NAME
-        _check_origin(file, manifest, weights_digest)
+        made = _origin(file, manifest, weights_digest)
+        _check_dtype(options.dtype, made.precision)
+        self.dtype = made.precision
         self._manifest = manifest
         self._pad_id = ModelFolder(path).pad_token_id or 0
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's own exceptions share no base class
-            raise FolderError(f"ONNX Runtime cannot load {file}: {error}; {_REMEDY}") from error
+        gpu = _gpu(options.device, made.precision)
+        self._session = _open(file, options.threads or usable_cores(), gpu)
+        self._one_by_one = options.strict and gpu is not None
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) one raw score per row and member."""
+        batches = [[row] for row in rows] if self._one_by_one else [rows]
+        return read_scores(np.concatenate([self._logits(batch) for batch in batches]), self._manifest)
+
+    def _logits(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         batch = pad(rows, self._pad_id)
         (logits,) = self._session.run(["logits"], {name: getattr(batch, name) for name in self._inputs})
-        return read_scores(logits, self._manifest)
+        return np.asarray(logits, np.float32)
 
 
 _REMEDY = "make the folder anew with `palate export --model FOLDER --out NEW_FOLDER`, or serve it with --engine torch"
 
 
-def _check_origin(file: Path, manifest: Manifest, weights_digest: str) -> None:
+def _origin(file: Path, manifest: Manifest, weights_digest: str) -> OnnxExport:
     if not file.is_file():
         raise FolderError(f"{file.parent} has no {FILE_NAME}; {_REMEDY}")
     if manifest.onnx is None:
         raise FolderError(f"palate.json of {file.parent} does not say what {FILE_NAME} was made from; {_REMEDY}")
     if manifest.onnx.weights_digest != weights_digest or manifest.onnx.sha256 != file_sha256(file):
         raise FolderError(f"{file} was not made from the weights beside it; {_REMEDY}")
+    return manifest.onnx
+
+
+def _check_dtype(wanted: DtypeName, made: str) -> None:
+    if wanted == "bfloat16":
+        raise FolderError("--dtype bfloat16 is for PyTorch; add --engine torch")
+    if wanted not in ("auto", made):
+        raise FolderError(
+            f"--dtype {wanted}, but {FILE_NAME} was exported as {made}; leave --dtype out, or make another folder with "
+            f"`palate export --precision {wanted}`"
+        )
+
+
+def _gpu(wanted: str, precision: str) -> int | None:
+    """Number of the GPU; None is the CPU."""
+    is_there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if precision == "int8" and wanted == "auto":
+        return None
+    otherwise = "the installed onnxruntime runs on CPUs alone; install 'palate[gpu]' instead of 'palate[cpu]'"
+    number = gpu_number(wanted, is_there=is_there, otherwise=otherwise)
+    if precision == "int8" and number is not None:
+        raise FolderError(
+            f"--device {wanted}, but an int8 export is for CPUs; export with --precision float32 for GPUs"
+        )
+    return number
+
+
+def _open(file: Path, threads: int, gpu: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if gpu is not None:  # TF32 would round float32 products to 10 bits
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu, "use_tf32": "0"}))
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    except Exception as error:  # the library's own exceptions share no base class
+        raise FolderError(f"ONNX Runtime cannot load {file}: {error}; {_REMEDY}") from error
+    if gpu is not None and "CUDAExecutionProvider" not in session.get_providers():
+        raise FolderError("ONNX Runtime cannot use the GPU (its log says why: CUDA or cuDNN); use --device cpu")
+    return session

@@ -1,49 +1,120 @@
-"""Engine on PyTorch, float32, CPU or GPU: any sequence-classification folder that transformers knows."""
+"""Engine on PyTorch, CPU or GPU: any sequence-classification folder that transformers knows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from palate.models.classifier import load_classifier
+from palate.models.classifier import MaskedClassifier, load_classifier
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest
-from services.reward.engine import Row
+from services.reward.engine import DtypeName, EngineOptions, Row
+from services.reward.hardware import gpu_number, usable_cores
 from services.reward.padding import pad
+from services.reward.prefix_reuse import obstacle_to_reuse
 from services.reward.reading import read_scores
+from services.reward.sharing import Group, choose_groups, chunks_of
+
+logger = logging.getLogger(__name__)
 
 
 class TorchEngine:
-    """Runs the checkpoint as it is."""
+    """Runs the checkpoint as it is; a decoder computes what rows of a batch share at their begin once.
+
+    PyTorch chooses its kernels by shape, so that a row's last bits depend on its batch. In strict mode every row is
+    computed by itself, without padding.
+    """
 
     name = "torch"
-    dtype = "float32"
 
-    def __init__(self, path: Path, manifest: Manifest, *, device: str = "auto", threads: int = 0) -> None:
-        if threads:
-            torch.set_num_threads(threads)
+    def __init__(self, path: Path, manifest: Manifest, options: EngineOptions) -> None:
+        torch.set_num_threads(options.threads or usable_cores())
         folder = ModelFolder(path)
         self._manifest = manifest
-        self._device = _device(device)
-        self._model = load_classifier(path, manifest).to(self._device)
+        self._device = _device(options.device)
+        dtype = _dtype(options.dtype, self._device)
+        self.dtype = str(dtype).removeprefix("torch.")
+        self._model = load_classifier(path, manifest, dtype).to(self._device)
         self._has_segments = folder.has_segments
         self._pad_id = folder.pad_token_id or 0
+        self._strict = options.strict
+        self._max_tokens = options.max_batch_tokens
+        self.reuses_prefixes = not options.strict and _can_reuse(self._model)
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B,) one raw score per row."""
+        """(B, M) one raw score per row and member."""
+        logits = np.empty((len(rows), self._model.model.config.num_labels), np.float32)
+        for group in self._groups(rows):
+            for places, values in self._compute(group, rows):
+                logits[list(places)] = values.float().cpu().numpy()
+        return read_scores(logits, self._manifest)
+
+    def _groups(self, rows: Sequence[Row]) -> list[Group]:
+        if self._strict:
+            return [Group((place,), 0) for place in range(len(rows))]
+        if self.reuses_prefixes:
+            return choose_groups([row.token_ids for row in rows])
+        return [Group(tuple(range(len(rows))), 0)]
+
+    def _compute(self, group: Group, rows: Sequence[Row]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+        """Places in the batch, and the (B, labels) logits of what stands there."""
+        if not group.prefix:
+            yield group.rows, self._model(*self._tensors([rows[place] for place in group.rows]))
+            return
+        shared = Row(rows[group.rows[0]].token_ids[: group.prefix])
+        prefix = self._model.read_prefix(self._tensors([shared])[0])
+        for places in chunks_of(group, [len(row.token_ids) for row in rows], self._max_tokens):
+            rests = [Row(rows[place].token_ids[group.prefix :]) for place in places]
+            yield places, self._model.go_on(prefix, *self._tensors(rests))
+
+    def _tensors(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Ids, mask, and segments for models that have them, each (B, T)."""
         batch = pad(rows, self._pad_id)
         arrays = [batch.input_ids, batch.attention_mask, *([batch.token_type_ids] if self._has_segments else [])]
-        logits = self._model(*(torch.from_numpy(array).to(self._device) for array in arrays))
-        return read_scores(logits.float().cpu().numpy(), self._manifest)
+        return [torch.from_numpy(array).to(self._device) for array in arrays]
+
+
+def _can_reuse(model: MaskedClassifier) -> bool:
+    if not model.is_decoder:
+        return False
+    if obstacle := obstacle_to_reuse(model):
+        logger.info("shared prompts are computed for every completion: %s", obstacle)
+    return obstacle is None
 
 
 def _device(wanted: str) -> torch.device:
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise FolderError(f"--device {wanted}, but PyTorch sees no GPU here; use --device cpu")
-    return torch.device(name)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = gpu_number(wanted, is_there=gpus > 0, otherwise="PyTorch sees no GPU here; use --device cpu")
+    if number is None:
+        return torch.device("cpu")
+    if number >= gpus:
+        raise FolderError(f"--device {wanted}, but PyTorch sees {gpus} GPU here, counted from 0")
+    return torch.device("cuda", number)
+
+
+def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
+    if wanted == "int8":
+        raise FolderError(
+            "--dtype int8 is for ONNX Runtime; make such a folder with `palate export --precision int8`, or take "
+            "bfloat16 or float32 with --engine torch"
+        )
+    if wanted != "bfloat16":
+        return torch.float32
+    if device.type == "cpu" and not computes_bfloat16(torch.cpu.get_capabilities()):
+        raise FolderError(
+            "--dtype bfloat16, but this processor has no bfloat16 products (AVX512-BF16 or AMX on x86, BF16 on ARM), "
+            "so it would be slower than float32; use --dtype float32, or `palate export --precision int8`"
+        )
+    return torch.bfloat16
+
+
+def computes_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a processor multiplies bfloat16 itself, by what `torch.cpu.get_capabilities` says of it."""
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.reward.model import RewardModel
 from services.runtime.metrics import LATENCY_SECONDS
 
 
@@ -59,10 +61,11 @@ class RewardMetrics:
         for reason in ("cancelled", "expired"):
             self._dropped.labels(reason)
 
-    def loaded(self, model: str, revision: str, engine: str, dtype: str) -> None:
-        """A model is served from now on."""
+    def serving(self, models: Iterable[RewardModel]) -> None:
+        """These models are served from now on, and no others."""
         self._info.clear()
-        self._info.labels(model, revision, engine, dtype).set(1)
+        for model in models:
+            self._info.labels(model.name, model.digests.revision, model.engine.name, model.engine.dtype).set(1)
 
     def streams_changed(self, difference: int) -> None:
         """So many streams more are open."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palate.models.probe_texts import PROBES
 from palate.models.rendering import Rendered, Renderer
@@ -20,7 +21,8 @@ class Parity:
     """What the check found.
 
     Attributes:
-        deviation: Largest difference between a text alone and in the batch, in standard deviations of the scores.
+        deviation: Largest difference between a text alone and in the batch, in standard deviations of the scores; of
+            an ensemble the largest of any member's.
         is_bitwise: Whether there was no difference at all.
     """
 
@@ -45,12 +47,17 @@ def check_parity(engine: Engine, renderer: Renderer, tolerance: float) -> Parity
     batched = engine.score(rows)
     if not (np.isfinite(alone).all() and np.isfinite(batched).all()):
         raise ParityError(f"engine {engine.name} gives scores that are not finite; the checkpoint may be broken")
-    largest = float(np.abs(alone - batched).max())
-    # Where all texts score alike, rounding itself is the scale: no engine can do better.
-    scale = max(float(alone.std()), 1e-3 * float(np.abs(alone).max()), 1e-6)
-    if largest > tolerance * scale:
+    deviation = max(map(_deviation, alone.T, batched.T))
+    if deviation > tolerance:
         raise ParityError(
-            f"engine {engine.name} scores a text up to {largest / scale:.1e} standard deviations apart alone and in a "
+            f"engine {engine.name} scores a text up to {deviation:.1e} standard deviations apart alone and in a "
             f"batch; allowed are {tolerance:.1e} (--parity-tolerance). Try another --engine, or --max-batch-items 1"
         )
-    return Parity(largest / scale, bool(largest == 0))
+    return Parity(deviation, deviation == 0)
+
+
+def _deviation(alone: NDArray[np.float32], batched: NDArray[np.float32]) -> float:
+    """Of one member's (B,) scores."""
+    # Where all texts score alike, rounding itself is the scale: no engine can do better.
+    scale = max(float(alone.std()), 1e-3 * float(np.abs(alone).max()), 1e-6)
+    return float(np.abs(alone - batched).max()) / scale

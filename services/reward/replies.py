@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from palate.models.foreign import Inferred
 from palate.models.rendering import Rendered
 from palate.models.score_position import transformers_score_position
 from palate.v1 import common_pb2 as common
 from palate.v1 import reward_service_pb2 as reward
+from services.reward.calibration import Aggregate, spread
 from services.reward.metrics import ItemOutcome
 from services.reward.model import RewardModel
 from services.reward.ranking import best_first, preference_probability, ranks, z_scores
-from services.reward.scoring import FailedItem, ItemResult, ScoredItem, Stages
+from services.reward.scoring import Demand, FailedItem, ItemResult, ScoredItem, Stages
 
 _CODES = {
     ItemOutcome.INVALID: reward.ITEM_ERROR_CODE_INVALID,
@@ -34,7 +37,10 @@ CAPABILITIES = (
     "truncation.left",
     "truncation.right",
 )
-"""Optional features that every reward server of this version has."""
+"""Optional features that every model on a reward server of this version has."""
+
+ENSEMBLE_CAPABILITIES = ("include_members", *(f"aggregate.{aggregate}" for aggregate in Aggregate))
+"""Those of ensembles alone."""
 
 
 def provenance(model: RewardModel) -> reward.Provenance:
@@ -43,28 +49,28 @@ def provenance(model: RewardModel) -> reward.Provenance:
     return reward.Provenance(model=model.name, revision=model.digests.revision, engine=engine.name, dtype=engine.dtype)
 
 
-def timings(stages: Stages) -> common.Timings:
-    """Where the time went."""
-    return common.Timings(queue_seconds=stages.queue, tokenize_seconds=stages.tokenize, compute_seconds=stages.compute)
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where results come from: the model, what was asked of it, and where the time went."""
+
+    model: RewardModel
+    demand: Demand
+    stages: Stages
 
 
-def score_response(results: Sequence[ItemResult], model: RewardModel, stages: Stages) -> reward.ScoreResponse:
+def score_response(results: Sequence[ItemResult], source: Source) -> reward.ScoreResponse:
     """One result per item."""
-    return reward.ScoreResponse(
-        results=[_score_result(result) for result in results], provenance=provenance(model), timings=timings(stages)
-    )
+    return reward.ScoreResponse(results=[_score_result(result, source) for result in results], **_origin(source))
 
 
-def stream_response(number: int, result: ItemResult, model: RewardModel, stages: Stages) -> reward.ScoreStreamResponse:
+def stream_response(number: int, result: ItemResult, source: Source) -> reward.ScoreStreamResponse:
     """The result of one item of a stream."""
-    return reward.ScoreStreamResponse(
-        id=number, result=_score_result(result), provenance=provenance(model), timings=timings(stages)
-    )
+    return reward.ScoreStreamResponse(id=number, result=_score_result(result, source), **_origin(source))
 
 
-def compare_response(results: Sequence[ItemResult], model: RewardModel, stages: Stages) -> reward.CompareResponse:
+def compare_response(results: Sequence[ItemResult], source: Source) -> reward.CompareResponse:
     """A comparison of the two results; where a side failed, its error, naming the side."""
-    response = reward.CompareResponse(provenance=provenance(model), timings=timings(stages))
+    response = reward.CompareResponse(**_origin(source))
     first, second = results
     if isinstance(first, FailedItem):
         response.error.CopyFrom(_error(first, "first: "))
@@ -72,22 +78,26 @@ def compare_response(results: Sequence[ItemResult], model: RewardModel, stages: 
         response.error.CopyFrom(_error(second, "second: "))
     else:
         difference = first.score - second.score
-        response.comparison.difference = difference
-        response.comparison.probability = preference_probability(difference, model.manifest.logit_scale)
-        response.comparison.first.CopyFrom(_scored(first))
-        response.comparison.second.CopyFrom(_scored(second))
+        comparison = reward.Comparison(
+            difference=difference,
+            probability=preference_probability(difference, source.model.manifest.logit_scale),
+            first=_scored(first, source),
+            second=_scored(second, source),
+            difference_std=spread([a - b for a, b in zip(first.members, second.members, strict=True)]),
+        )
+        response.comparison.CopyFrom(comparison)
     return response
 
 
-def rank_response(results: Sequence[ItemResult], model: RewardModel, stages: Stages) -> reward.RankResponse:
+def rank_response(results: Sequence[ItemResult], source: Source) -> reward.RankResponse:
     """Places of the scored completions, errors of the others."""
     scores = {index: result.score for index, result in enumerate(results) if isinstance(result, ScoredItem)}
     places, standardised = ranks(scores), z_scores(list(scores.values()))
     z_score = dict(zip(scores, standardised, strict=True)) if standardised else {}
-    response = reward.RankResponse(order=best_first(scores), provenance=provenance(model), timings=timings(stages))
+    response = reward.RankResponse(order=best_first(scores), **_origin(source))
     for index, result in enumerate(results):
         if isinstance(result, ScoredItem):
-            ranked = reward.Ranked(scored=_scored(result), rank=places[index], z_score=z_score.get(index))
+            ranked = reward.Ranked(scored=_scored(result, source), rank=places[index], z_score=z_score.get(index))
             response.results.add(ranked=ranked)
         else:
             response.results.add(error=_error(result))
@@ -127,16 +137,26 @@ def info_response(model: RewardModel, max_items: int) -> reward.GetModelInfoResp
         reference_mean=calibration.mean if calibration else None,
         reference_std=calibration.std if calibration else None,
         inferred=inferences(model.inferred),
-        capabilities=CAPABILITIES,
+        capabilities=sorted((*CAPABILITIES, *(ENSEMBLE_CAPABILITIES if model.members else ()))),
+        members=[
+            reward.EnsembleMember(name=each.name, revision=each.revision, label=each.label) for each in model.members
+        ],
     )
 
 
-def models_response(model: RewardModel) -> reward.ListModelsResponse:
-    """The one model there is."""
-    listing = reward.ModelListing(
-        name=model.name, is_default=True, revision=model.digests.revision, kind=model.manifest.architecture
-    )
-    return reward.ListModelsResponse(models=[listing])
+def models_response(models: Iterable[RewardModel], default: str) -> reward.ListModelsResponse:
+    """Every model there is."""
+    listings = [
+        reward.ModelListing(
+            name=model.name,
+            is_default=model.name == default,
+            revision=model.digests.revision,
+            kind=model.manifest.architecture,
+            member_count=len(model.members),
+        )
+        for model in models
+    ]
+    return reward.ListModelsResponse(models=listings)
 
 
 def inferences(items: Iterable[Inferred]) -> list[common.Inference]:
@@ -144,18 +164,29 @@ def inferences(items: Iterable[Inferred]) -> list[common.Inference]:
     return [common.Inference(missing=item.missing, assumed=item.assumed) for item in items]
 
 
-def _score_result(result: ItemResult) -> reward.ScoreResult:
+def _origin(source: Source) -> dict[str, Any]:
+    """The fields that every reply with scores ends with."""
+    stages = source.stages
+    timings = common.Timings(
+        queue_seconds=stages.queue, tokenize_seconds=stages.tokenize, compute_seconds=stages.compute
+    )
+    return {"provenance": provenance(source.model), "timings": timings}
+
+
+def _score_result(result: ItemResult, source: Source) -> reward.ScoreResult:
     if isinstance(result, ScoredItem):
-        return reward.ScoreResult(scored=_scored(result))
+        return reward.ScoreResult(scored=_scored(result, source))
     return reward.ScoreResult(error=_error(result))
 
 
-def _scored(result: ScoredItem) -> reward.Scored:
+def _scored(result: ScoredItem, source: Source) -> reward.Scored:
     return reward.Scored(
         score=result.score,
         calibrated=result.calibrated,
         token_count=result.token_count,
         truncated_tokens=result.truncated_tokens,
+        std=spread(result.members),
+        members=result.members if source.demand.include_members else (),
     )
 
 

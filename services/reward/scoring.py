@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from palate.models.manifest import Truncation
 from palate.models.rendering import Rendered, RenderingError, TooLong
+from services.reward.calibration import MEAN, Aggregation, aggregated, calibrated
 from services.reward.config import RewardConfig
 from services.reward.engine import Row
 from services.reward.inputs import Pair, render_items
@@ -26,11 +27,13 @@ class ScoredItem:
     """An item's score.
 
     Attributes:
-        score: Raw, finite.
+        score: Raw, finite; of an ensemble its members' aggregate.
+        members: (M,) what it is made of; a model without members has one.
         calibrated: Standardised by the reference samples; None where the model stores none.
     """
 
     score: float
+    members: tuple[float, ...]
     calibrated: float | None
     token_count: int
     truncated_tokens: int
@@ -45,6 +48,9 @@ class FailedItem:
 
 
 ItemResult: TypeAlias = ScoredItem | FailedItem
+
+Members: TypeAlias = tuple[float, ...]
+"""(M,) what the engine gives for one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +68,24 @@ class Demand:
 
     Attributes:
         deadline: `time.monotonic` seconds.
+        aggregation: How members become one score.
+        include_members: Whether replies hold them too.
     """
 
     truncation: Truncation
     priority: int
     deadline: float
+    aggregation: Aggregation = MEAN
+    include_members: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
     """A single item in the queue; `entry.answer` is done when it can be read with `Scorer.read`."""
 
-    entry: Entry[Row, float]
-    token_count: int
-    truncated_tokens: int
+    entry: Entry[Row, Members]
+    item: Rendered
+    aggregation: Aggregation
     tokenize_seconds: float
 
 
@@ -86,8 +96,8 @@ class Scorer:
         self._model = model
         self._metrics = metrics
         self._rendering = ThreadPoolExecutor(config.rendering_threads, thread_name_prefix="rendering")
-        self._scheduler: Scheduler[Row, float] = Scheduler(
-            lambda rows: [float(score) for score in model.engine.score(rows)],
+        self._scheduler: Scheduler[Row, Members] = Scheduler(
+            lambda rows: [tuple(members) for members in model.engine.score(rows).tolist()],
             QueueLimits(config.max_queue_items, config.max_queue_tokens),
             BatchLimits(config.max_batch_items, config.max_batch_tokens),
             metrics,
@@ -106,7 +116,12 @@ class Scorer:
         works = [Work(row, len(row.token_ids)) for row in rows]
         outcomes = await self._scheduler.run(works, priority=demand.priority, deadline=demand.deadline)
         by_row = dict(zip(rows, outcomes, strict=True))
-        results = [self._of_row(item, by_row) for item in rendered]
+        results = [
+            self._result(by_row[_row(item)], item, demand.aggregation)
+            if isinstance(item, Rendered)
+            else _unrendered(item)
+            for item in rendered
+        ]
         self.count(results, deduplicated=sum(isinstance(item, Rendered) for item in rendered) - len(rows))
         return results, _stages(outcomes, tokenize)
 
@@ -122,13 +137,13 @@ class Scorer:
             )
         except Expired as error:
             return FailedItem(ItemOutcome.EXPIRED, str(error))
-        return Waiting(entry, len(row.token_ids), item.truncated_tokens, seconds)
+        return Waiting(entry, item, demand.aggregation, seconds)
 
     def read(self, waiting: Waiting) -> tuple[ItemResult, Stages]:
         """The result of an item that is done."""
         outcome = waiting.entry.answer.result()
         stages = _stages([outcome], waiting.tokenize_seconds)
-        return self._result(outcome, waiting.token_count, waiting.truncated_tokens), stages
+        return self._result(outcome, waiting.item, waiting.aggregation), stages
 
     def forget(self, items: Sequence[Waiting], reason: str) -> None:
         """Drops what still waits of `items`; `reason` is "cancelled" or "expired"."""
@@ -159,20 +174,15 @@ class Scorer:
             else:
                 self._metrics.item_answered(result.outcome)
 
-    def _of_row(self, item: Rendered | RenderingError, by_row: dict[Row, Outcome[float]]) -> ItemResult:
-        if isinstance(item, RenderingError):
-            return _unrendered(item)
-        return self._result(by_row[_row(item)], len(item.token_ids), item.truncated_tokens)
-
-    def _result(self, computed: Outcome[float], token_count: int, truncated_tokens: int) -> ItemResult:
+    def _result(self, computed: Outcome[Members], item: Rendered, aggregation: Aggregation) -> ItemResult:
         if isinstance(computed, ItemFailure):
             expired = computed.kind is FailureKind.EXPIRED
             return FailedItem(ItemOutcome.EXPIRED if expired else ItemOutcome.FAILED, computed.message)
-        if not math.isfinite(computed.value):
+        score = aggregated(computed.value, aggregation)
+        if not (math.isfinite(score) and all(map(math.isfinite, computed.value))):
             return FailedItem(ItemOutcome.FAILED, "the model gives no finite score for this item")
-        calibration = self._model.manifest.calibration
-        calibrated = None if calibration is None else (computed.value - calibration.mean) / calibration.std
-        return ScoredItem(computed.value, calibrated, token_count, truncated_tokens)
+        standardised = calibrated(score, self._model.manifest.calibration)
+        return ScoredItem(score, computed.value, standardised, len(item.token_ids), item.truncated_tokens)
 
 
 def _unrendered(error: RenderingError) -> FailedItem:
@@ -183,7 +193,7 @@ def _row(item: Rendered) -> Row:
     return Row(item.token_ids, item.segment_ids)
 
 
-def _stages(outcomes: Sequence[Outcome[float]], tokenize: float) -> Stages:
+def _stages(outcomes: Sequence[Outcome[Members]], tokenize: float) -> Stages:
     queue = max((outcome.queue_seconds for outcome in outcomes), default=0.0)
     batches = {outcome.batch: outcome.compute_seconds for outcome in outcomes if isinstance(outcome, Done)}
     return Stages(queue, tokenize, sum(batches.values()))

@@ -45,6 +45,13 @@ class NotFound(ServiceError):
     reason = "NOT_FOUND"
 
 
+class NotServed(ServiceError):
+    """The call is of another service, or of another version of this one."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "NOT_SERVED"
+
+
 class WrongPin(ServiceError):
     """The caller expects another revision, version, digest or publisher than the server has."""
 
@@ -57,6 +64,13 @@ class Overloaded(ServiceError):
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
+
+
+class NotPossible(ServiceError):
+    """What is asked for cannot be done as things are; the message says what is in the way."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOT_POSSIBLE"
 
 
 class NotReady(ServiceError):

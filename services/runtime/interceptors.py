@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from services.runtime.admission import Admission
-from services.runtime.errors import InvalidRequest, ServiceError
+from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
 from services.runtime.metrics import ServerMetrics
 from services.runtime.status import trailing_metadata
@@ -27,6 +27,9 @@ REQUEST_ID = "palate-request-id"
 """Metadata key; travels back in *trailing* metadata, since initial metadata would switch client retries off."""
 
 _REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+_MAX_NAME_CHARS = 200
+"""A caller may ask for anything; errors hold no long texts."""
 
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -66,12 +69,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wraps the handler that would take the call."""
         service, _, name = details.method.lstrip("/").partition("/")
         handler = await continuation(details)
-        if service in _REFLECTION:
-            return self._guarded(handler, Method(service, name, _kind(handler)))
-        if service not in self._services:
-            return handler
         if handler is None:
-            return self._refusal(Method(service, "unknown", "unary")) if self._admission.loading else None
+            return self._absent(service, name)
+        if service not in self._services and service not in _REFLECTION:
+            return handler
         return self._guarded(handler, Method(service, name, _kind(handler)))
 
     def _guarded(self, handler: Any, method: Method) -> Any:
@@ -90,6 +91,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     yield reply
 
         return _remade(handler, many_replies if handler.response_streaming else one_reply)
+
+    def _absent(self, service: str, name: str) -> Any:
+        """A handler for what nothing here handles; what is served here anybody may know, as health tells it too."""
+        if service in self._services and self._admission.loading:
+            return self._refusal(Method(service, "unknown", "unary"))
+        asked, served = f"{service}/{name}"[:_MAX_NAME_CHARS], ", ".join(sorted(self._services))
+        error = NotServed(f"this server does not serve {asked}; it serves {served}: check the address, and the version")
+
+        async def tell(requests: Any, context: grpc.aio.ServicerContext) -> None:
+            await _abort(context, error, _request_id(context))
+
+        return grpc.stream_stream_rpc_method_handler(tell)
 
     def _refusal(self, method: Method) -> Any:
         """A handler for methods that are not there yet because the server is still loading."""

@@ -18,6 +18,7 @@ class Role(StrEnum):
 _SCORING = frozenset({Role.SCORER, Role.TRAINER, Role.ADMIN})
 _SAMPLING = frozenset({Role.GENERATOR, Role.TRAINER, Role.ADMIN})
 _PUBLISHING = frozenset({Role.TRAINER, Role.ADMIN})
+_ADMINISTRATION = frozenset({Role.ADMIN})
 ANY = frozenset(Role)
 
 TABLE: Mapping[str, frozenset[Role]] = {
@@ -28,6 +29,9 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "/palate.v1.RewardService/Explain": _SCORING,
     "/palate.v1.RewardService/GetModelInfo": _SCORING,
     "/palate.v1.RewardService/ListModels": _SCORING,
+    "/palate.v1.AdminService/LoadModel": _ADMINISTRATION,
+    "/palate.v1.AdminService/UnloadModel": _ADMINISTRATION,
+    "/palate.v1.AdminService/SetDefaultModel": _ADMINISTRATION,
     "/palate.v1.PolicyService/Generate": _SAMPLING,
     "/palate.v1.PolicyService/ComputeLogprobs": _SAMPLING,
     "/palate.v1.PolicyService/GetPolicyInfo": _SAMPLING,

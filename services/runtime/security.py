@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import grpc
 
 from palate.access import AccessError, read_pem
+from palate.client.address import is_loopback
 from services.runtime.config import ServerConfig
 from services.runtime.identity import Guard, Identities, IdentityFileError
 
@@ -52,11 +51,3 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
     except AccessError as error:
         raise SecurityError(str(error)) from error
     return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=authority is not None)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address; a name other than localhost counts as reachable."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -40,7 +40,7 @@ def shells(tmp_path_factory):
         def shell(name: str) -> Shell:
             if name not in made:
                 folder = tmp_path_factory.mktemp(name)
-                ports = free_ports(("50051", "50052", "50053", "9091", "9092"))
+                ports = free_ports(("50051", "50052", "50053", "50054", "9091", "9092", "9093"))
                 if name != "quickstart":
                     ports |= prepare_for_clients(folder, stack)
                 made[name] = Shell(folder, ports, QUIET)

@@ -14,6 +14,7 @@ from palate.client import (
     ChannelOptions,
     FailedPrecondition,
     InvalidArgument,
+    InvalidInput,
     Message,
     MessageTooLarge,
     Overloaded,
@@ -172,8 +173,8 @@ def test_lone_surrogates_on_the_wire(server, client, where):
 
 
 def test_a_client_cannot_send_lone_surrogates(client):
-    with pytest.raises(ValueError, match="surrogates not allowed"):
-        list(client.generate(["\ud800"], sampling=SHORT))
+    with pytest.raises(InvalidInput, match=r"prompts\[1\] holds a lone surrogate at character 0"):
+        client.generate(["a", "\ud800"], sampling=SHORT)
 
 
 @pytest.mark.parametrize("method", ["Generate", "ComputeLogprobs", "AcquirePublisher", "StageWeights", "CommitWeights"])

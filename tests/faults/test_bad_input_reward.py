@@ -15,6 +15,7 @@ from palate.client import (
     Failed,
     FailedPrecondition,
     InvalidArgument,
+    InvalidInput,
     ItemErrorCode,
     ItemsFailed,
     Message,
@@ -105,6 +106,29 @@ def test_an_empty_completion(client):
     assert isinstance(ranking.results[0], Failed)
 
 
+@pytest.mark.parametrize("content", [[], [Message("user", ""), Message("assistant", "")]])
+def test_a_conversation_that_says_nothing(client, content):
+    """Its template's marks alone would have a score."""
+    failed = failure_beside_a_score(client, content, [Message("assistant", "")])
+    assert failed.code is ItemErrorCode.INVALID
+    assert "the completion is empty" in failed.message
+    assert "the completion is empty" in failure_beside_a_score(client, content, []).message
+
+
+def test_a_prompt_without_messages(client):
+    failed = failure_beside_a_score(client, [], "b")
+    assert failed.code is ItemErrorCode.INVALID
+    assert 'a conversation without messages; where there is nothing to say send an empty text ("")' in failed.message
+    assert isinstance(client.score([""], ["b"]).results[0], Scored)
+    with pytest.raises(ItemsFailed, match="a conversation without messages"):
+        client.compare([], "a", "b")
+    with pytest.raises(InvalidArgument, match="a conversation without messages"):
+        client.explain([], "b")
+    assert client.rank([], ["a", "b"]).order == ()
+    ((_, streamed),) = client.score_stream([([], "b")])
+    assert isinstance(streamed, Failed)
+
+
 @pytest.mark.parametrize("pair", [("a", "b\0"), ("a\0", "b"), ([Message("user", "a\0")], "b")])
 def test_nul(client, pair):
     assert "NUL" in failure_beside_a_score(client, *pair).message
@@ -131,8 +155,14 @@ def test_lone_surrogates_on_the_wire(server, client, where):
 
 
 def test_a_client_cannot_send_lone_surrogates(client):
-    with pytest.raises(ValueError, match="surrogates not allowed"):
-        client.score(["a"], ["\ud800"])
+    with pytest.raises(InvalidInput, match=r"completions\[1\] holds a lone surrogate at character 1"):
+        client.score(["a", "a"], ["b", "b\ud800"])
+    good, bad = client.score_stream([("a", "b"), ("a", "\ud800")])
+    if isinstance(good[1], Failed):
+        good, bad = bad, good
+    assert isinstance(good[1], Scored)
+    assert bad[1].code is ItemErrorCode.INVALID
+    assert "completion holds a lone surrogate" in bad[1].message
 
 
 @pytest.mark.parametrize("method", ["Score", "ScoreStream", "Compare", "Rank", "Explain", "GetModelInfo"])

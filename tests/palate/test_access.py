@@ -25,6 +25,12 @@ def test_everything_given(files):
     assert channel_options(access) == ChannelOptions(tls=tls, token=token_of("trainer"))
 
 
+def test_a_token_without_tls_has_to_be_asked_for(files):
+    token_file = files.token_file("scorer")
+    assert not channel_options(Access(token_file=token_file)).allow_plaintext_token
+    assert channel_options(Access(token_file=token_file, insecure_token=True)).allow_plaintext_token
+
+
 def test_no_secret_is_shown(files):
     options = channel_options(
         Access(files.ca, files.certificate("admin"), files.key("admin"), "", files.token_file("admin"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from palate.client import ChannelOptions, RewardClient
 from palate.local_server import local_server
 from tests.protected import make_protection, token_of
 from tests.tiny_models import make_tiny_reward
@@ -45,6 +46,43 @@ def test_ping(server, access):
     done = palate("ping", "--target", server.target, options=access)
     assert done.returncode == 0, done.stderr
     assert "tiny" in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_ping_shows_the_revision_whole(server, access, protection, columns):
+    options = ChannelOptions(tls=replace(protection.mutual_tls("scorer"), server_name=NAME))
+    with RewardClient(server.target, options=options) as client:
+        revision = client.model_info().provenance.revision
+    done = palate("ping", "--target", server.target, options=access, COLUMNS=columns)
+    assert f"revision                 {revision}" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("command", ["ping", "score", "rank"])
+def test_a_token_does_not_leave_the_machine_without_tls(protection, tmp_path, command):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "p", "completion": "a", "completions": ["a"]}))
+    files = [] if command == "ping" else [tmp_path / "in.jsonl", tmp_path / "out.jsonl"]
+    options = {"--target": "reward.invalid:50051", "--token-file": str(protection.token_file("scorer"))}
+    done = palate(command, *files, options=options)
+    told = " ".join((done.stdout + done.stderr).replace("│", " ").split())
+    assert done.returncode == 2
+    assert "the token would go to reward.invalid:50051 without TLS" in told
+    assert "--insecure-token" in told
+    assert "Traceback" not in told
+    assert token_of("scorer") not in told
+
+
+def test_a_token_leaves_the_machine_where_one_insists(protection):
+    options = {"--target": "reward.invalid:50051", "--token-file": str(protection.token_file("scorer"))}
+    done = palate("ping", "--insecure-token", options=options)
+    assert done.returncode == 2
+    assert "That name is not known here" in " ".join(done.stdout.split())
+
+
+def test_help_says_where_a_token_goes():
+    for command in ("ping", "score", "rank"):
+        told = " ".join(palate(command, "--help", options={}).stdout.replace("│", " ").split())
+        assert "--insecure-token" in told
+        assert "without TLS it is sent to this machine alone" in told
 
 
 def test_a_token_counts_more_than_the_certificate_it_comes_with(server, access, protection):

@@ -156,7 +156,7 @@ def test_a_service_behind_tls_is_collected_from_with_the_role_generator(tmp_path
             ({"token_file": None}, Unauthenticated, "send a bearer token"),
             ({"token_file": files.token_file("scorer")}, PermissionDenied, "it is for: admin, generator, trainer"),
             ({"token_file": tmp_path / "nowhere"}, AccessError, "nowhere cannot be read"),
-            ({"ca": None, "server_name": "", "timeout": 2.0}, Unavailable, "does it want TLS"),
+            ({"ca": None, "server_name": "", "timeout": 2.0}, Unavailable, "it may want TLS"),
         ):
             with pytest.raises(error, match=told):
                 run_collect(config(there, tmp_path / "refused.jsonl", **access | changes))

@@ -16,7 +16,7 @@ class SizesGroup(Group):
 
     documents: int = Field(4000, ge=10, description="Documents the base model reads.")
     base_steps: int = Field(400, ge=1, description="Steps of pretraining.")
-    demonstrations: int = Field(10_000, ge=10, description="Demonstrations to fine-tune on.")
+    demonstrations: int = Field(8000, ge=10, description="Demonstrations to fine-tune on.")
     comparisons: int = Field(5000, ge=10, description="Labelled pairs.")
     ppo_steps: int = Field(20, ge=1, description="Batches of PPO.")
     prompts: int = Field(2000, ge=8, description="Prompts that PPO draws from.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.distinct import distinct_shares
 from trainer.ppo.advantages import estimate_advantages
 from trainer.ppo.choices import MissingEos
 from trainer.ppo.masked import masked_whiten
@@ -24,6 +25,7 @@ class ShapingSettings:
     missing_eos_penalty: float
     min_tokens: int
     short_penalty: float
+    variety_bonus: float
     whiten_rewards: bool
     whiten_unbiased: bool
     gamma: float
@@ -34,13 +36,14 @@ class ShapingSettings:
 def shape_scores(
     scored: Sequence[ScoredRollout], scale: ScoreScale | None, settings: ShapingSettings
 ) -> tuple[Tensor, Tensor]:
-    """(B,) raw scores, and (B,) scores as they are rewarded: standardised, clipped, marked down by their ends."""
+    """(B,) raw scores, and (B,) scores as rewarded: standardised, clipped, less for bad ends, more for variety."""
     raw = torch.tensor([one.score for one in scored], dtype=torch.float32)
     scores = raw if scale is None else scale.standardised(raw)
     if settings.clip is not None:
         scores = scores.clamp(-settings.clip, settings.clip)
     scores = apply_missing_eos(scores, _truncated(scored), settings.missing_eos, settings.missing_eos_penalty)
-    return raw, apply_short_penalty(scores, _lengths(scored), settings.min_tokens, settings.short_penalty)
+    scores = apply_short_penalty(scores, _lengths(scored), settings.min_tokens, settings.short_penalty)
+    return raw, scores + settings.variety_bonus * _variety(scored)
 
 
 def training_batch(
@@ -62,6 +65,11 @@ def training_batch(
         estimated.returns,
     )
     return batch, shaped
+
+
+def _variety(scored: Sequence[ScoredRollout]) -> Tensor:
+    """(B,) each completion's part in the batch's distinct-2, from 0 to 1."""
+    return torch.tensor(distinct_shares([one.rollout.completion for one in scored], 2))
 
 
 def _lengths(scored: Sequence[ScoredRollout]) -> Tensor:

@@ -96,7 +96,7 @@ def _check_reward_folder(folder: Path, renderer: Renderer) -> None:
         raise UnusableModel(f"critic_init: {error}{remedy}") from error
     if manifest.kind != "reward" or manifest.architecture != "decoder":
         raise UnusableModel(f"critic_init: {folder} is not a decoder reward model{remedy}")
-    if manifest.score_weights or manifest.score_index:
+    if manifest.score_weights or manifest.score_index or manifest.member_labels:
         raise UnusableModel(f"critic_init: {folder} has several labels, a critic needs one{remedy}")
     if reward_renderer.tokenizer_digest != renderer.tokenizer_digest:
         raise UnusableModel(f"critic_init: {folder} has another tokenizer than the policy{remedy}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import fmean
 from typing import ParamSpec, TypeVar
 
 from torch import Tensor
 
+from trainer.distinct import distinct_shares
 from trainer.ppo.fill import mean_length
 from trainer.ppo.losses import explained_variance
 from trainer.ppo.masked import masked_mean
@@ -51,13 +53,14 @@ class StageClock:
 
 
 def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
-    """How long completions are, how many were cut off, and what fell out."""
+    """How long and how varied completions are, how many were cut off, and what fell out."""
     rollouts = [scored.rollout for scored in filled.scored]
     kept, dropped = len(filled.scored), len(filled.dropped)
     metrics = {
         "rollout/mean_length": mean_length(filled.scored),
         "rollout/truncated_share": sum(rollout.truncated for rollout in rollouts) / kept,
         "rollout/dropped_share": dropped / (kept + dropped),
+        "rollout/mean_distinct_share": fmean(distinct_shares([rollout.completion for rollout in rollouts], 2)),
     }
     if dropped:
         metrics["rollout/dropped_mean_length"] = mean_length(filled.dropped)

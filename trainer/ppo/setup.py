@@ -134,6 +134,7 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
         scoring.missing_eos_penalty,
         scoring.min_tokens,
         scoring.short_penalty,
+        scoring.variety_bonus,
         ppo.whiten_rewards,
         ppo.whiten_unbiased,
         ppo.gamma,

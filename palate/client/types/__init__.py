@@ -1,10 +1,19 @@
 """Values that go to and come from the services; plain and immutable, without protobuf."""
 
+from palate.client.types.admin import LoadedModel
 from palate.client.types.content import (
     ContentLike,
     Message,
     Timings,
     TokenIds,
+)
+from palate.client.types.options import (
+    Aggregate,
+    AggregateLike,
+    MeanMinusVariance,
+    Priority,
+    ScoreOptions,
+    Truncation,
 )
 from palate.client.types.policy import (
     FinishReason,
@@ -22,13 +31,13 @@ from palate.client.types.policy import (
 )
 from palate.client.types.reward import (
     Comparison,
+    EnsembleMember,
     Explanation,
     Failed,
     Inferred,
     ItemErrorCode,
     ModelInfo,
     ModelListing,
-    Priority,
     Provenance,
     Ranked,
     Ranking,
@@ -36,20 +45,24 @@ from palate.client.types.reward import (
     ScoreReply,
     ScoreResult,
     StreamedResult,
-    Truncation,
     scores_of,
 )
 
 __all__ = [
+    "Aggregate",
+    "AggregateLike",
     "Comparison",
     "ContentLike",
+    "EnsembleMember",
     "Explanation",
     "Failed",
     "FinishReason",
     "GeneratedCompletion",
     "Inferred",
     "ItemErrorCode",
+    "LoadedModel",
     "LogprobsReply",
+    "MeanMinusVariance",
     "Message",
     "ModelInfo",
     "ModelListing",
@@ -61,6 +74,7 @@ __all__ = [
     "Ranked",
     "Ranking",
     "SamplingParams",
+    "ScoreOptions",
     "ScoreReply",
     "ScoreResult",
     "Scored",

@@ -11,23 +11,6 @@ from palate.client.errors import ItemsFailed
 from palate.client.types.content import Timings
 
 
-class Truncation(StrEnum):
-    """What to do with an item longer than the model's maximum."""
-
-    MODEL_DEFAULT = "UNSPECIFIED"
-    REJECT = "REJECT"
-    LEFT = "LEFT"
-    RIGHT = "RIGHT"
-
-
-class Priority(StrEnum):
-    """Which work goes first."""
-
-    LOW = "LOW"
-    NORMAL = "NORMAL"
-    HIGH = "HIGH"
-
-
 class ItemErrorCode(StrEnum):
     """Why one item has no score."""
 
@@ -44,16 +27,20 @@ class Scored:
     """An item's score.
 
     Attributes:
-        score: Raw scalar of the reward model; higher is better.
+        score: Raw scalar of the reward model; higher is better. Of an ensemble: its members' aggregate.
         calibrated: `score` standardised by the model's reference samples; None where the model stores none.
         token_count: Tokens the model read.
         truncated_tokens: Tokens cut away before.
+        std: Standard deviation of an ensemble's members, divided by their number; None for a model without members.
+        members: Every member's raw score, in the order of `ModelInfo.members`; empty unless asked for.
     """
 
     score: float
     calibrated: float | None
     token_count: int
     truncated_tokens: int
+    std: float | None = None
+    members: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +116,7 @@ class Comparison:
         first: The first completion's score.
         second: The second completion's score.
         provenance: Which model compared.
+        difference_std: Standard deviation of the members' own differences; None for a model without members.
     """
 
     difference: float
@@ -136,6 +124,7 @@ class Comparison:
     first: Scored
     second: Scored
     provenance: Provenance
+    difference_std: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +181,23 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsembleMember:
+    """One of the scores behind an ensemble's one.
+
+    Attributes:
+        name: Within the ensemble.
+        revision: Of the folder that it comes from.
+        label: Which output of that folder's head; None where it has one.
+    """
+
+    name: str
+    revision: str
+    label: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a reward service has loaded."""
+    """What a reward service has loaded; `members` is empty for a model that is no ensemble."""
 
     provenance: Provenance
     weights_digest: str
@@ -208,13 +212,15 @@ class ModelInfo:
     reference_std: float | None
     inferred: tuple[Inferred, ...]
     capabilities: tuple[str, ...]
+    members: tuple[EnsembleMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelListing:
-    """A model that a reward service has; `kind` is "encoder" or "decoder"."""
+    """A model that a reward service has; `kind` is "encoder" or "decoder", `member_count` 0 without members."""
 
     name: str
     is_default: bool
     revision: str
     kind: str
+    member_count: int = 0

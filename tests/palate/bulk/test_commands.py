@@ -6,9 +6,17 @@ import sys
 
 import pytest
 
-from palate.client import RewardClient
+from palate.bulk.calls import Calls
+from palate.bulk.items import Columns, Limits
+from palate.bulk.revision import ModelChanged, OneRevision
+from palate.bulk.rows import Entry
+from palate.bulk.scoring import scored_rows
+from palate.client import RewardClient, Truncation
+from palate.local_server import local_server
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
+
+SOME_FAILED, STOPPED = 3, 2
 
 
 def palate(*arguments):
@@ -16,12 +24,42 @@ def palate(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+def told(done):
+    """What a command printed for people, in one line."""
+    return " ".join((done.stdout + done.stderr).replace("│", " ").split())
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reward") / "tiny"
-    make_tiny_reward(folder, "encoder", 0)
+def folder(tmp_path_factory):
+    return make_tiny_reward(tmp_path_factory.mktemp("reward") / "tiny", "encoder", 0)
+
+
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory):
+    """Another revision."""
+    return make_tiny_reward(tmp_path_factory.mktemp("reward") / "tiny", "encoder", 1)
+
+
+@pytest.fixture(scope="module")
+def server(folder):
     with start_server("services.reward", folder) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def revision(server):
+    return revision_of(server)
+
+
+@pytest.fixture(scope="module")
+def other_server(other_folder):
+    with start_server("services.reward", other_folder, "--engine", "fake") as running:
+        yield running
+
+
+def revision_of(server):
+    with RewardClient(server.target) as client:
+        return client.model_info().provenance.revision
 
 
 def write(path, rows):
@@ -51,7 +89,7 @@ def test_a_row_that_fails_has_an_error_and_no_score(server, tmp_path):
     rows = [{"prompt": "p", "completion": "fine"}, {"prompt": "p", "completion": ""}]
     source = write(tmp_path / "in.jsonl", rows)
     done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
-    assert done.returncode == 1
+    assert done.returncode == SOME_FAILED
     good, bad = read(tmp_path / "out.jsonl")
     assert "score" in good
     assert "score" not in bad
@@ -63,7 +101,7 @@ def test_results_of_an_earlier_model_do_not_stay(server, tmp_path):
     rows = [{"prompt": "p", "completion": "", **old}, {"prompt": "p", "completion": "fine", "error": "FAILED: once"}]
     source = write(tmp_path / "in.jsonl", rows)
     done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
-    assert done.returncode == 1
+    assert done.returncode == SOME_FAILED
     assert "1 without a result" in " ".join(done.stderr.split())
     bad, good = read(tmp_path / "out.jsonl")
     assert bad.keys() == {"prompt", "completion", "error", "scored_by"}
@@ -93,18 +131,202 @@ def test_results_of_another_input_are_not_gone_on_with(server, tmp_path):
 def test_ranks(server, tmp_path):
     source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completions": ["one", "two", "", "four"]}])
     done = palate("rank", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
-    assert done.returncode == 1  # one completion is empty
+    assert done.returncode == SOME_FAILED  # one completion is empty
     (row,) = read(tmp_path / "out.jsonl")
     scores = {i: result["score"] for i, result in enumerate(row["ranking"]) if "score" in result}
     assert row["order"] == sorted(scores, key=scores.get, reverse=True)
     assert row["ranking"][2]["error"].startswith("INVALID")
 
 
-def test_a_row_without_its_field_is_named(server, tmp_path):
-    source = write(tmp_path / "in.jsonl", [{"prompt": "p", "answer": "c"}])
-    done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
-    assert done.returncode == 2
-    assert "row 1: field 'completion' is missing; the row has answer, prompt" in " ".join(done.stderr.split())
+BAD_LINES = {
+    "{broken": "line 2: not JSON",
+    "[1]": "line 3: a row is an object, this is a list",
+    '{"prompt": "p", "answer": "c"}': "line 4: field 'completion' is missing; the row has answer, prompt",
+    '{"prompt": "p", "completion": 5}': "line 5: field 'completion' is no text and no conversation",
+    '{"prompt": "p", "completion": "lone \\ud800"}': "line 6: field 'completion' is no Unicode text",
+    '{"prompt": [{"role": 1, "content": ""}], "completion": "c"}': "line 7: field 'prompt' is no text and",
+    '{"prompt": "p", "completion": ""}': "",  # the server's own error
+}
+
+
+@pytest.mark.parametrize("batch", ["1", "3", "32"])
+def test_rows_that_cannot_be_scored_have_errors_and_the_rest_has_scores(server, tmp_path, batch):
+    good = json.dumps({"prompt": "p", "completion": "fine"})
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join([good, *BAD_LINES, good]))
+    done = palate("score", str(source), str(out), "--target", server.target, "--batch", batch)
+    assert done.returncode == SOME_FAILED, done.stderr
+    assert "9 rows in" in told(done)
+    assert "7 without a result the first of them, row 2: INVALID:" in told(done)
+    first, *bad, last = read(out)
+    assert first == last
+    assert isinstance(first["score"], float)
+    for row, (line, message) in zip(bad, BAD_LINES.items(), strict=True):
+        assert row["error"].startswith(f"INVALID: {source}, {message}" if message else "INVALID: ")
+        assert not {"score", "calibrated"} & row.keys()
+        assert ("scored_by" in row) == (not message)  # no model gave what was never sent
+        if line.startswith("{") and line != "{broken":
+            assert json.loads(line).items() <= row.items()
+
+
+def test_a_file_with_bad_lines_goes_on_where_it_was(server, tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "p", "completion": "lone \\ud800"}\n{broken\n{"prompt": "p", "completion": "c"}\n')
+    run = ["score", str(source), str(out), "--target", server.target]
+    assert palate(*run).returncode == SOME_FAILED
+    whole = out.read_bytes()
+    out.unlink()
+    (tmp_path / "out.jsonl.partial").write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert palate(*run).returncode == SOME_FAILED
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["score", "rank"])
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
+def test_a_file_without_rows_is_named_and_nothing_is_written(server, tmp_path, kind, name):
+    (tmp_path / name).write_bytes(b"")
+    done = palate(kind, str(tmp_path / name), str(tmp_path / "out.jsonl"), "--target", server.target)
+    assert done.returncode == STOPPED
+    assert "Traceback" not in done.stderr
+    assert name in told(done)
+    assert ("is empty; give a file" if name == "in.jsonl" else "write it again, or give the rows as") in told(done)
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
+class TestSizes:
+    """Rows of tens of kilobytes against limits of 64 KiB."""
+
+    LIMIT = str(64 * 1024)
+
+    def score(self, server, tmp_path, kilobytes, *flags):
+        rows = [{"prompt": "p", "completion": "word " * 200 * size} for size in kilobytes]
+        source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+        done = palate("score", str(source), str(out), "--target", server.target, "--truncation", "right", *flags)
+        assert done.returncode == SOME_FAILED, done.stderr
+        scored = read(out)
+        assert ["score" in row for row in scored] == [size < 64 for size in kilobytes]
+        return [row["error"] for row in scored if "error" in row]
+
+    def test_batches_stay_below_the_limit_and_one_row_that_cannot_fails(self, server, tmp_path):
+        (error,) = self.score(server, tmp_path, (30, 30, 30, 90, 1, 60, 30), "--max-message-bytes", self.LIMIT)
+        assert "line 4: the row has 900" in error
+        assert "a request holds 61440 of them; shorten it, or raise --max-message-bytes" in error
+
+    def test_so_they_do_where_only_the_server_knows_its_limits(self, folder, tmp_path):
+        limits = ["--max-message-bytes", self.LIMIT, "--max-queue-tokens", "300"]
+        with start_server("services.reward", folder, "--engine", "fake", *limits) as server:
+            (error,) = self.score(server, tmp_path, (30, 31, 90))
+        assert error.startswith("INVALID: ")
+        assert "larger than max" in error
+
+
+class TestOneRevision:
+    @pytest.fixture
+    def source(self, tmp_path):
+        return write(
+            tmp_path / "in.jsonl", [{"prompt": "p", "completion": c, "completions": [c, "b"]} for c in ("one", "two")]
+        )
+
+    @pytest.mark.parametrize("kind", ["score", "rank"])
+    def test_an_output_is_not_gone_on_with_by_another_model(self, server, other_server, source, revision, kind):
+        out, partial = source.with_name("out.jsonl"), source.with_name("out.jsonl.partial")
+        assert palate(kind, str(source), str(out), "--target", server.target).returncode == 0
+        partial.write_text(out.read_text().splitlines(keepends=True)[0])
+        out.unlink()
+        kept = partial.read_bytes()
+        done = palate(kind, str(source), str(out), "--target", other_server.target)
+        assert done.returncode == STOPPED
+        assert f"by revision {revision}, the server answers with revision {revision_of(other_server)};" in told(done)
+        assert "serve the former again and give the same command; to score all rows with the latter" in told(done)
+        assert partial.read_bytes() == kept
+        assert not out.exists()
+        pinned = ["--revision", revision_of(other_server)]
+        done = palate(kind, str(source), str(out), "--target", other_server.target, *pinned)
+        assert done.returncode == STOPPED
+        assert f"by revision {revision}, --revision says revision {pinned[1]};" in told(done)
+        assert palate(kind, str(source), str(out), "--target", server.target).returncode == 0
+        assert {row["scored_by"]["revision"] for row in read(out)} == {revision}
+
+    @pytest.mark.parametrize("kind", ["score", "rank"])
+    def test_what_is_pinned_is_insisted_on(self, server, source, revision, kind):
+        out = source.with_name("out.jsonl")
+        run = [kind, str(source), str(out), "--target", server.target]
+        done = palate(*run, "--revision", "0" * 64)
+        assert done.returncode == STOPPED
+        assert f"expects revision '{'0' * 64}'; this server has {revision}" in told(done)
+        assert "serve that revision, or pin another one" in told(done)
+        done = palate(*run, "--model", "another")
+        assert done.returncode == STOPPED
+        assert "there is no model 'another' here; this server has 'tiny'" in told(done)
+        assert palate(*run, "--model", "tiny", "--revision", revision).returncode == 0
+
+    def test_a_model_that_is_exchanged_during_a_run_stops_it(self, folder, other_folder, tmp_path):
+        def serve(model, port=0):
+            command = ["-m", "services.reward", "--model", str(model), "--engine", "fake"]
+            return local_server(command, port=port)
+
+        entries = [Entry(str(n), {"prompt": "p", "completion": str(n)}) for n in range(4)]
+        with serve(folder) as first, RewardClient(first.target) as client:
+            before = revision_of(first)
+            calls = Calls(client, Truncation.MODEL_DEFAULT, OneRevision([], tmp_path / "out.jsonl.partial", ""))
+            batches = scored_rows(calls, entries, Columns("prompt", "completion"), Limits(2, 2**20))
+            assert {row["scored_by"]["revision"] for row in next(batches)} == {before}
+            first.stop()
+            with serve(other_folder, int(first.target.rpartition(":")[2])) as second:
+                after = revision_of(second)
+                with pytest.raises(ModelChanged, match=f"by revision {before}, the server answers with .*{after}"):
+                    next(batches)
+
+    def test_rows_of_two_revisions_are_not_gone_on_with(self, tmp_path):
+        rows = [{"scored_by": {"revision": "a"}}, {"error": "INVALID: never sent"}, {"scored_by": {"revision": "b"}}]
+        with pytest.raises(ModelChanged, match="by revision a, later rows there are by revision b"):
+            OneRevision(rows, tmp_path / "out.jsonl.partial", "")
+
+
+def test_completions_that_cannot_be_ranked_leave_the_rest_alone(server, tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [
+        '{"prompt": "p", "completions": ["one", 5, "\\ud800", "two words"]}',
+        '{"prompt": "p", "completions": ["one", "two words"]}',
+        '{"prompt": "p", "completions": [5]}',
+        '{"prompt": "p", "completions": []}',
+        '{"prompt": 5, "completions": ["one"]}',
+        "{broken",
+        json.dumps({"prompt": "p", "completions": ["c"] * 1025}),
+        json.dumps({"prompt": "p", "completions": ["c", "c" * 70_000]}),
+    ]
+    source.write_text("\n".join(lines))
+    done = palate("rank", str(source), str(out), "--target", server.target, "--max-message-bytes", str(64 * 1024))
+    assert done.returncode == SOME_FAILED, done.stderr
+    assert "7 without a result the first of them, row 1: INVALID:" in told(done)
+    some, whole, none, *unranked = read(out)
+    scores = [result["score"] for result in whole["ranking"]]
+    assert [some["ranking"][place]["score"] for place in (0, 3)] == pytest.approx(scores, abs=1e-5)
+    assert some["order"] == [3 * place for place in whole["order"]]
+    assert some["ranking"][1]["error"].startswith(f"INVALID: {source}, line 1: completion 1 is no text")
+    assert some["ranking"][2]["error"].startswith(f"INVALID: {source}, line 1: completion 2 is no Unicode text")
+    assert none["order"] == []
+    assert [list(result) for result in none["ranking"]] == [["error"]]
+    reasons = [
+        "line 4: field 'completions' must be a list with at least one completion",
+        "line 5: field 'prompt' is no text",
+        "line 6: not JSON",
+        "line 7: 1025 completions; this server ranks at most 1024: leave some out",
+        "line 8: the row has 70",
+    ]
+    for row, reason in zip(unranked, reasons, strict=True):
+        assert row["error"].startswith(f"INVALID: {source}, {reason}")
+        assert not {"order", "ranking", "scored_by"} & row.keys()
+
+
+@pytest.mark.parametrize("kind", ["score", "rank"])
+def test_help_teaches_pins_and_exit_codes(kind):
+    done = palate(kind, "--help")
+    assert done.returncode == 0
+    for words in ("--model", "--revision", "Revision to insist on", "--max-message-bytes", "Exit code: 0 = every"):
+        assert words in told(done)
+    assert "3 = done, but some rows" in told(done)
+    assert "2 = stopped, or not begun" in told(done)
 
 
 def test_ping(server):
@@ -114,7 +336,7 @@ def test_ping(server):
     assert "tiny" in done.stdout
     nobody = palate("ping", "--target", "127.0.0.1:1", "--timeout", "5")
     assert nobody.returncode == 2
-    assert "Is the server running" in " ".join(nobody.stdout.split())
+    assert "is the server running" in " ".join(nobody.stdout.split())
 
 
 def test_ping_shows_what_it_is_told_as_it_is():

@@ -88,6 +88,15 @@ def test_several_labels_need_to_be_told_which_is_the_score(tmp_path: Path):
         load_manifest(folder, {"score_weights": (0.0, 0.5)})
 
 
+def test_several_labels_can_be_members(tmp_path: Path):
+    folder = make_bert(tmp_path, num_labels=3)
+    alone = load_manifest(folder, {"score_index": 2}).manifest
+    members = load_manifest(folder, {"member_labels": (0, 2)}).manifest
+    write_manifest(folder, members)
+    assert load_manifest(folder).manifest == members
+    assert digest_folder(folder, members).template != digest_folder(folder, alone).template
+
+
 def test_pad_tokens_that_mislead_transformers_are_reported(tmp_path: Path):
     same = load_manifest(make_llama(tmp_path / "same", pad_is_eos=True)).inferred
     assert "a pad token that is not the end-of-sequence token" in [item.missing for item in same]
@@ -113,6 +122,12 @@ def test_ordinary_pad_token_is_not_reported(llama: Path):
         ({"logit_scale": -1}, "logit_scale"),
         ({"template_kind": "pair", "architecture": "decoder"}, "pair"),
         ({"score_index": 0, "score_weights": [1.0]}, "not both"),
+        ({"score_index": 0, "member_labels": [0, 1]}, "not both"),
+        ({"member_labels": [0]}, "at least two"),
+        ({"member_labels": [1, 1]}, "at least two"),
+        ({"member_labels": [0, -1]}, "count from 0"),
+        ({"member_labels": [0, 1]}, "the model has 1 labels"),
+        ({"member_labels": 2}, "member_labels is 2, not a list"),
     ],
 )
 def test_wrong_manifest_says_which_field(folder: Path, change: dict, message: str):

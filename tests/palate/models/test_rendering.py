@@ -177,6 +177,21 @@ def test_conversation_without_chat_template(pair: Renderer):
         pair.render_pair([{"role": "system", "content": "park"}], "girl")
 
 
+@pytest.mark.parametrize("kind", ["pair", "join", "chat"])
+def test_a_conversation_that_says_nothing_is_no_text(kind: str, request: pytest.FixtureRequest):
+    renderer: Renderer = request.getfixturevalue(kind)
+    silent = {"role": "assistant", "content": ""}
+    with pytest.raises(RenderingError, match="a conversation without messages"):
+        renderer.render_pair([], "girl")
+    with pytest.raises(RenderingError, match="a conversation without messages"):
+        renderer.render_prompt([])
+    for completion in ("", [], [silent]):
+        with pytest.raises(RenderingError, match="the completion is empty"):
+            renderer.render_pair("park", completion)
+    empty = [{"role": "user", "content": ""}]
+    assert renderer.render_pair(empty, "girl") == replace(renderer.render_pair("", "girl"))
+
+
 def test_template_that_refuses_is_an_error_of_the_item(tmp_path: Path):
     strict = make_llama(
         tmp_path,

@@ -1,7 +1,7 @@
 import pytest
 
 from palate.client import Message, PolicyVersion, SamplingParams, TokenIds
-from palate.client.convert import generate_request, logprobs_request
+from palate.client.policy_requests import generate_request, logprobs_request
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.v1 import common_pb2 as common

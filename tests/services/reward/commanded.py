@@ -28,4 +28,4 @@ class Commanded:
         self.computed += lengths
         if self.poisoned & set(lengths):
             raise MemoryError("no room")
-        return np.array([np.nan if n in self.not_a_number else n for n in lengths], np.float32)
+        return np.array([[np.nan if n in self.not_a_number else n] for n in lengths], np.float32)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from palate.models.manifest import digest_folder, load_manifest
 from palate.models.rendering import Renderer
-from services.reward.engine import Engine, Row
+from services.reward.engine import Engine, EngineOptions, Row
 from services.reward.engines import EngineName, open_engine
 
 
@@ -33,10 +34,10 @@ def _rows(file: Path) -> Iterator[tuple[str, str]]:
                 yield row["prompt"], row["a"]
 
 
-def open_folder(folder: Path, engine: EngineName) -> tuple[Engine, Renderer]:
+def open_folder(folder: Path, engine: EngineName, **options: Any) -> tuple[Engine, Renderer]:
     manifest = load_manifest(folder).manifest
     weights = digest_folder(folder, manifest).weights
-    opened = open_engine(engine, folder, manifest, weights, device="cpu", threads=1)
+    opened = open_engine(engine, folder, manifest, weights, EngineOptions(**{"device": "cpu", "threads": 1, **options}))
     return opened, Renderer.from_folder(folder, manifest)
 
 
@@ -78,5 +79,5 @@ def scores_of(engine: Engine, rows: Sequence[Row], batch: int, seed: int = 0) ->
     scores = np.empty(len(rows))
     for begin in range(0, len(rows), batch):
         part = order[begin : begin + batch]
-        scores[part] = engine.score([rows[index] for index in part])
+        scores[part] = engine.score([rows[index] for index in part])[:, 0]
     return scores

@@ -16,7 +16,7 @@ from palate.models.export import export
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest, write_manifest
 from palate.models.score_position import transformers_score_position
-from services.reward.engine import Row
+from services.reward.engine import EngineOptions, Row
 from services.reward.engines import open_engine
 from tests.reward_folders import change_json, make_bert, make_llama, texts
 from tests.services.reward.references import direct_scores, open_folder, real_texts, rows_of, scores_of
@@ -102,7 +102,7 @@ class TestWhereTransformersReadsElsewhere:
         engine, _ = open_folder(folder, "torch")
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         with torch.inference_mode():
-            return float(engine.score([Row(tuple(ids))])[0]), model(torch.tensor([ids])).logits.item()
+            return float(engine.score([Row(tuple(ids))])[0, 0]), model(torch.tensor([ids])).logits.item()
 
     def test_pad_is_eos_and_the_text_ends_with_eos(self, tmp_path: Path):
         same = make_llama(tmp_path / "same", pad_is_eos=True)
@@ -134,7 +134,7 @@ class TestWhereTransformersReadsElsewhere:
         alone = [self.scores(folder, list(row.token_ids)) for row in rows]
         assert np.allclose([ours for ours, _ in alone], [theirs for _, theirs in alone], atol=1e-5)
         # transformers refuses batches here; ours are equal to the rows alone.
-        assert np.allclose(engine.score(rows), [ours for ours, _ in alone], atol=1e-5)
+        assert np.allclose(engine.score(rows)[:, 0], [ours for ours, _ in alone], atol=1e-5)
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         with pytest.raises(ValueError, match="no padding token"):
             model(torch.tensor([[1, 5], [1, 6]]))
@@ -158,7 +158,7 @@ def test_several_labels_are_read_by_index_or_weights(tmp_path: Path):
             with torch.inference_mode():
                 logits = model(torch.tensor([row.token_ids]), token_type_ids=torch.tensor([row.segment_ids])).logits[0]
             expected = logits[2] if len(change) == 1 else logits @ torch.tensor([0.5, -1.0, 2.0])
-            assert engine.score([row])[0] == pytest.approx(expected.item(), abs=1e-5)
+            assert engine.score([row])[0, 0] == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_auto_takes_onnx_where_there_is_one(bert: Path, exported_bert: Path):
@@ -195,7 +195,7 @@ def test_gpu_that_is_not_there_is_refused(bert: Path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(FolderError, match="no GPU"):
-        open_engine("torch", bert, load_manifest(bert).manifest, "", device="cuda", threads=1)
+        open_engine("torch", bert, load_manifest(bert).manifest, "", EngineOptions(device="cuda"))
 
 
 def test_torch_refuses_weights_that_would_be_random(own_bert: Path):
@@ -213,7 +213,7 @@ def test_fake_scores_depend_on_the_ids_alone(bert: Path):
     assert engine.name == "fake"
     rows = rows_of(renderer, texts(50))
     scores = engine.score(rows)
-    assert len(set(scores.tolist())) == len(set(rows))
+    assert len(set(scores[:, 0].tolist())) == len(set(rows))
     assert np.array_equal(scores, np.concatenate([engine.score([row]) for row in rows]))
     assert np.abs(scores).max() <= 1
 

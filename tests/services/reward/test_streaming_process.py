@@ -198,7 +198,7 @@ def test_a_stream_that_cannot_begin_raises(server: LocalServer):
     for options, error in [({"model": "other"}, NotFound), ({"revision": "0" * 64}, FailedPrecondition)]:
         with RewardClient(server.target, **options) as client, pytest.raises(error):
             list(client.score_stream(PAIRS))
-    with RewardClient("127.0.0.1:1") as client, pytest.raises(Unavailable, match="Is the server running"):
+    with RewardClient("127.0.0.1:1") as client, pytest.raises(Unavailable, match="is the server running"):
         list(client.score_stream(PAIRS, patience=0.3))
 
 

@@ -11,6 +11,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from palate.v1 import (
+    admin_service_pb2_grpc,
     common_pb2,
     policy_service_pb2,
     policy_service_pb2_grpc,
@@ -23,7 +24,7 @@ from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
 from services.runtime.server import Service, run
 
-NAMES = ["palate.v1.RewardService", "palate.v1.PolicyService"]
+NAMES = ["palate.v1.RewardService", "palate.v1.PolicyService", "palate.v1.AdminService"]
 
 
 class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
@@ -122,6 +123,9 @@ def main() -> None:
         def add_to(server: grpc.aio.Server) -> None:
             reward_service_pb2_grpc.add_RewardServiceServicer_to_server(servicer, server)
             policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(ExamplePolicyServicer(), server)
+            admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+                admin_service_pb2_grpc.AdminServiceServicer(), server
+            )
 
         return Service(add_to, close)
 

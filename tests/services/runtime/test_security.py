@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
 from palate.local_server import local_server
-from palate.v1 import policy_service_pb2, reward_service_pb2
+from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import TABLE, Role
 from tests.protected import make_protection, token_of
@@ -27,7 +27,7 @@ SERVER = str(Path(__file__).with_name("example_server.py"))
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 RPCS = sorted(
     f"/{service.full_name}/{method.name}"
-    for file in (reward_service_pb2, policy_service_pb2)
+    for file in (reward_service_pb2, policy_service_pb2, admin_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
@@ -170,7 +170,7 @@ def test_a_client_does_not_trust_a_server_of_another_authority_or_name(protected
 def test_tls_on_one_side_only_is_said(protected, token_server):
     server, authority = protected
     for target, tls, told in (
-        (server.target, None, "does it want TLS or a certificate of yours"),
+        (server.target, None, "it may want TLS .*, or a certificate of yours"),
         (token_server.target, tls_of(authority, "scorer.pod"), "does not use TLS"),
     ):
         options = ChannelOptions(tls=tls, max_attempts=1)

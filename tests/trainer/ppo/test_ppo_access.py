@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from palate.access import AccessError
-from palate.client import ChannelOptions, PolicyClient, Unavailable
+from palate.client import ChannelOptions, PalateError, PolicyClient, Unavailable
 from palate.local_server import local_server
 from tests.protected import ROLES, make_protection, token_of
 from trainer.config import PPOConfig
@@ -84,6 +84,14 @@ def test_a_certificate_alone_is_enough_where_it_is_asked_for(configure_protected
         assert run_ppo(config).steps == 1
 
 
+@pytest.mark.parametrize(("insecure", "told"), [(None, "without TLS"), ("true", "That name is not known here")])
+def test_a_token_goes_to_another_machine_without_tls_only_where_one_insists(configure_protected, insecure, told):
+    plain = dict.fromkeys(["ca", "certificate", "key", "server_name", "reward_server_name"])
+    config = configure_protected(policy="policy.invalid:50052", ref="local", insecure_token=insecure, **plain)
+    with pytest.raises(PalateError, match=told):
+        run_ppo(config)
+
+
 def test_one_token_does_for_both_services(configure_protected):
     assert run_ppo(configure_protected(reward_token_file=None)).steps == 1
 
@@ -125,7 +133,7 @@ def test_without_a_token_nobody_gets_in(configure_protected, servers):
     ("changes", "error", "told"),
     [
         (lambda f: {"ca": None, "certificate": None, "key": None, "server_name": None, "reward_server_name": None},
-         Unavailable, "does it want TLS"),
+         Unavailable, "it may want TLS"),
         (lambda f: {"server_name": None}, Unavailable, "for another name than the address"),
         (lambda f: {"key": None}, AccessError, "certificate and key go together"),
         (lambda f: {"token_file": f.folder / "nowhere"}, AccessError, "nowhere cannot be read"),

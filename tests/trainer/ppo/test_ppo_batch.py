@@ -17,6 +17,7 @@ SETTINGS = ShapingSettings(
     missing_eos_penalty=1.0,
     min_tokens=0,
     short_penalty=1.0,
+    variety_bonus=0.0,
     whiten_rewards=False,
     whiten_unbiased=True,
     gamma=1.0,
@@ -24,6 +25,7 @@ SETTINGS = ShapingSettings(
     bootstrap_truncated=False,
 )
 LENGTHS = (2, 3)
+TEXTS = ("she sang loudly", "she sang")
 
 
 def scored(length, score, reason):
@@ -55,6 +57,16 @@ def test_scores_are_standardised_then_clipped_then_marked_down():
     raw, marked = shape_scores(SCORED, scale, replace(clipped, missing_eos="subtract"))
     assert raw.tolist() == [3.0, -7.0]
     assert marked.tolist() == [1.0, -3.5]
+
+
+def test_variety_is_added_last_by_each_completions_part_in_distinct_2():
+    said = [
+        replace(one, rollout=replace(one.rollout, completion=text)) for one, text in zip(SCORED, TEXTS, strict=True)
+    ]
+    clipped = replace(SETTINGS, clip=1.0, variety_bonus=2.0)
+    raw, scores = shape_scores(said, None, clipped)
+    assert raw.tolist() == [3.0, -7.0]
+    assert scores.tolist() == [1.0 + 2.0 * 0.75, -1.0 + 2.0 * 0.5]
 
 
 def test_short_completions_are_marked_down_after_everything_else():

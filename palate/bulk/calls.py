@@ -1,0 +1,77 @@
+"""Calls of one job: patient while the server is full or away, and all answered by one revision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from palate.bulk.items import Pair
+from palate.bulk.revision import OneRevision
+from palate.client import (
+    InvalidArgument,
+    MessageTooLarge,
+    Overloaded,
+    PalateError,
+    Ranking,
+    RewardClient,
+    ScoreReply,
+    Truncation,
+    Unavailable,
+)
+from palate.client.types import ContentLike
+
+Answer = TypeVar("Answer")
+
+PATIENCE_SECONDS = 300.0
+"""How long a server may be away or full before the run stops; what was scored is kept."""
+
+
+class Calls:
+    """Asks a reward service.
+
+    Every method raises `ModelChanged` where another revision answers than before, and `CallError` where the server
+    refuses or stayed away for longer than `PATIENCE_SECONDS`.
+    """
+
+    def __init__(self, client: RewardClient, truncation: Truncation, revision: OneRevision) -> None:
+        self._client = client
+        self._truncation = truncation
+        self._revision = revision
+
+    def score(self, pairs: Sequence[Pair]) -> ScoreReply:
+        """Scores all pairs in one request."""
+        prompts, completions = [pair.prompt for pair in pairs], [pair.completion for pair in pairs]
+        reply = _patiently(lambda: self._client.score(prompts, completions, truncation=self._truncation))
+        self._revision.check(reply.provenance)
+        return reply
+
+    def rank(self, prompt: ContentLike, completions: Sequence[ContentLike]) -> Ranking:
+        """Ranks completions of a prompt."""
+        ranking = _patiently(lambda: self._client.rank(prompt, completions, truncation=self._truncation))
+        self._revision.check(ranking.provenance)
+        return ranking
+
+
+def is_refusal(error: PalateError) -> bool:
+    """Whether the request is at fault, so that another one may pass: it is wrong, or too large for this server."""
+    return isinstance(error, (InvalidArgument, MessageTooLarge, ValueError)) or _is_oversize(error)
+
+
+def _is_oversize(error: PalateError) -> bool:
+    """Of a message over the receiver's limit gRPC says what it says of a full queue, and the difference in words."""
+    return isinstance(error, Overloaded) and "message larger than max" in str(error)
+
+
+def _patiently(call: Callable[[], Answer]) -> Answer:
+    """`call`, repeated while the server is full or away, as long as it asked to wait, or a growing while."""
+    give_up, pause = time.monotonic() + PATIENCE_SECONDS, 0.2
+    while True:
+        try:
+            return call()
+        except (Overloaded, Unavailable) as error:
+            wait = error.retry_after or pause
+            if _is_oversize(error) or time.monotonic() + wait > give_up:
+                raise
+            time.sleep(wait)
+            pause = min(2 * pause, 10.0)

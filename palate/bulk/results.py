@@ -1,0 +1,84 @@
+"""Results, kept as they come so that a run can go on after a stop, and moved to their place when all are there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from palate.bulk.rows import FileProblem, Row, check_kind, parsed, pyarrow_parquet
+
+
+class Results:
+    """Rows with their results: appended to ``<out>.partial`` and moved to `out` when all are there.
+
+    A partial file of an earlier run is gone on with; a last line that a stop cut in half is dropped.
+
+    Attributes:
+        partial: Where rows are kept meanwhile.
+    """
+
+    def __init__(self, out: Path) -> None:
+        check_kind(out)
+        if out.exists():
+            raise FileProblem(f"{out} is already there; remove it or choose another name")
+        self._out = out
+        self.partial = out.with_name(out.name + ".partial")
+
+    def done(self) -> list[Row]:
+        """The rows of an earlier run, in order.
+
+        Raises:
+            FileProblem: What is there was not written by a run.
+        """
+        if not self.partial.exists():
+            return []
+        whole, _, _ = self.partial.read_bytes().rpartition(b"\n")
+        self.partial.write_bytes(whole + b"\n" if whole else b"")
+        entries = [parsed(line, f"{self.partial}, line {n}") for n, line in enumerate(whole.splitlines(), 1)]
+        for entry in entries:
+            if entry.problem:
+                raise FileProblem(f"{entry.where}: {entry.problem}; remove the file and begin anew")
+        return [entry.row for entry in entries]
+
+    def append(self, rows: list[Row]) -> None:
+        """Keeps rows, on disk when this returns. Lone surrogates are no text, and stay the escapes they came as."""
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        with self.partial.open("a", encoding="utf-8", errors="backslashreplace") as sink:
+            sink.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            sink.flush()
+            os.fsync(sink.fileno())
+
+    def finish(self) -> None:
+        """Moves what was kept to where it belongs.
+
+        Raises:
+            FileProblem: It cannot be written as Parquet; nothing is lost.
+        """
+        if self._out.suffix == ".jsonl":
+            self.partial.replace(self._out)
+            return
+        self._write_parquet([_unicode(row) for row in self.done()])
+        self.partial.unlink()
+
+    def _write_parquet(self, rows: list[Row]) -> None:
+        import pyarrow
+
+        draft = self._out.with_name(self._out.name + ".draft")
+        # A failed row has other fields than a scored one.
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        try:
+            table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
+            pyarrow_parquet().write_table(table, draft)
+        except (pyarrow.ArrowException, OverflowError) as error:
+            raise FileProblem(
+                f"{self._out} cannot be written: {error}. A column of Parquet holds values of one type; "
+                f"all results are in {self.partial}: rename it to .jsonl"
+            ) from error
+        draft.replace(self._out)
+
+
+def _unicode(row: Row) -> Row:
+    """The row as Parquet can hold it, which knows Unicode alone: "?" for every lone surrogate."""
+    clean: Row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    return clean

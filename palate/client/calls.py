@@ -1,0 +1,141 @@
+"""What all clients are: one server, called with a deadline, until the client is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from google.protobuf.message import Message as ProtoMessage
+
+from palate.client import checks
+from palate.client.channel import (
+    ChannelOptions,
+    call_metadata,
+    checked_size,
+    errors_of,
+    open_async_channel,
+    open_channel,
+)
+from palate.client.errors import ClientClosed
+
+
+class _Client:
+    """What blocking and awaited clients share.
+
+    Attributes:
+        target: Address of the server.
+    """
+
+    def __init__(self, service: str, target: str, timeout: float, options: ChannelOptions | None) -> None:
+        self.target = target
+        self._service = service
+        self._timeout = checks.some_seconds(timeout, "timeout")
+        self._options = ChannelOptions() if options is None else checks.instance(options, ChannelOptions, "options")
+        self._metadata = call_metadata(self._options)
+        self._closed = False
+
+    def _begin(
+        self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], timeout: float | None
+    ) -> Any:
+        """Begins a call with its deadline."""
+        self._check_open()
+        if isinstance(request, ProtoMessage):
+            checked_size(request, self._options)
+        seconds = self._timeout if timeout is None else checks.seconds(timeout, "timeout")
+        return method(request, timeout=seconds, metadata=self._metadata)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed(self.target)
+
+
+class BlockingClient(_Client):
+    """A server, called and waited for; close it, or use `with`."""
+
+    def __init__(self, service: str, target: str, timeout: float, options: ChannelOptions | None) -> None:
+        super().__init__(service, target, timeout, options)
+        self._channel = open_channel(target, self._options)
+
+    def close(self) -> None:
+        """Ends the connection; later calls raise `ClientClosed`."""
+        self._closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], timeout: float | None
+    ) -> Any:
+        with errors_of(self.target, self._service):
+            return self._begin(method, request, timeout)
+
+    def _replies(
+        self, method: Callable[..., Any], request: ProtoMessage, timeout: float | None
+    ) -> Generator[Any, None, None]:
+        """Replies as they come; closed early, it cancels the call."""
+        with errors_of(self.target, self._service):
+            call = self._begin(method, request, timeout)
+            try:
+                yield from call
+            finally:
+                call.cancel()
+
+
+class AwaitedClient(_Client):
+    """A server, awaited; close it, or use `async with`. Make it inside a running event loop."""
+
+    def __init__(self, service: str, target: str, timeout: float, options: ChannelOptions | None) -> None:
+        super().__init__(service, target, timeout, options)
+        self._channel = open_async_channel(target, self._options)
+
+    async def close(self) -> None:
+        """Ends the connection; calls that are out and later ones raise `ClientClosed`."""
+        self._closed = True
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Callable[..., Awaitable[Any]], request: ProtoMessage, timeout: float | None) -> Any:
+        with self._errors():
+            return await self._begin(method, request, timeout)
+
+    async def _replies(
+        self, method: Callable[..., Any], request: ProtoMessage, timeout: float | None
+    ) -> AsyncGenerator[Any, None]:
+        """Replies as they come; closed early, it cancels the call."""
+        with self._errors():
+            call = self._begin(method, request, timeout)
+            try:
+                async for reply in call:
+                    yield reply
+            finally:
+                call.cancel()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """As `errors_of`; gRPC cancels what is out when its channel is closed, though nobody cancelled the task."""
+        try:
+            with errors_of(self.target, self._service):
+                yield
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise ClientClosed(self.target) from error
+            raise

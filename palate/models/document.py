@@ -1,0 +1,43 @@
+"""The file `palate.json`: read and written, whatever it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from palate.models.folder import FolderError
+
+FILE_NAME = "palate.json"
+FORMAT_VERSION = 1
+
+
+class ManifestError(FolderError):
+    """`palate.json` is wrong, or contradicts the folder; the message names the field and the remedy."""
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """What the `palate.json` in the folder `path` says, of a format that this version reads.
+
+    Raises:
+        ManifestError: It is no JSON object, or of another format.
+    """
+    file = path / FILE_NAME
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ManifestError(f"{file}: it holds no JSON object")
+    version = document.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ManifestError(f"{file}: format_version is {version!r}; this Palate reads {FORMAT_VERSION}")
+    return document
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes `palate.json` into an existing folder, in one move."""
+    draft = path / f"{FILE_NAME}.draft"
+    draft.write_text(json.dumps({"format_version": FORMAT_VERSION, **document}, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path / FILE_NAME)

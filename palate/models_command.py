@@ -1,0 +1,118 @@
+"""`palate models`: which models a reward server has, and changing that while it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from palate.access import Access
+from palate.client import AdminClient, PalateError, RewardClient
+from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="See and change the models of a reward server. Changing them needs the role admin, and a server that was "
+    "started with --model-root.",
+)
+
+Name = Annotated[str, typer.Argument(help="Name of the model.")]
+Seconds = Annotated[float, typer.Option(help="Deadline in seconds.", min=0.1)]
+
+
+@app.command("list")
+def list_models(
+    target: Target,
+    timeout: Seconds = 10.0,
+    ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
+) -> None:
+    """List what the server has."""
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    with _told(), RewardClient(target, timeout=timeout, options=options_for(target, access)) as reward:
+        models = reward.list_models()
+    table = Table("name", "default", "kind", "members", "revision")
+    for model in models:
+        members = str(model.member_count) if model.member_count else "-"
+        table.add_row(escape(model.name), "yes" if model.is_default else "", model.kind, members, model.revision)
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def load(
+    name: Name,
+    path: Annotated[str, typer.Argument(help="Folder as the server sees it: absolute, or from its model root on.")],
+    target: Target,
+    default: Annotated[bool, typer.Option("--default", help="Make it the default model as well.")] = False,
+    revision: Annotated[str, typer.Option(help="The revision that the folder must have.")] = "",
+    timeout: Seconds = 300.0,
+    ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
+) -> None:
+    """Load a folder beside what is served; a model of the same name is replaced once the new one is checked."""
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
+        loaded = admin.load_model(name, path, set_default=default, revision=revision)
+    typer.echo(f"{name} is revision {loaded.provenance.revision} now; before: {loaded.previous_revision or 'nothing'}")
+
+
+@app.command()
+def unload(
+    name: Name,
+    target: Target,
+    timeout: Seconds = 10.0,
+    ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
+) -> None:
+    """Take a model away; calls that have begun finish."""
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
+        revision = admin.unload_model(name)
+    typer.echo(f"{name} is unloaded; it was revision {revision}")
+
+
+@app.command("default")
+def set_default(
+    name: Name,
+    target: Target,
+    timeout: Seconds = 10.0,
+    ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
+) -> None:
+    """Choose the model that answers requests without a name."""
+    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+    with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
+        previous = admin.set_default_model(name)
+    typer.echo(f"{name} is the default now; before: {previous}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong as one line and exit code 1."""
+    try:
+        yield
+    except PalateError as error:
+        typer.echo(f"palate models: {error}", err=True)
+        raise typer.Exit(1) from error

@@ -81,5 +81,6 @@ def _flips(expected: Scores, found: Scores) -> int:
 def _mean_ranks(scores: Scores) -> NDArray[np.float64]:
     """From 1; equal scores share the mean of their places."""
     _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
-    return ranks[place]
+    middle = np.cumsum(count) - (count - 1) / 2
+    ranks: NDArray[np.float64] = np.take(middle, place)
+    return ranks

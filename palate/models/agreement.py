@@ -70,7 +70,7 @@ def close_pairs(scores: Scores) -> int:
 def spearman(first: Scores, second: Scores) -> float | None:
     """Rank correlation of two (N,) scores of the same texts; None where one of them has no order."""
     ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
-    return None if (ranks.std(axis=1) == 0).any() else float(np.corrcoef(ranks)[0, 1])
+    return None if (ranks.std(axis=1) == 0).any() else float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _flips(expected: Scores, found: Scores) -> int:
@@ -82,5 +82,5 @@ def _mean_ranks(scores: Scores) -> NDArray[np.float64]:
     """From 1; equal scores share the mean of their places."""
     _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - (count - 1) / 2
-    ranks: NDArray[np.float64] = np.take(middle, place)
+    ranks: NDArray[np.float64] = middle[place]
     return ranks

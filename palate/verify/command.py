@@ -30,7 +30,12 @@ def run(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Serve with --strict, and ask for the same bits.")] = False,
     against: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="A running server that shall give the scores of this folder.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running server that shall give the scores of this folder; "
+            "one that remembers scores (--cache-items) shows less.",
+        ),
     ] = "",
     name: Annotated[str, typer.Option(help="Name of the model there; default is that server's default.")] = "",
     texts: Annotated[

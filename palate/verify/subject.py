@@ -55,6 +55,9 @@ class Started:
 Subject = Running | Started
 
 
+_COMPUTED = ("--cache-items", "0", "--no-deduplicate")
+
+
 def engines_here(folder: Path) -> list[EngineChoice]:
     """The engines that this machine and folder have; PyTorch, the usual reference, first.
 
@@ -86,6 +89,7 @@ def open_subject(subject: Subject, timeout: float) -> Iterator[RewardClient]:
 
 
 def _command(subject: Started) -> list[str]:
+    """Every score is computed: one that is remembered proves nothing."""
     engine, _, dtype = subject.engine.value.partition("-")
     flags = [*(["--dtype", dtype] if dtype else []), *(["--strict"] if subject.strict else [])]
-    return ["-m", "services.reward", "--model", str(subject.folder), "--engine", engine, *flags]
+    return ["-m", "services.reward", "--model", str(subject.folder), "--engine", engine, *_COMPUTED, *flags]

@@ -65,7 +65,7 @@ def test_strict_allows_nothing_but_the_same_bits(llama: Path, tmp_path: Path):
 
 
 def test_running_server_whose_scores_depend_on_the_batch_is_caught(llama: Path, tmp_path: Path):
-    flags = ["--model", str(llama), "--engine", "fake", "--parity-tolerance", "100"]
+    flags = ["--model", str(llama), "--engine", "fake", "--parity-tolerance", "100", "--cache-items", "0"]
     with local_server([str(BROKEN), *flags]) as server:
         said = palate_verify(
             "--model", llama, "--engine", "onnx", "--against", server.target, "--json", tmp_path / "found.json"

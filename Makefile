@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format protos docs buf-check check-demo stories clean
+.PHONY: help install triton-env demo test bench lint format protos docs buf-check check-demo stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -20,6 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+triton-env: .venv-triton/.installed  ## make .venv-triton with tritonclient, for the tests that call us with it
+
+.venv-triton/.installed: constraints.txt
+	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/pip install --quiet -c constraints.txt 'tritonclient[grpc]'
 	touch $@
 
 demo: $(STAMP)  ## the three phases through real services, from nothing, into runs/demo/report.html
@@ -51,8 +58,10 @@ format: $(STAMP)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .
 
 # An old compiler on purpose: its output runs with every protobuf from 6.31 to 7.
-protos: $(STAMP)  ## regenerate palate/v1 from protos/
+protos: $(STAMP)  ## regenerate palate/v1 and the Open Inference Protocol's descriptors from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/palate/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -Iprotos/kserve \
+		--descriptor_set_out=services/reward/oip/open_inference.binpb protos/kserve/open_inference.proto
 
 check-demo: $(STAMP)  ## the demo's bars on six seeds, three of them never used in development (half an hour)
 	$(BIN)/python -m trainer.demo.check --seeds 0 1 2 100 101 102
@@ -68,4 +77,4 @@ docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md and docs/model-
 	$(BIN)/python -m docs.generate.model_folder
 
 clean:  ## remove what was built, keep runs/
-	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-triton node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

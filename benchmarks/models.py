@@ -1,19 +1,21 @@
-"""Random models wide enough that computing dominates, and texts whose lengths are the same in every run."""
+"""Random models wide enough that computing dominates, and texts in a language of a thousand words for them."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
@@ -32,27 +34,56 @@ _SHAPE: dict[str, Any] = {
 }
 """That of the small sentence encoders in wide use."""
 
+_RANKER_SHAPE: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+}
+"""28 million parameters."""
 
-def make_encoder(folder: Path) -> Path:
-    """A BERT with one score; returns `folder`."""
-    config = BertConfig(vocab_size=len(_VOCABULARY), max_position_embeddings=_MAX_TOKENS, **_SHAPE)
+_TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": 0.2,
+}
+"""Computes next to nothing: for trying a measurement, never for a figure."""
+
+_RANKER_TOKENS = 1024
+
+
+def make_encoder(folder: Path, *, corpus: Sequence[str] = (), tiny: bool = False) -> Path:
+    """A BERT with one score; returns `folder`.
+
+    Args:
+        folder: Where it is written.
+        corpus: Texts like those it will read, for its tokenizer; none = it reads `WORDS`.
+        tiny: Compute next to nothing.
+    """
+    shape = _TINY if tiny else _SHAPE
+    config = BertConfig(vocab_size=len(_VOCABULARY), max_position_embeddings=_MAX_TOKENS, **shape)
     config.num_labels = 1
-    _save(BertForSequenceClassification, config, folder)
-    _save_tokenizer(folder, single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1")
+    _seeded(BertForSequenceClassification, config).save_pretrained(folder)
+    _save_tokenizer(folder, single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1", corpus=corpus)
     return folder
 
 
-def make_policy(folder: Path) -> Path:
+def make_ranker(folder: Path, *, tiny: bool = False) -> Path:
+    """A Llama with one score per text, of standard deviation 1 over texts of `WORDS`; returns `folder`."""
+    config = _llama(_TINY if tiny else _RANKER_SHAPE, _RANKER_TOKENS)
+    config.num_labels = 1
+    model = _seeded(LlamaForSequenceClassification, config)
+    _scale_head(model)
+    model.save_pretrained(folder)
+    _save_tokenizer(folder, single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1", max_tokens=_RANKER_TOKENS)
+    return folder
+
+
+def make_policy(folder: Path, *, tiny: bool = False) -> Path:
     """A Llama; returns `folder`."""
-    config = LlamaConfig(
-        vocab_size=len(_VOCABULARY),
-        max_position_embeddings=_MAX_TOKENS,
-        pad_token_id=_VOCABULARY[PAD],
-        bos_token_id=_VOCABULARY[BEGIN],
-        eos_token_id=_VOCABULARY[END],
-        **_SHAPE,
-    )
-    _save(LlamaForCausalLM, config, folder)
+    _seeded(LlamaForCausalLM, _llama(_TINY if tiny else _SHAPE, _MAX_TOKENS)).save_pretrained(folder)
     _save_tokenizer(folder, single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1")
     return folder
 
@@ -68,16 +99,35 @@ def texts(count: int, shortest: int, longest: int, number: int) -> list[str]:
     return [" ".join(rng.choices(WORDS, k=length)) for length in lengths]
 
 
-def _save(model_class: Any, config: Any, folder: Path) -> None:
+def _llama(shape: dict[str, Any], max_tokens: int) -> Any:
+    return LlamaConfig(
+        vocab_size=len(_VOCABULARY),
+        max_position_embeddings=max_tokens,
+        pad_token_id=_VOCABULARY[PAD],
+        bos_token_id=_VOCABULARY[BEGIN],
+        eos_token_id=_VOCABULARY[END],
+        **shape,
+    )
+
+
+def _seeded(model_class: Any, config: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = model_class(config)
-    model.save_pretrained(folder)
+        return model_class(config).eval()
 
 
-def _save_tokenizer(folder: Path, *, single: str, pair: str) -> None:
-    tokenizer = Tokenizer(models.WordLevel(_VOCABULARY, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+@torch.inference_mode()
+def _scale_head(model: Any) -> None:
+    """So that differences between scores can be given in standard deviations as they are."""
+    draws = torch.Generator().manual_seed(0)
+    ids = torch.randint(_VOCABULARY[WORDS[0]], len(_VOCABULARY), (32, 128), generator=draws)
+    model.score.weight.data /= model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.std()
+
+
+def _save_tokenizer(
+    folder: Path, *, single: str, pair: str, max_tokens: int = _MAX_TOKENS, corpus: Sequence[str] = ()
+) -> None:
+    tokenizer = _learnt(corpus) if corpus else _words()
     ends = [(token, _VOCABULARY[token]) for token in (BEGIN, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
     wrapper: Any = PreTrainedTokenizerFast
@@ -89,7 +139,27 @@ def _save_tokenizer(folder: Path, *, single: str, pair: str) -> None:
         sep_token=END,
         bos_token=BEGIN,
         eos_token=END,
-        model_max_length=_MAX_TOKENS,
+        model_max_length=max_tokens,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     wrapped.save_pretrained(folder)
+
+
+def _words() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(_VOCABULARY, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def _learnt(corpus: Sequence[str]) -> Tokenizer:
+    """Byte pairs, as many as there are words in the other vocabulary, with the special tokens at the same ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(_VOCABULARY),
+        special_tokens=[PAD, UNKNOWN, BEGIN, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer

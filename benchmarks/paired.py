@@ -1,19 +1,38 @@
-"""Two ways of doing the same work, timed in turns, so that whatever else the machine does slows down both."""
+"""Ways of doing the same work, timed in turns, so that whatever else the machine does slows down all of them."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
 
 Inputs = TypeVar("Inputs")
 Answer = TypeVar("Answer")
 
+_RESAMPLES = 2000
+_COVERAGE = 0.90
+
 
 class Disagreement(Exception):
-    """The two ways do not give the same answer, so comparing their speed means nothing."""
+    """Two ways do not give the same answer, so comparing their speed means nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[Answer]):
+    """One run of a way.
+
+    Attributes:
+        seconds: How long it took.
+        answer: What came out.
+        client_cpu_seconds: CPU time that the load generator's process took meanwhile.
+    """
+
+    seconds: float
+    answer: Answer
+    client_cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,91 +40,105 @@ class Way(Generic[Inputs, Answer]):
     """One way of doing the work, and what to call it."""
 
     name: str
-    run: Callable[[Inputs], Answer]
+    run: Callable[[Inputs], Run[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement(Generic[Inputs, Answer]):
-    """Something to measure.
+class Contest(Generic[Inputs, Answer]):
+    """Ways of doing the same work.
 
     Attributes:
-        title: What is asked.
-        baseline: What the other way is held against.
-        candidate: The other way.
+        ways: The first one says what the right answer is.
         inputs: Fresh inputs for each number, the same amount of work every time.
         agree: Whether two answers to the same inputs are the same.
     """
 
-    title: str
-    baseline: Way[Inputs, Answer]
-    candidate: Way[Inputs, Answer]
+    ways: Sequence[Way[Inputs, Answer]]
     inputs: Callable[[int], Inputs]
     agree: Callable[[Answer, Answer], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """Seconds of each round, (rounds,) for either way."""
-
-    baseline: tuple[float, ...]
-    candidate: tuple[float, ...]
+Rounds: TypeAlias = Mapping[str, Sequence[Run[Answer]]]
+"""The runs of every way, in the order of the rounds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """How many times as fast the candidate is: `value` over all rounds, `lowest` and `highest` in a single one."""
+class Estimate:
+    """A median over rounds, with the bounds between which 90 % of bootstrap samples have theirs; `n` rounds."""
 
     value: float
-    lowest: float
-    highest: float
+    low: float
+    high: float
+    n: int
+
+
+def timed(
+    work: Callable[[Inputs], Answer], clock: Callable[[], float] = time.perf_counter
+) -> Callable[..., Run[Answer]]:
+    """`work` as a run of this process."""
+
+    def run(inputs: Inputs) -> Run[Answer]:
+        begin = clock()
+        answer = work(inputs)
+        return Run(clock() - begin, answer)
+
+    return run
 
 
 def take_turns(
-    measurement: Measurement[Inputs, Answer],
-    rounds: int,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-    after_round: Callable[[], None] = lambda: None,
-) -> Timed:
-    """Runs baseline, candidate, baseline, candidate and so on; a first run of each is checked, not timed.
+    contest: Contest[Inputs, Answer], rounds: int, after_round: Callable[[], None] = lambda: None
+) -> dict[str, list[Run[Answer]]]:
+    """Runs all ways on the same inputs, then on the next; every other round goes backwards.
+
+    A first round warms up, is checked and is not kept.
 
     Args:
-        measurement: What to run.
-        rounds: How many times each way is timed; at least one.
-        clock: Seconds.
+        contest: What to run.
+        rounds: How many runs of each way are kept; at least one.
         after_round: Told after each round, for a progress bar.
 
     Raises:
-        Disagreement: The two ways answer the same inputs differently.
+        Disagreement: Two ways answer the same inputs differently.
     """
-    _check_agreement(measurement)
-    baseline, candidate = [], []
-    for number in range(rounds):
-        baseline.append(_seconds(measurement.baseline, measurement.inputs(2 * number + 1), clock))
-        candidate.append(_seconds(measurement.candidate, measurement.inputs(2 * number + 2), clock))
+    _check_agreement(contest)
+    runs: dict[str, list[Run[Answer]]] = {way.name: [] for way in contest.ways}
+    for number in range(1, rounds + 1):
+        inputs = contest.inputs(number)
+        for way in contest.ways if number % 2 else reversed(contest.ways):
+            runs[way.name].append(way.run(inputs))
         after_round()
-    return Timed(tuple(baseline), tuple(candidate))
+    return runs
 
 
-def ratio(timed: Timed) -> Ratio:
-    """The ratio of the medians, which always lies between the lowest and the highest ratio of a round."""
-    value = statistics.median(timed.baseline) / statistics.median(timed.candidate)
-    of_rounds = [first / second for first, second in zip(timed.baseline, timed.candidate, strict=True)]
-    return Ratio(value, min(of_rounds), max(of_rounds))
+def times_as_fast(candidate: Sequence[Run[Answer]], baseline: Sequence[Run[Answer]]) -> Estimate:
+    """How many times as fast the candidate is, from the ratio of each round."""
+    return estimate([slow.seconds / quick.seconds for slow, quick in zip(baseline, candidate, strict=True)])
 
 
-def _check_agreement(measurement: Measurement[Inputs, Answer]) -> None:
-    """Warms up both ways on the way."""
-    inputs = measurement.inputs(0)
-    expected, found = measurement.baseline.run(inputs), measurement.candidate.run(inputs)
-    if not measurement.agree(expected, found):
-        raise Disagreement(
-            f"{measurement.title}: {measurement.baseline.name!r} and {measurement.candidate.name!r} give different "
-            "answers to the same inputs; find out which is wrong before measuring either"
-        )
+def estimate(values: Sequence[float]) -> Estimate:
+    """The median of one value per round; one disturbed round does not move it.
+
+    Source of the interval: the percentile bootstrap, Efron 1979; its draws are the same in every run.
+    """
+    draws = np.random.default_rng(0).choice(np.array(values), (_RESAMPLES, len(values)))
+    medians = np.sort(np.median(draws, axis=1))
+    tail = round((1 - _COVERAGE) / 2 * _RESAMPLES)
+    return Estimate(float(np.median(values)), float(medians[tail]), float(medians[-1 - tail]), len(values))
 
 
-def _seconds(way: Way[Inputs, Answer], inputs: Inputs, clock: Callable[[], float]) -> float:
-    begin = clock()
-    way.run(inputs)
-    return clock() - begin
+def client_share(runs: Sequence[Run[Answer]]) -> float:
+    """CPU seconds of the load generator for every second of the runs."""
+    return sum(run.client_cpu_seconds for run in runs) / sum(run.seconds for run in runs)
+
+
+def _check_agreement(contest: Contest[Inputs, Answer]) -> None:
+    """Warms up all ways on the way."""
+    inputs = contest.inputs(0)
+    first, *others = contest.ways
+    expected = first.run(inputs).answer
+    for way in others:
+        if not contest.agree(expected, way.run(inputs).answer):
+            raise Disagreement(
+                f"{first.name!r} and {way.name!r} give different answers to the same inputs; find out which is wrong "
+                "before measuring either"
+            )

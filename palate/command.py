@@ -21,6 +21,7 @@ _PURPOSE = {
     "score": ("Score every row of a file.", ""),
     "serve": ("Start a reward service or a policy service.", "serve"),
     "train": ("Train: pretrain, sft, reward, ppo.", "train"),
+    "verify": ("Prove that a folder's scores are the same in every engine, and by every way.", "serve"),
 }
 """What each subcommand is for, and the extra that brings it; known without importing it."""
 

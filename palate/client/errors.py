@@ -181,21 +181,24 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     code = grpc.StatusCode.UNAVAILABLE if _was_dropped(error) else error.code()
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
     kind, message = _BY_CODE.get(code, InternalError), error.details() or code.name
-    if kind is NotServed and trailing:
-        message = f"{target}: {message}"
     if not trailing:
         message = _explained(kind, message, target, service)
+    elif kind is NotServed:
+        message = f"{target}: {message}"
     pushback = trailing.get("grpc-retry-pushback-ms")
     retry_after = None if pushback is None or int(pushback) < 0 else int(pushback) / 1000
     return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
 
 
 def _was_dropped(error: grpc.RpcError) -> bool:
-    """Whether a server was stopped when it had received the call and not looked at it.
+    """Whether a call ended and gRPC lost why.
 
-    gRPC says CANCELLED of such a call, in the one word; of those that their caller cancels it says who did.
+    It says CANCELLED, in the one word, where a server was stopped when it had received the call and not looked at it;
+    of calls that their caller cancels it says who did. It says that Core failed where a call ended while an awaited
+    client was still sending.
     """
-    return error.code() is grpc.StatusCode.CANCELLED and error.details() == "CANCELLED"
+    lost = ((grpc.StatusCode.CANCELLED, "CANCELLED"), (grpc.StatusCode.INTERNAL, "Internal error from Core"))
+    return (error.code(), error.details()) in lost
 
 
 def _explained(kind: type[CallError], message: str, target: str, service: str) -> str:

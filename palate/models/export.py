@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.models.agreement import spread
 from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
 from palate.models.manifest import (
@@ -29,6 +30,7 @@ from palate.models.manifest import (
 from palate.models.probe_texts import PROBES
 from palate.models.quantize import quantize_weights
 from palate.models.rendering import Rendered, Renderer
+from palate.models.tolerances import TOLERANCES, Tolerance
 
 if TYPE_CHECKING:
     from palate.models.classifier import MaskedClassifier
@@ -48,12 +50,6 @@ _OPSET = 17
 
 _MAX_ONNX_BYTES = 2**31 - 2**24
 """protobuf's limit, less room for the graph; beyond it weights would lie in files that no digest covers."""
-
-_TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "int8": 0.25}
-"""How far the two engines may be apart: rounding, or what eight bits for a weight and a product cost."""
-
-_BATCH_TOLERANCE = 1e-4
-"""How far a text alone and beside others may be apart in ONNX Runtime, whatever the precision."""
 
 
 class ExportError(Exception):
@@ -94,8 +90,8 @@ def export(
         target: The folder to make; must not exist.
         overrides: Fields of the manifest that the caller knows better than the folder.
         precision: Of the products with weights in model.onnx.
-        tolerance: How far torch and ONNX Runtime may be apart, in standard deviations of the probes' logits; default
-            1e-4, for int8 0.25.
+        tolerance: How far torch and ONNX Runtime may be apart, in standard deviations of the probes' logits; default:
+            that of `palate.models.tolerances`.
 
     Raises:
         FolderError: The source is no usable classifier.
@@ -109,7 +105,7 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as draft:
-            allowed = _TOLERANCES[precision] if tolerance is None else tolerance
+            allowed = TOLERANCES[precision].shift if tolerance is None else tolerance
             made = _fill(source, Path(draft) / "model", loaded.manifest, precision, allowed)
             (Path(draft) / "model").rename(target)
     except OSError as error:
@@ -134,7 +130,7 @@ def _fill(
     _write_onnx(model, draft, rows)
     if precision == "int8" and quantize_weights(draft / "model.onnx") == 0:
         raise ExportError("the model has no product with a constant matrix to make int8; export it as float32")
-    deviation = _check(model, draft, rows, tolerance)
+    deviation = _check(model, draft, rows, replace(TOLERANCES[precision], shift=tolerance))
     onnx = OnnxExport(file_sha256(draft / "model.onnx"), digests.weights, precision)
     manifest = replace(manifest, onnx=onnx)
     write_manifest(draft, manifest)
@@ -195,7 +191,7 @@ def _write_onnx(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> 
             raise ExportError(f"PyTorch cannot export this model: {error}; serve it with --engine torch") from error
 
 
-def _check(model: MaskedClassifier, folder: Path, rows: list[Rendered], tolerance: float) -> float:
+def _check(model: MaskedClassifier, folder: Path, rows: list[Rendered], allowed: Tolerance) -> float:
     """Compares torch and ONNX Runtime, alone and batched; returns the largest difference in standard deviations."""
     import onnxruntime
     import torch
@@ -206,16 +202,15 @@ def _check(model: MaskedClassifier, folder: Path, rows: list[Rendered], toleranc
         expected = np.concatenate([model(*map(torch.from_numpy, one.values())).numpy() for one in alone])
     singly = np.concatenate([session.run(["logits"], one)[0] for one in alone])
     batched = session.run(["logits"], _inputs(rows, folder))[0]
-    # Where all probes score alike the scale is that of rounding itself.
-    scale = max(float(expected.std(axis=0).min()), 1e-3 * float(np.abs(expected).max()), 1e-6)
+    scale = min(map(spread, expected.T))
     deviation = float(max(np.abs(singly - expected).max(), np.abs(batched - expected).max())) / scale
-    if not deviation <= tolerance:
+    if not deviation <= allowed.shift:
         raise ExportError(
             f"torch and ONNX Runtime differ by {deviation:.1e} standard deviations on the built-in texts, more than "
-            f"the tolerance of {tolerance:.1e}; nothing was written. Export it as float32, or serve the folder with "
-            "--engine torch"
+            f"the tolerance of {allowed.shift:.1e}; nothing was written. Export it as float32, or serve the "
+            "folder with --engine torch"
         )
-    if not (moved := float(np.abs(singly - batched).max()) / scale) <= _BATCH_TOLERANCE:
+    if not (moved := float(np.abs(singly - batched).max()) / scale) <= allowed.batch:
         raise ExportError(
             f"ONNX Runtime scores a text {moved:.1e} standard deviations apart alone and beside others on this "
             "processor; nothing was written. Serve the folder with --engine torch"

@@ -14,16 +14,19 @@ from palate.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_serve
 from services.reward.admin import AdminServicer
 from services.reward.config import RewardConfig
 from services.reward.metrics import RewardMetrics
-from services.reward.model import load_models
+from services.reward.model import RewardModel, load_models
+from services.reward.oip import protocol
+from services.reward.oip.service import InferenceServicer
 from services.reward.parity import ParityError
 from services.reward.registry import Registry
 from services.reward.scoring import Scorer
+from services.reward.scoring_queue import ScoringQueue
 from services.reward.service import RewardServicer
 from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
-from services.runtime.server import Service, StartupError, run
+from services.runtime.server import Early, Service, StartupError, run
 
-NAMES = ("palate.v1.RewardService", "palate.v1.AdminService")
+NAMES = ("palate.v1.RewardService", "palate.v1.AdminService", protocol.NAME)
 
 
 def main() -> None:
@@ -31,13 +34,20 @@ def main() -> None:
     config = RewardConfig.from_command_line(sys.argv[1:], "python -m services.reward")
     collected = CollectorRegistry()
     server_metrics, metrics = ServerMetrics(collected), RewardMetrics(collected)
+    health = Health(NAMES, ["model"])
+    queue = ScoringQueue(config, metrics)
+
+    def scorer_of(model: RewardModel) -> Scorer:
+        return Scorer(model, queue, metrics, config.rendering_threads)
+
+    registry = Registry(scorer_of, metrics, config.max_models)
+    inference = InferenceServicer(registry, config, health)
 
     async def load() -> Service:
         try:
             models = await asyncio.to_thread(load_models, config)
         except (FolderError, ParityError) as error:
             raise StartupError(str(error)) from error
-        registry = Registry(lambda model: Scorer(model, config, metrics), metrics, config.max_models)
         for model in models:
             registry.put(model)
         servicer, admin = RewardServicer(registry, config, metrics), AdminServicer(registry, config)
@@ -48,11 +58,13 @@ def main() -> None:
 
         async def close() -> None:
             admin.close()
-            await registry.close()
+            await queue.close()
+            registry.close()
 
         return Service(add_to, close, servicer.drain)
 
-    run(config, service_names=NAMES, metrics=server_metrics, health=Health(NAMES, ["model"]), load=load)
+    early = Early(lambda server: protocol.add_to_server(inference, server), protocol.POOL)
+    run(config, service_names=NAMES, metrics=server_metrics, health=health, load=load, early=[early])
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
+from palate.models.tolerances import tolerance_of
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
+from services.runtime.batching import BatchLimits
 from services.runtime.config import ServerConfig
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 """What a model may be called; a name stands in options, logs and metrics."""
-
-_TOLERANCE, _BFLOAT16_TOLERANCE = 1e-4, 0.1
 
 
 class RewardConfig(ServerConfig):
@@ -47,13 +47,13 @@ class RewardConfig(ServerConfig):
     )
     dtype: DtypeName = Field(
         "auto",
-        description="Number format of the forward pass: float32; bfloat16 (torch; faster where the processor or GPU "
-        "has it); int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
+        description="Number format of the forward pass: float32; bfloat16 (torch; where the processor or GPU has it); "
+        "int8 (onnx, `palate export --precision int8`). auto is that of model.onnx, else float32.",
     )
     strict: bool = Field(
         False,
-        description="Same bits whatever the batch: torch computes every row by itself and shares no prompt; onnx on a "
-        "CPU is checked at start.",
+        description="Same bits whatever the batch, proved at start: onnx on a CPU keeps its batches where that shows "
+        "it; torch, and what shows otherwise, computes every row by itself and shares no prompt.",
     )
     threads: int = Field(
         0,
@@ -71,6 +71,15 @@ class RewardConfig(ServerConfig):
     max_batch_tokens: int = Field(
         8192, ge=1, description="Padded tokens (rows x longest) of a batch; a longer row goes alone."
     )
+    deduplicate: bool = Field(
+        True, description="Equal items of different calls that wait or are being computed share one computation."
+    )
+    cache_items: int = Field(
+        16_384,
+        ge=0,
+        description="Scores that are kept, the ones used longest ago leaving first, and given again for the same "
+        "token ids; 0 = none. About 1 KB each.",
+    )
     rendering_threads: int = Field(1, ge=1, description="Threads that turn text into token ids.")
     parity_tolerance: float | None = Field(
         None,
@@ -84,6 +93,11 @@ class RewardConfig(ServerConfig):
         """How the engine is to run."""
         return EngineOptions(self.device, self.dtype, self.threads, self.strict, self.max_batch_tokens)
 
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """How large batches become."""
+        return BatchLimits(self.max_batch_items, self.max_batch_tokens)
+
     def tolerance(self, dtype: str) -> float:
         """What the check at start allows an engine of that number format, in standard deviations."""
-        return self.parity_tolerance or (_BFLOAT16_TOLERANCE if dtype == "bfloat16" else _TOLERANCE)
+        return self.parity_tolerance or tolerance_of(dtype).batch

@@ -93,6 +93,8 @@ def _open(file: Path, threads: int, gpu: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait sleep: spinning takes the processors from the front and from other servers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     if gpu is not None:  # TF32 would round float32 products to 10 bits
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu, "use_tf32": "0"}))

@@ -28,7 +28,7 @@ class TorchEngine:
     """Runs the checkpoint as it is; a decoder computes what rows of a batch share at their begin once.
 
     PyTorch chooses its kernels by shape, so that a row's last bits depend on its batch. In strict mode every row is
-    computed by itself, without padding.
+    computed by itself, without padding; so it is in bfloat16 on the CPU, where the last bits are no longer small.
     """
 
     name = "torch"
@@ -43,9 +43,9 @@ class TorchEngine:
         self._model = load_classifier(path, manifest, dtype).to(self._device)
         self._has_segments = folder.has_segments
         self._pad_id = folder.pad_token_id or 0
-        self._strict = options.strict
+        self._one_by_one = options.strict or (dtype == torch.bfloat16 and self._device.type == "cpu")
         self._max_tokens = options.max_batch_tokens
-        self.reuses_prefixes = not options.strict and _can_reuse(self._model)
+        self.reuses_prefixes = not self._one_by_one and _can_reuse(self._model)
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -57,7 +57,7 @@ class TorchEngine:
         return read_scores(logits, self._manifest)
 
     def _groups(self, rows: Sequence[Row]) -> list[Group]:
-        if self._strict:
+        if self._one_by_one:
             return [Group((place,), 0) for place in range(len(rows))]
         if self.reuses_prefixes:
             return choose_groups([row.token_ids for row in rows])
@@ -107,7 +107,7 @@ def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
         )
     if wanted != "bfloat16":
         return torch.float32
-    if device.type == "cpu" and not computes_bfloat16(torch.cpu.get_capabilities()):
+    if device.type == "cpu" and not computes_bfloat16(_capabilities()):
         raise FolderError(
             "--dtype bfloat16, but this processor has no bfloat16 products (AVX512-BF16 or AMX on x86, BF16 on ARM), "
             "so it would be slower than float32; use --dtype float32, or `palate export --precision int8`"
@@ -118,3 +118,8 @@ def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
 def computes_bfloat16(capabilities: Mapping[str, Any]) -> bool:
     """Whether a processor multiplies bfloat16 itself, by what `torch.cpu.get_capabilities` says of it."""
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """What the processor can do; empty where this PyTorch cannot say."""
+    return getattr(torch.cpu, "get_capabilities", dict)()

@@ -17,29 +17,34 @@ SLICE = 64
 Pair: TypeAlias = tuple[common.Content, common.Content]
 """(prompt, completion)."""
 
+Item: TypeAlias = Pair | RenderingError
+"""What is to be scored, or why it could not even be read."""
+
 
 async def render_items(
-    pairs: Sequence[Pair], renderer: Renderer, truncation: Truncation, executor: Executor
+    items: Sequence[Item], renderer: Renderer, truncation: Truncation, executor: Executor
 ) -> list[Rendered | RenderingError]:
-    """What the model reads for every pair, or why it cannot; runs in `executor`, off the event loop."""
+    """What the model reads for every item, or why it cannot; runs in `executor`, off the event loop."""
     loop = asyncio.get_running_loop()
     rendered: list[Rendered | RenderingError] = []
-    for begin in range(0, len(pairs), SLICE):
-        part = pairs[begin : begin + SLICE]
+    for begin in range(0, len(items), SLICE):
+        part = items[begin : begin + SLICE]
         rendered += await loop.run_in_executor(executor, render_slice, part, renderer, truncation)
     return rendered
 
 
-def render_slice(pairs: Sequence[Pair], renderer: Renderer, truncation: Truncation) -> list[Rendered | RenderingError]:
+def render_slice(items: Sequence[Item], renderer: Renderer, truncation: Truncation) -> list[Rendered | RenderingError]:
     """`render_items` in the calling thread."""
-    results: list[Rendered | RenderingError | None] = [None] * len(pairs)
+    results: list[Rendered | RenderingError | None] = [None] * len(items)
     texts: dict[int, tuple[Content, Content]] = {}
-    for index, pair in enumerate(pairs):
+    for index, item in enumerate(items):
         try:
-            if _has_ids(pair):
-                results[index] = _taken(pair, renderer)
+            if isinstance(item, RenderingError):
+                results[index] = item
+            elif _has_ids(item):
+                results[index] = _taken(item, renderer)
             else:
-                texts[index] = (_content(pair[0], "prompt"), _content(pair[1], "completion"))
+                texts[index] = (_content(item[0], "prompt"), _content(item[1], "completion"))
         except RenderingError as error:
             results[index] = error
     for index, result in zip(texts, renderer.render_pairs(list(texts.values()), truncation), strict=True):

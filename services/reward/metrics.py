@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.reward.model import RewardModel
 from services.runtime.metrics import LATENCY_SECONDS
+from services.runtime.work import Reuse
 
 
 class ItemOutcome(StrEnum):
@@ -26,7 +27,7 @@ _SCORES = (-20, -10, -8, -6, -5, -4, -3, -2, -1.5, -1, -0.5, -0.25, 0, 0.25, 0.5
 
 
 class RewardMetrics:
-    """The families; also what the scheduler reports to (`services.runtime.scheduler.Observer`)."""
+    """The families; also what the scheduler reports to (`services.runtime.work.Observer`)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -38,6 +39,7 @@ class RewardMetrics:
         self._items = counter("palate_reward_items", "Items answered, by outcome.", "outcome")
         self._dropped = counter("palate_reward_items_dropped", "Items dropped before compute, by reason.", "reason")
         self._deduplicated = counter("palate_reward_items_deduplicated", "Items that shared the row of an equal one.")
+        self._cached = counter("palate_reward_items_cached", "Items whose score was known from an earlier equal one.")
         self._tokens = counter("palate_reward_tokens", "Tokens computed: real, and padding beside them.", "kind")
         self._queue_items = Gauge("palate_reward_queue_items", "Items that wait.", registry=registry)
         self._queue_tokens = Gauge("palate_reward_queue_tokens", "Tokens that wait.", registry=registry)
@@ -86,6 +88,10 @@ class RewardMetrics:
     def deduplicated(self, items: int) -> None:
         """Items that were not computed because an equal one of the same request was."""
         self._deduplicated.inc(items)
+
+    def item_reused(self, how: Reuse) -> None:
+        """An item of a request shares the score of an equal one of another."""
+        (self._cached if how is Reuse.CACHED else self._deduplicated).inc()
 
     def tokenized(self, seconds: float) -> None:
         """A request's texts became token ids."""

@@ -17,7 +17,7 @@ from services.reward.config import RewardConfig
 from services.reward.engine import Engine
 from services.reward.engines import open_engine
 from services.reward.ensemble import EnsembleEngine
-from services.reward.parity import check_parity
+from services.reward.parity import check_parity, prove_strict
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class RewardModel:
         pad_token_id: What transformers' head would take for padding; None where the folder does not say.
         inferred: What the folder leaves open.
         members: Of an ensemble, in the order of the engine's columns; empty for others.
+        is_strict: Whether a text's score was proved to be the same bits in every batch.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RewardModel:
     pad_token_id: int | None
     inferred: tuple[Inferred, ...]
     members: tuple[Member, ...] = ()
+    is_strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,11 @@ def load_folder(path: Path, name: str, config: RewardConfig) -> RewardModel:
     """
     name = name or path.resolve().name
     model = _ensemble(path, name, config) if is_ensemble(path) else _single(path, name, config)
-    parity = check_parity(model.engine, model.renderer, config.tolerance(model.engine.dtype))
+    model = _checked(model, config)
     engine = model.engine
     logger.info("model %s, revision %s, engine %s, %s", name, model.digests.revision, engine.name, engine.dtype)
     if model.members:
         logger.info("an ensemble of %d: %s", len(model.members), ", ".join(member.name for member in model.members))
-    logger.info("alone and batched: %.1e standard deviations apart", parity.deviation)
     for item in model.inferred:
         logger.warning("not said by the folder: %s; assumed: %s", item.missing, item.assumed)
     return model
@@ -126,6 +127,15 @@ def folders_of(path: Path) -> Iterator[Path]:
     yield path
     if is_ensemble(path):
         yield from (path / member.path for member in read_ensemble(path).members)
+
+
+def _checked(model: RewardModel, config: RewardConfig) -> RewardModel:
+    """The model behind the parity gate: within tolerance, or in strict mode with an engine that keeps its bits."""
+    if config.strict:
+        return replace(model, engine=prove_strict(model.engine, model.renderer, config.batch_limits), is_strict=True)
+    parity = check_parity(model.engine, model.renderer, config.tolerance(model.engine.dtype))
+    logger.info("alone and batched: %.1e standard deviations apart", parity.deviation)
+    return model
 
 
 def _single(path: Path, name: str, config: RewardConfig) -> RewardModel:

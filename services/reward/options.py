@@ -39,10 +39,7 @@ def demand_of(options: reward.ScoreOptions, model: RewardModel, deadline: float)
         InvalidRequest: An option is unknown, or one that this model does not have; the message names it.
         WrongPin: The caller expects another revision.
     """
-    if options.revision and options.revision != model.digests.revision:
-        raise WrongPin(
-            f"the caller expects revision {options.revision[:64]!r}; {model.name} has {model.digests.revision} here"
-        )
+    check_revision(options.revision, model)
     if options.truncation != reward.TRUNCATION_UNSPECIFIED and options.truncation not in _TRUNCATIONS:
         raise InvalidRequest(f"truncation {options.truncation} is not known to this server")
     if options.priority not in _PRIORITIES:
@@ -50,6 +47,16 @@ def demand_of(options: reward.ScoreOptions, model: RewardModel, deadline: float)
     truncation = _TRUNCATIONS.get(options.truncation, model.manifest.truncation)
     aggregation = _aggregation(options, model)
     return Demand(truncation, _PRIORITIES[options.priority], deadline, aggregation, options.include_members)
+
+
+def check_revision(expected: str, model: RewardModel) -> None:
+    """Whether `model` is what a caller expects; empty = anything.
+
+    Raises:
+        WrongPin: It has another revision.
+    """
+    if expected and expected != model.digests.revision:
+        raise WrongPin(f"the caller expects revision {expected[:64]!r}; {model.name} has {model.digests.revision} here")
 
 
 def _aggregation(options: reward.ScoreOptions, model: RewardModel) -> Aggregation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +40,6 @@ class Registry:
         self._served: dict[str, Served] = {}
         self._retired: set[Served] = set()
         self._default = ""
-        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def default(self) -> str:
@@ -113,10 +111,10 @@ class Registry:
         before, self._default = self._default, name
         return before
 
-    async def close(self) -> None:
-        """Answers what was accepted, and frees all models, those too whose calls were cut."""
-        left = (*self._served.values(), *self._retired)
-        await asyncio.gather(*self._closing, *(self._close(served) for served in left))
+    def close(self) -> None:
+        """Frees all models, those too whose calls were cut."""
+        for served in (*self._served.values(), *self._retired):
+            self._close(served)
 
     def _named(self, name: str) -> Served:
         if name not in self._served:
@@ -136,10 +134,8 @@ class Registry:
     def _close_if_unused(self, served: Served) -> None:
         if served in self._retired and not served.calls:
             self._retired.discard(served)
-            task = asyncio.create_task(self._close(served))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close(served)
 
-    async def _close(self, served: Served) -> None:
-        await served.scorer.close()
+    def _close(self, served: Served) -> None:
+        served.scorer.close()
         logger.info("model %s, revision %s: let go", served.model.name, served.model.digests.revision)

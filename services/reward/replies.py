@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from services.reward.model import RewardModel
 from services.reward.ranking import best_first, preference_probability, ranks, z_scores
 from services.reward.scoring import Demand, FailedItem, ItemResult, ScoredItem, Stages
 
-_CODES = {
+CODES = {
     ItemOutcome.INVALID: reward.ITEM_ERROR_CODE_INVALID,
     ItemOutcome.TOO_LONG: reward.ITEM_ERROR_CODE_TOO_LONG,
     ItemOutcome.EXPIRED: reward.ITEM_ERROR_CODE_EXPIRED,
@@ -41,6 +41,9 @@ CAPABILITIES = (
 
 ENSEMBLE_CAPABILITIES = ("include_members", *(f"aggregate.{aggregate}" for aggregate in Aggregate))
 """Those of ensembles alone."""
+
+STRICT = "strict"
+"""That of models whose scores were proved to be the same bits in every batch."""
 
 
 def provenance(model: RewardModel) -> reward.Provenance:
@@ -137,11 +140,19 @@ def info_response(model: RewardModel, max_items: int) -> reward.GetModelInfoResp
         reference_mean=calibration.mean if calibration else None,
         reference_std=calibration.std if calibration else None,
         inferred=inferences(model.inferred),
-        capabilities=sorted((*CAPABILITIES, *(ENSEMBLE_CAPABILITIES if model.members else ()))),
+        capabilities=sorted(_capabilities(model)),
         members=[
             reward.EnsembleMember(name=each.name, revision=each.revision, label=each.label) for each in model.members
         ],
     )
+
+
+def _capabilities(model: RewardModel) -> Iterator[str]:
+    yield from CAPABILITIES
+    if model.members:
+        yield from ENSEMBLE_CAPABILITIES
+    if model.is_strict:
+        yield STRICT
 
 
 def models_response(models: Iterable[RewardModel], default: str) -> reward.ListModelsResponse:
@@ -192,5 +203,5 @@ def _scored(result: ScoredItem, source: Source) -> reward.Scored:
 
 def _error(result: FailedItem, prefix: str = "") -> reward.ItemError:
     return reward.ItemError(
-        code=_CODES[result.outcome], message=prefix + result.message, retryable=result.outcome in _RETRYABLE
+        code=CODES[result.outcome], message=prefix + result.message, retryable=result.outcome in _RETRYABLE
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,14 +14,14 @@ from typing import TypeAlias
 from palate.models.manifest import Truncation
 from palate.models.rendering import Rendered, RenderingError, TooLong
 from services.reward.calibration import MEAN, Aggregation, aggregated, calibrated
-from services.reward.config import RewardConfig
 from services.reward.engine import Row
-from services.reward.inputs import Pair, render_items
+from services.reward.inputs import Item, Pair, render_items
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel
-from services.runtime.batching import BatchLimits
+from services.reward.scoring_queue import Members, ScoringQueue
+from services.runtime.callers import current_caller
 from services.runtime.errors import Expired
-from services.runtime.scheduler import Done, Entry, FailureKind, ItemFailure, Outcome, QueueLimits, Scheduler, Work
+from services.runtime.work import Done, Entry, FailureKind, ItemFailure, Outcome, Terms, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,6 @@ class FailedItem:
 
 
 ItemResult: TypeAlias = ScoredItem | FailedItem
-
-Members: TypeAlias = tuple[float, ...]
-"""(M,) what the engine gives for one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +91,24 @@ class Waiting:
 class Scorer:
     """Scores items with one model. Belongs to one event loop."""
 
-    def __init__(self, model: RewardModel, config: RewardConfig, metrics: RewardMetrics) -> None:
+    def __init__(self, model: RewardModel, queue: ScoringQueue, metrics: RewardMetrics, rendering_threads: int) -> None:
         self._model = model
         self._metrics = metrics
-        self._rendering = ThreadPoolExecutor(config.rendering_threads, thread_name_prefix="rendering")
-        self._scheduler: Scheduler[Row, Members] = Scheduler(
-            lambda rows: [tuple(members) for members in model.engine.score(rows).tolist()],
-            QueueLimits(config.max_queue_items, config.max_queue_tokens),
-            BatchLimits(config.max_batch_items, config.max_batch_tokens),
-            metrics,
-        )
+        self._rendering = ThreadPoolExecutor(rendering_threads, thread_name_prefix="rendering")
+        self._queue = queue
+        self._group = queue.open(model)
 
-    async def score(self, pairs: Sequence[Pair], demand: Demand) -> tuple[list[ItemResult], Stages]:
-        """One result per (prompt, completion), in their order.
+    async def score(self, items: Sequence[Item], demand: Demand) -> tuple[list[ItemResult], Stages]:
+        """One result per item, in their order.
 
         Raises:
             ServiceError: The request as a whole does not fit into the queue, or its time is over.
         """
-        rendered, tokenize = await self.render(pairs, demand.truncation)
+        rendered, tokenize = await self.render(items, demand.truncation)
         if time.monotonic() >= demand.deadline:
             raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
         rows = list(dict.fromkeys(_row(item) for item in rendered if isinstance(item, Rendered)))
-        works = [Work(row, len(row.token_ids)) for row in rows]
-        outcomes = await self._scheduler.run(works, priority=demand.priority, deadline=demand.deadline)
+        outcomes = await self._queue.scheduler.run([self._work(row) for row in rows], _terms(demand))
         by_row = dict(zip(rows, outcomes, strict=True))
         results = [
             self._result(by_row[_row(item)], item, demand.aggregation)
@@ -132,9 +126,7 @@ class Scorer:
             return _unrendered(item)
         row = _row(item)
         try:
-            entry = await self._scheduler.enter(
-                Work(row, len(row.token_ids)), priority=demand.priority, deadline=demand.deadline
-            )
+            entry = await self._queue.scheduler.enter(self._work(row), _terms(demand))
         except Expired as error:
             return FailedItem(ItemOutcome.EXPIRED, str(error))
         return Waiting(entry, item, demand.aggregation, seconds)
@@ -147,22 +139,22 @@ class Scorer:
 
     def forget(self, items: Sequence[Waiting], reason: str) -> None:
         """Drops what still waits of `items`; `reason` is "cancelled" or "expired"."""
-        self._scheduler.forget([item.entry for item in items], reason)
+        self._queue.scheduler.forget([item.entry for item in items], reason)
 
     async def render(
-        self, pairs: Sequence[Pair], truncation: Truncation
+        self, items: Sequence[Item], truncation: Truncation
     ) -> tuple[list[Rendered | RenderingError], float]:
-        """What the model would read for every pair, and how many seconds that took."""
+        """What the model would read for every item, and how many seconds that took."""
         begin = time.monotonic()
-        rendered = await render_items(pairs, self._model.renderer, truncation, self._rendering)
+        rendered = await render_items(items, self._model.renderer, truncation, self._rendering)
         seconds = time.monotonic() - begin
         self._metrics.tokenized(seconds)
         return rendered, seconds
 
-    async def close(self) -> None:
-        """Answers what was accepted, then ends the threads."""
-        await self._scheduler.close()
+    def close(self) -> None:
+        """Ends the rendering threads and lets the engine go; no call uses this any more."""
         self._rendering.shutdown(wait=True)
+        self._queue.leave(self._model, self._group)
 
     def count(self, results: Sequence[ItemResult], deduplicated: int = 0) -> None:
         """Tells the metrics about items that are answered."""
@@ -173,6 +165,9 @@ class Scorer:
                 self._metrics.scored(result.score)
             else:
                 self._metrics.item_answered(result.outcome)
+
+    def _work(self, row: Row) -> Work[Row]:
+        return Work(row, len(row.token_ids), self._group, _digest(row))
 
     def _result(self, computed: Outcome[Members], item: Rendered, aggregation: Aggregation) -> ItemResult:
         if isinstance(computed, ItemFailure):
@@ -189,8 +184,17 @@ def _unrendered(error: RenderingError) -> FailedItem:
     return FailedItem(ItemOutcome.TOO_LONG if isinstance(error, TooLong) else ItemOutcome.INVALID, str(error))
 
 
+def _terms(demand: Demand) -> Terms:
+    return Terms(demand.priority, demand.deadline, current_caller())
+
+
 def _row(item: Rendered) -> Row:
     return Row(item.token_ids, item.segment_ids)
+
+
+def _digest(row: Row) -> bytes:
+    """Short, and equal for equal rows only: what is kept of a row beside its score."""
+    return hashlib.sha256(array("q", (len(row.token_ids), *row.token_ids, *row.segment_ids))).digest()
 
 
 def _stages(outcomes: Sequence[Outcome[Members]], tokenize: float) -> Stages:

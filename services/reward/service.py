@@ -21,8 +21,9 @@ from services.reward.options import demand_of
 from services.reward.registry import Registry
 from services.reward.scoring import ItemResult
 from services.reward.streaming import ItemStream, OpenStreams
+from services.reward.unary import UnaryScoring
 from services.runtime.deadlines import deadline_of
-from services.runtime.errors import InvalidRequest, TooLarge
+from services.runtime.errors import InvalidRequest
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -32,6 +33,7 @@ class RewardServicer(RewardServiceServicer):
 
     def __init__(self, registry: Registry, config: RewardConfig, metrics: RewardMetrics) -> None:
         self._registry = registry
+        self._unary = UnaryScoring(registry, config)
         self._metrics = metrics
         self._max_items = config.max_items
         self._max_stream_items = config.max_stream_items
@@ -108,12 +110,4 @@ class RewardServicer(RewardServiceServicer):
     async def _score(
         self, pairs: Sequence[Pair], options: reward.ScoreOptions, context: Any
     ) -> tuple[list[ItemResult], replies.Source]:
-        deadline = deadline_of(context, self._max_seconds)
-        with self._registry.using(options.model) as served:
-            demand = demand_of(options, served.model, deadline)
-            if not pairs:
-                raise InvalidRequest("the request holds nothing to score; send at least one item")
-            if len(pairs) > self._max_items:
-                raise TooLarge(f"{len(pairs)} items in one request; this server takes {self._max_items}: send several")
-            results, stages = await served.scorer.score(pairs, demand)
-            return results, replies.Source(served.model, demand, stages)
+        return await self._unary.score(pairs, options, deadline_of(context, self._max_seconds))

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Candidate(Protocol):
+    """What a batch is made of."""
+
+    @property
+    def size(self) -> int:
+        """Tokens."""
+
+    @property
+    def group(self) -> Hashable:
+        """A batch holds one group only."""
+
+    @property
+    def deadline(self) -> float:
+        """When the batch must have ended."""
+
+
+T = TypeVar("T", bound=Candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +43,69 @@ class BatchLimits:
     overhead_tokens: int = 16
 
 
-def choose_batch(waiting: Sequence[T], sizes: Callable[[T], int], same_class: int, limits: BatchLimits) -> list[T]:
-    """The next batch, out of `waiting` in the order of urgency.
-
-    The first item is always in it, so nothing waits longer than the items before it take. The others are those closest
-    to it in length, as long as padding stays cheaper than a batch of their own; less urgent classes only fill what is
-    left.
+class Growing(Generic[T]):
+    """A batch that takes what suits it.
 
     Args:
-        waiting: Most urgent first; at least one.
-        sizes: Tokens of an item.
-        same_class: How many of `waiting` have the first item's priority.
-        limits: What a batch may hold.
+        head: Is in it whatever it costs.
+        limits: What it may hold.
+        end: When a batch of one group and so many padded tokens ends; past nobody's deadline in the batch.
     """
-    head = waiting[0]
-    chosen, longest = [head], sizes(head)
-    for group in (waiting[1:same_class], waiting[same_class:]):
-        for item in sorted(group, key=lambda item: abs(sizes(item) - sizes(head))):
-            if len(chosen) == limits.max_items:
-                return chosen
-            grown = max(longest, sizes(item))
-            padded = (len(chosen) + 1) * grown
-            added = padded - len(chosen) * longest
-            worth = sizes(item) * (1 + limits.padding_slack) + limits.overhead_tokens
-            if padded <= limits.max_tokens and added <= worth:
-                chosen.append(item)
-                longest = grown
-    return chosen
+
+    def __init__(self, head: T, limits: BatchLimits, end: Callable[[Hashable, int], float]) -> None:
+        self.items = [head]
+        self._longest = head.size
+        self._deadline = head.deadline
+        self._limits = limits
+        self._end = end
+
+    def take(self, item: T) -> bool:
+        """Takes `item` if padding stays cheaper than a batch of its own, and nobody's deadline is passed."""
+        if item.group != self.items[0].group or len(self.items) == self._limits.max_items:
+            return False
+        longest = max(self._longest, item.size)
+        padded = (len(self.items) + 1) * longest
+        added = padded - len(self.items) * self._longest
+        worth = item.size * (1 + self._limits.padding_slack) + self._limits.overhead_tokens
+        deadline = min(self._deadline, item.deadline)
+        if padded > self._limits.max_tokens or added > worth or self._end(item.group, padded) > deadline:
+            return False
+        self.items.append(item)
+        self._longest, self._deadline = longest, deadline
+        return True
+
+
+def choose_batch(
+    tiers: Iterable[Sequence[T]], limits: BatchLimits, end: Callable[[Hashable, int], float] = lambda group, padded: 0.0
+) -> list[T]:
+    """The next batch; empty where nothing waits.
+
+    The first item of the first tier is always in it, so nothing waits longer than the items before it take. The others
+    are those closest to it in length. A tier's items come in only where nothing of the tiers before it stays out: they
+    fill what is left, and delay nobody who goes before them.
+
+    Args:
+        tiers: What waits, tier by tier, most urgent first within each.
+        limits: What a batch may hold.
+        end: When a batch of one group and so many padded tokens ends.
+    """
+    growing: Growing[T] | None = None
+    for tier in tiers:
+        rest = list(tier)
+        if growing is None and rest:
+            growing = Growing(rest.pop(0), limits, end)
+        if growing is not None and not _fill(growing, rest):
+            break
+    return [] if growing is None else growing.items
+
+
+def _fill(growing: Growing[T], items: Sequence[T]) -> bool:
+    """Takes what suits, the closest to the head in length first; whether nothing stayed out."""
+    length = growing.items[0].size
+    taken = [growing.take(item) for item in sorted(items, key=lambda item: abs(item.size - length))]
+    return all(taken)
+
+
+def padded_tokens(sizes: Sequence[int]) -> int:
+    """Rows times the longest."""
+    return len(sizes) * max(sizes)

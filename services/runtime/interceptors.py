@@ -16,9 +16,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from services.runtime.admission import Admission
+from services.runtime.callers import enter_call
 from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
 from services.runtime.metrics import ServerMetrics
+from services.runtime.roles import OPEN
 from services.runtime.status import trailing_metadata
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class Method:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Guards the methods of `services`; reflection needs credentials only, health nothing."""
+    """Guards the methods of `services`; reflection needs credentials only, health of any protocol nothing."""
 
     def __init__(self, services: Sequence[str], guard: Guard, admission: Admission, metrics: ServerMetrics) -> None:
         self._services = frozenset(services)
@@ -135,8 +137,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            self._guard.check(method.path, _metadata(context), _common_names(context))
-            if method.service in self._services:
+            identity = self._guard.check(method.path, _metadata(context), _common_names(context))
+            enter_call(identity, context.peer())
+            if method.service in self._services and method.path not in OPEN:
                 self._admission.admit(context)
             yield
             code = _code_name(context.code())

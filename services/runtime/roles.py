@@ -40,7 +40,19 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "/palate.v1.PolicyService/CommitWeights": _PUBLISHING,
     "/palate.v1.PolicyService/RevertWeights": _PUBLISHING,
     "/palate.v1.PolicyService/AbortWeights": _PUBLISHING,
+    "/inference.GRPCInferenceService/ServerMetadata": ANY,
+    "/inference.GRPCInferenceService/ModelMetadata": ANY,
+    "/inference.GRPCInferenceService/ModelInfer": _SCORING,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": ANY,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY,
 }
-"""Health is not here: it is open to everyone."""
+"""What is not here is for nobody, but for health, which is open to everyone: `grpc.health.v1`, and what follows."""
+
+OPEN = frozenset(
+    {
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+        "/inference.GRPCInferenceService/ModelReady",
+    }
+)
+"""Another protocol's health: answered whoever asks, and whether or not the server takes other calls."""

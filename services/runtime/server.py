@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_reflection.v1alpha._async import ReflectionServicer
 from prometheus_client import start_http_server
 
 from services.runtime.admission import Admission
@@ -24,6 +22,7 @@ from services.runtime.config import ServerConfig
 from services.runtime.health import Health
 from services.runtime.interceptors import CallInterceptor
 from services.runtime.metrics import ServerMetrics
+from services.runtime.reflection import add_reflection
 from services.runtime.security import SecurityError, guard_of, server_credentials
 
 logger = logging.getLogger(__name__)
@@ -47,6 +46,19 @@ class Service:
     drain: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A service that is there while the process loads, because it tells whether that is done.
+
+    Attributes:
+        add_to: Registers the servicer.
+        pool: Descriptor pool that describes it.
+    """
+
+    add_to: Callable[[grpc.aio.Server], None]
+    pool: Any
+
+
 def run(
     config: ServerConfig,
     *,
@@ -54,12 +66,13 @@ def run(
     metrics: ServerMetrics,
     health: Health,
     load: Callable[[], Awaitable[Service]],
+    early: Sequence[Early] = (),
 ) -> None:
     """Serves until SIGTERM or SIGINT, drains, and exits with 0; with 1 and a message where loading fails."""
     configure_logging(config.log_level)
     logger.info("configuration\n%s", config.describe())
     try:
-        asyncio.run(_serve(config, service_names, metrics, health, load))
+        asyncio.run(_serve(config, service_names, metrics, health, load, early))
     except StartupError as error:
         print(f"the server cannot start: {error}", file=sys.stderr)
         raise SystemExit(1) from error
@@ -96,12 +109,13 @@ async def _serve(
     metrics: ServerMetrics,
     health: Health,
     load: Callable[[], Awaitable[Service]],
+    early: Sequence[Early],
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     admission = Admission(health, config.max_concurrent_calls)
-    server, port = _build(config, service_names, metrics, health, admission)
+    server, port = _build(config, service_names, metrics, health, admission, early)
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
     await health.start()
@@ -146,7 +160,12 @@ async def _watch_parent(stop: asyncio.Event) -> None:
 
 
 def _build(
-    config: ServerConfig, service_names: Sequence[str], metrics: ServerMetrics, health: Health, admission: Admission
+    config: ServerConfig,
+    service_names: Sequence[str],
+    metrics: ServerMetrics,
+    health: Health,
+    admission: Admission,
+    early: Sequence[Early],
 ) -> tuple[grpc.aio.Server, int]:
     """The server, not started, and its port.
 
@@ -167,7 +186,9 @@ def _build(
     interceptor = CallInterceptor(service_names, guard, admission, metrics)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
-    _add_reflection(server, service_names)
+    for service in early:
+        service.add_to(server)
+    add_reflection(server, service_names, [service.pool for service in early])
     return server, _bind(server, f"{config.host}:{config.port}", credentials)
 
 
@@ -184,20 +205,6 @@ async def _serve_health(config: ServerConfig, health: Health) -> grpc.aio.Server
     _bind(server, f"{config.host}:{config.health_port}", None)
     await server.start()
     return server
-
-
-def _add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
-    """Reflection under both its names; the library registers the older one only, and the messages are the same."""
-    servicer = ReflectionServicer(service_names=[*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME])
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for name in (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection"):
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
-        )
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -66,3 +66,11 @@ def java_build(work: Path) -> Path:
     out = work / "build"
     subprocess.run([CLIENTS / "java" / "build.sh", out], check=True, timeout=240)
     return out
+
+
+def triton_python() -> Path:
+    """The Python of the environment that has `tritonclient`; it wants an older protobuf than we may have."""
+    python = ROOT / ".venv-triton" / "bin" / "python"
+    if not python.is_file():
+        pytest.skip("no .venv-triton with tritonclient; `make triton-env` makes it")
+    return python

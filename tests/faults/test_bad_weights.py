@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from palate.client import FailedPrecondition, InvalidArgument, PolicyVersion
+from palate.client import FailedPrecondition, InvalidArgument, InvalidInput, PolicyVersion
 from palate.models.weights import TensorEntry, weights_digest
 from tests.policies import weights_of
 from tests.tiny_models import make_tiny_policy
@@ -47,6 +47,23 @@ def test_weights_that_arrive_broken(client, other, spoil, message):
     token = client.acquire_publisher("broken", 1).fencing_token
     with pytest.raises(InvalidArgument, match=message):
         client.stage_weights(token, PolicyVersion("broken", 1, 1, digest), specs, spoil(chunks))
+
+
+def test_weights_that_cannot_be_read_or_sent(client, other):
+    """What the caller's own iterator raises comes back to the caller, and the server forgets what it had."""
+    specs, chunks, digest = weights_of(other)
+    token = client.acquire_publisher("unread", 1).fencing_token
+    version = PolicyVersion("unread", 1, 1, digest)
+
+    def broken():
+        yield chunks[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        client.stage_weights(token, version, specs, broken())
+    with pytest.raises(InvalidInput, match=r"chunks\[1\]\.offset_bytes is -1; give a whole number"):
+        client.stage_weights(token, version, specs, [chunks[0], replace(chunks[1], offset_bytes=-1)])
+    assert client.stage_weights(token, version, specs, chunks).digest == digest
 
 
 @pytest.mark.parametrize(

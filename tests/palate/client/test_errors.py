@@ -72,6 +72,13 @@ def test_a_call_that_a_stopping_server_dropped_is_unavailable():
     assert type(own) is Cancelled
 
 
+def test_a_stream_that_ended_while_it_was_sent_is_unavailable():
+    core = Refusal(grpc.StatusCode.INTERNAL, details="Internal error from Core")
+    error = call_error(core, "host:1", "palate.v1.RewardService")
+    assert (type(error), error.code) == (Unavailable, grpc.StatusCode.UNAVAILABLE)
+    assert "The connection broke during the call" in str(error)
+
+
 def test_pushback_and_request_id_are_read():
     trailing = (("palate-request-id", "abc"), ("grpc-retry-pushback-ms", "250"))
     error = call_error(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing), "host:1", "palate.v1.RewardService")

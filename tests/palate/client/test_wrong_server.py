@@ -1,6 +1,7 @@
 """Calling what is not there: the client says what was asked for, what is served instead, and what to look at."""
 
 import asyncio
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -68,7 +69,8 @@ def test_a_policy_client_at_a_reward_service(reward):
             ("AcquirePublisher", lambda: client.acquire_publisher("run", 1)),
         ):
             message = refusal_of(call)
-            assert f"does not serve {POLICY}/{method}; it serves {REWARD}: check the address" in message
+            assert f"does not serve {POLICY}/{method}; it serves " in message
+            assert f"{REWARD}: check the address" in message
 
 
 def test_the_awaited_clients(reward, policy):
@@ -108,6 +110,6 @@ def test_calls_that_no_version_has(reward, method):
             with pytest.raises(grpc.RpcError) as refusal:
                 call()
             assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
-            assert f"it serves {REWARD}" in refusal.value.details()
+            assert re.search(f"; it serves .*{REWARD}", refusal.value.details())
             assert len(refusal.value.details()) < 500
             assert dict(refusal.value.trailing_metadata())["palate-request-id"]

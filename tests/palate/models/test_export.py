@@ -1,4 +1,6 @@
 import errno
+import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,34 @@ def test_export_keeps_what_palate_json_says(bert: Path, tmp_path: Path):
     made = export(source, tmp_path / "served", overrides={"max_tokens": 64})
     assert replace(made.manifest, onnx=None) == replace(manifest, max_tokens=64)
     assert made.inferred == ()
+
+
+@pytest.mark.parametrize("model", ["bert", "llama"])
+def test_int8_export_is_near_the_checkpoint_and_says_what_it_is(
+    model: str, tmp_path: Path, request: pytest.FixtureRequest
+):
+    source, handlers = request.getfixturevalue(model), list(logging.root.handlers)
+    made = export(source, tmp_path / "served", precision="int8")
+    assert 1e-4 < made.deviation <= 0.25  # eight bits, and no more than that
+    assert made.manifest.onnx is not None
+    assert made.manifest.onnx.precision == "int8"
+    assert load_manifest(made.path).manifest == made.manifest
+    assert digest_folder(made.path, made.manifest) == digest_folder(source, load_manifest(source).manifest)
+    assert logging.root.handlers == handlers
+
+
+def test_int8_further_off_than_allowed_leaves_nothing_behind(bert: Path, tmp_path: Path):
+    with pytest.raises(ExportError, match="as float32"):
+        export(bert, tmp_path / "served", precision="int8", tolerance=1e-4)
+    assert everything_in(tmp_path) == []
+
+
+def test_command_takes_the_precision(bert: Path, tmp_path: Path):
+    arguments = ["--model", str(bert), "--out", str(tmp_path / "served"), "--precision"]
+    assert CliRunner().invoke(app, [*arguments, "int4"]).exit_code == 2
+    result = CliRunner().invoke(app, [*arguments, "int8"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "served" / "palate.json").read_text())["onnx"]["precision"] == "int8"
 
 
 def test_export_does_not_touch_what_exists(bert: Path, tmp_path: Path):

@@ -27,6 +27,11 @@ def exported_llama(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return export(llama, tmp_path_factory.mktemp("exported") / "llama").path
 
 
+@pytest.fixture(scope="session")
+def int8_bert(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(bert, tmp_path_factory.mktemp("exported") / "int8", precision="int8").path
+
+
 @pytest.fixture
 def own_bert(exported_bert: Path, tmp_path: Path) -> Path:
     """An exported folder that a test may change."""

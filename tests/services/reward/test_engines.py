@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
@@ -16,8 +17,9 @@ from palate.models.export import export
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest, write_manifest
 from palate.models.score_position import transformers_score_position
-from services.reward.engine import EngineOptions, Row
-from services.reward.engines import open_engine
+from services.reward.engine import Row
+from services.reward.engine_torch import computes_bfloat16
+from services.reward.hardware import usable_cores
 from tests.reward_folders import change_json, make_bert, make_llama, texts
 from tests.services.reward.references import direct_scores, open_folder, real_texts, rows_of, scores_of
 
@@ -191,11 +193,103 @@ def test_onnx_of_unknown_origin_is_refused(own_bert: Path):
         open_folder(own_bert, "onnx")
 
 
-def test_gpu_that_is_not_there_is_refused(bert: Path):
-    if torch.cuda.is_available():
+def test_int8_scores_do_not_depend_on_the_batch_and_stay_near_float32(int8_bert: Path):
+    engine, renderer = open_folder(int8_bert, "auto")
+    assert (engine.name, engine.dtype) == ("onnx", "int8")
+    rows = rows_of(renderer, texts(60))
+    expected = scores_of(open_folder(int8_bert, "torch")[0], rows, 1)
+    found = scores_of(engine, rows, 1)
+    for batch in (3, 8, 32):
+        assert np.abs(scores_of(engine, rows, batch, seed=batch) - found).max() <= TOLERANCE * expected.std()
+    assert 0 < np.abs(found - expected).max() <= 0.25 * expected.std()
+
+
+@pytest.mark.parametrize("model", ["bert", "llama"])
+def test_bfloat16_stays_near_float32_and_its_scores_are_finer(model: str, request: pytest.FixtureRequest):
+    if not computes_bfloat16(torch.cpu.get_capabilities()):
+        pytest.skip("this processor has no bfloat16 products")
+    folder = request.getfixturevalue(model)
+    engine, renderer = open_folder(folder, "auto", dtype="bfloat16")
+    assert (engine.name, engine.dtype) == ("torch", "bfloat16")
+    rows = rows_of(renderer, texts(60))
+    expected, found = scores_of(open_folder(folder, "torch")[0], rows, 1), scores_of(engine, rows, 8)
+    assert 0 < np.abs(found - expected).max() <= 0.25 * expected.std()
+    rounded = torch.tensor(found).bfloat16().double().numpy()
+    assert (rounded != found).mean() > 0.5  # eight bits would make ties
+    assert np.array_equal(found, scores_of(engine, rows, 1))
+
+
+def test_processor_without_bfloat16_is_told_what_to_do(bert: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    with pytest.raises(FolderError, match=r"no bfloat16 products .* --dtype float32"):
+        open_folder(bert, "torch", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_processors_that_multiply_bfloat16_are_known(name: str):
+    assert computes_bfloat16({name: True})
+    assert not computes_bfloat16({name: False, "avx2": True})
+
+
+@pytest.mark.parametrize(
+    ("folder", "engine", "dtype", "remedy"),
+    [
+        ("exported_bert", "onnx", "int8", "exported as float32; .* --precision int8"),
+        ("int8_bert", "auto", "float32", "exported as int8; .* --precision float32"),
+        ("exported_bert", "onnx", "bfloat16", "--engine torch"),
+        ("bert", "auto", "int8", "palate export --precision int8"),
+        ("bert", "fake", "int8", "leave --dtype"),
+    ],
+)
+def test_dtype_that_the_engine_does_not_have_is_refused(
+    folder: str, engine: str, dtype: str, remedy: str, request: pytest.FixtureRequest
+):
+    with pytest.raises(FolderError, match=remedy) as refused:
+        open_folder(request.getfixturevalue(folder), engine, dtype=dtype)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("model", ["exported_bert", "exported_llama"])
+def test_strict_torch_gives_the_same_bits_whatever_the_batch(model: str, request: pytest.FixtureRequest):
+    engine, renderer = open_folder(request.getfixturevalue(model), "torch", strict=True)
+    rows = rows_of(renderer, texts(40))
+    assert np.array_equal(scores_of(engine, rows, 1), scores_of(engine, rows, 16))
+
+
+def test_gpu_that_is_not_there_is_refused(bert: Path, exported_bert: Path, int8_bert: Path):
+    if torch.cuda.is_available() or "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("there is a GPU")
-    with pytest.raises(FolderError, match="no GPU"):
-        open_engine("torch", bert, load_manifest(bert).manifest, "", EngineOptions(device="cuda"))
+    for folder, engine, remedy in (
+        (bert, "torch", "no GPU"),
+        (exported_bert, "onnx", "palate.gpu."),
+        (int8_bert, "onnx", "palate.gpu."),
+        (bert, "fake", "leave"),
+    ):
+        with pytest.raises(FolderError, match=remedy):
+            open_folder(folder, engine, device="cuda")
+
+
+def test_gpu_that_onnxruntime_fails_to_use_is_no_silent_processor(
+    exported_bert: Path, int8_bert: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The library warns and runs on the processor when CUDA cannot be loaded, as here, where there is none."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(FolderError, match="--device cpu"):
+        open_folder(exported_bert, "onnx", device="cuda:1")
+    with pytest.raises(FolderError, match="int8 export is for CPUs"):
+        open_folder(int8_bert, "onnx", device="cuda")
+    assert open_folder(int8_bert, "onnx", device="auto")[0].dtype == "int8"
+
+
+def test_threads_are_the_usable_cores_unless_told(bert: Path):
+    before = torch.get_num_threads()
+    try:
+        open_folder(bert, "torch", threads=0)
+        assert torch.get_num_threads() == usable_cores()
+        open_folder(bert, "torch", threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_torch_refuses_weights_that_would_be_random(own_bert: Path):

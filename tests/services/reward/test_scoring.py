@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from services.reward.config import RewardConfig
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel, load_model
 from services.reward.scoring import Demand, FailedItem, ScoredItem, Scorer
+from services.reward.scoring_queue import ScoringQueue
 from services.runtime.errors import Expired, Overloaded
 from tests.services.reward.commanded import Commanded
 
@@ -41,14 +42,14 @@ def model(exported_bert: Path) -> RewardModel:
 
 @pytest.fixture
 async def bench(model: RewardModel, exported_bert: Path):
-    from dataclasses import replace
-
     engine, registry = Commanded(), CollectorRegistry()
     config = RewardConfig(model=exported_bert, max_queue_items=4, max_batch_items=8)
-    scorer = Scorer(replace(model, engine=engine), config, RewardMetrics(registry))
+    queue = ScoringQueue(config, metrics := RewardMetrics(registry))
+    scorer = Scorer(replace(model, engine=engine), queue, metrics, rendering_threads=1)
     yield Bench(scorer, engine, registry)
     engine.gate.set()
-    await scorer.close()
+    await queue.close()
+    scorer.close()
 
 
 def outcomes(results: Sequence) -> list:
@@ -61,6 +62,8 @@ async def hold(bench: Bench) -> asyncio.Task:
     bench.engine.began.clear()
     task = asyncio.create_task(bench.score(1))
     assert await asyncio.to_thread(bench.engine.began.wait, 60)
+    while bench.count("palate_reward_queue_items") > 0:
+        await asyncio.sleep(0)
     return task
 
 
@@ -83,6 +86,45 @@ async def test_equal_items_are_computed_once(bench: Bench):
     assert outcomes(await bench.score(2, 1, 2, 2)) == [7.0, 6.0, 7.0, 7.0]
     assert sorted(bench.engine.computed) == [6, 7]
     assert bench.count("palate_reward_items_deduplicated_total") == 2
+
+
+async def test_a_score_that_is_known_is_not_computed_again_and_a_failure_is(bench: Bench):
+    bench.engine.not_a_number, bench.engine.poisoned = {7}, {8}
+    nothing = [6.0, ItemOutcome.FAILED, ItemOutcome.FAILED]
+    assert outcomes(await bench.score(1, 2, 3)) == nothing
+    bench.engine.computed.clear()
+    bench.engine.not_a_number, bench.engine.poisoned = set(), set()
+    assert outcomes(await bench.score(1, 2, 3)) == [6.0, 7.0, 8.0]
+    assert sorted(bench.engine.computed) == [7, 8]
+    assert bench.count("palate_reward_items_cached_total") == 1
+
+
+async def test_calls_that_want_the_same_share_one_computation(bench: Bench):
+    first = await hold(bench)
+    leader, follower = asyncio.create_task(bench.score(2)), asyncio.create_task(bench.score(2))
+    while bench.count("palate_reward_queue_items") < 2:
+        await asyncio.sleep(0)
+    leader.cancel()
+    bench.engine.gate.set()
+    assert outcomes(await follower) == [7.0]
+    assert bench.engine.computed == [6, 7]
+    assert bench.count("palate_reward_items_deduplicated_total") == 1
+    await first
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+async def test_cache_and_sharing_can_be_switched_off(model: RewardModel, exported_bert: Path, reuse: bool):
+    engine, config = (
+        Commanded(),
+        RewardConfig(model=exported_bert, deduplicate=reuse, cache_items=9 * reuse),
+    )
+    queue = ScoringQueue(config, metrics := RewardMetrics(CollectorRegistry()))
+    scorer = Scorer(replace(model, engine=engine), queue, metrics, rendering_threads=1)
+    bench = Bench(scorer, engine)
+    assert outcomes(await bench.score(1)) == outcomes(await bench.score(1))
+    assert len(engine.computed) == (1 if reuse else 2)
+    await queue.close()
+    scorer.close()
 
 
 async def test_full_queue_sheds_load(bench: Bench):
@@ -119,8 +161,11 @@ async def test_call_whose_time_is_over_is_not_computed(bench: Bench):
 
 
 async def test_rendering_of_large_requests_goes_in_slices(model: RewardModel, exported_bert: Path):
-    scorer = Scorer(model, RewardConfig(model=exported_bert), RewardMetrics(CollectorRegistry()))
+    metrics = RewardMetrics(CollectorRegistry())
+    queue = ScoringQueue(RewardConfig(model=exported_bert), metrics)
+    scorer = Scorer(model, queue, metrics, rendering_threads=1)
     pairs = [(Content(text="an idea"), Content(text="plan " * (1 + n % 90))) for n in range(300)]
     rendered, _ = await scorer.render(pairs, "reject")
     assert [len(item.token_ids) for item in rendered] == [5 + 1 + n % 90 for n in range(300)]
-    await scorer.close()
+    await queue.close()
+    scorer.close()

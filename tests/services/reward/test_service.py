@@ -44,7 +44,9 @@ PROMPTS, COMPLETIONS = zip(*PAIRS, strict=True)
 def server(exported_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = Path(shutil.copytree(exported_bert, tmp_path_factory.mktemp("served") / "tiny"))
     change_json(folder / "palate.json", logit_scale=0.5, calibration={"mean": 1.0, "std": 4.0})
-    with start_server("services.reward", folder, "--threads", "1", "--max-items", "50") as running:
+    with start_server(
+        "services.reward", folder, "--threads", "1", "--max-items", "50", "--cache-items", "0"
+    ) as running:
         yield running
 
 

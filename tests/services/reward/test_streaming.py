@@ -14,6 +14,7 @@ from services.reward.config import RewardConfig
 from services.reward.metrics import ItemOutcome, RewardMetrics
 from services.reward.model import RewardModel, load_model
 from services.reward.scoring import Demand, ScoredItem, Scorer
+from services.reward.scoring_queue import ScoringQueue
 from services.reward.streaming import ItemStream, OpenStreams
 from services.runtime.errors import InvalidRequest, NotReady
 from tests.services.reward.commanded import Commanded
@@ -74,10 +75,12 @@ def model(bert: Path) -> RewardModel:
 async def bench(model: RewardModel, bert: Path):
     engine, registry = Commanded(), CollectorRegistry()
     config, metrics = RewardConfig(model=bert, max_queue_items=4, max_batch_items=1), RewardMetrics(registry)
-    scorer = Scorer(replace(model, engine=engine), config, metrics)
+    queue = ScoringQueue(config, metrics)
+    scorer = Scorer(replace(model, engine=engine), queue, metrics, rendering_threads=1)
     yield Bench(scorer, engine, metrics, registry)
     engine.gate.set()
-    await scorer.close()
+    await queue.close()
+    scorer.close()
     assert registry.get_sample_value("palate_reward_stream_items") == 0
 
 
@@ -95,24 +98,35 @@ async def settle() -> None:
         await asyncio.to_thread(lambda: None)
 
 
-async def test_the_most_urgent_item_is_answered_first(bench: Bench):
+async def hold(bench: Bench) -> asyncio.Task:
+    """Occupies the engine until its gate is set, so that what follows waits in the queue."""
     bench.engine.gate.clear()
-    caller = Caller(item(7, 1), item(8, 2, 50.0), item(9, 3, 5.0), item(10, 4, 20.0))
+    task = asyncio.create_task(collect(bench.stream(), Caller(item(0, 1))))
+    assert await asyncio.to_thread(bench.engine.began.wait, 60)
+    await bench.until("palate_reward_queue_items", 0)
+    return task
+
+
+async def test_the_most_urgent_item_is_answered_first(bench: Bench):
+    first = await hold(bench)
+    caller = Caller(item(8, 2, 50.0), item(9, 3, 5.0), item(10, 4, 20.0))
     task = asyncio.create_task(collect(bench.stream(), caller))
     await bench.until("palate_reward_queue_items", 3)
     bench.engine.gate.set()
-    assert await task == [(7, 6.0), (9, 8.0), (10, 9.0), (8, 7.0)]
+    assert await task == [(9, 8.0), (10, 9.0), (8, 7.0)]
+    assert await first == [(0, 6.0)]
     assert bench.count("palate_reward_items_total", outcome="scored") == 4
 
 
 async def test_an_item_whose_time_is_over_is_answered_though_the_engine_is_busy(bench: Bench):
-    bench.engine.gate.clear()
-    caller = Caller(item(0, 1), item(1, 2, 0.05), item(2, 3), stays=True)
+    held = await hold(bench)
+    caller = Caller(item(1, 2, 0.05), item(2, 3), stays=True)
     replies = bench.stream().replies(aiter(caller))
     first = await anext(replies)
     assert (first.number, first.result.outcome) == (1, ItemOutcome.EXPIRED)
     bench.engine.gate.set()
-    assert {(await anext(replies)).number, (await anext(replies)).number} == {0, 2}
+    assert (await anext(replies)).number == 2
+    await held
     assert bench.engine.computed == [6, 8]
     assert bench.count("palate_reward_items_dropped_total", reason="expired") == 1
     await replies.aclose()
@@ -145,20 +159,21 @@ async def test_a_caller_that_does_not_read_its_replies_is_not_read_either(bench:
 
 
 async def test_a_full_queue_makes_a_stream_wait_and_never_fail(bench: Bench):
-    bench.engine.gate.clear()
-    callers = [Caller(*(item(n, n) for n in range(1, 10))) for _ in range(3)]
+    held = await hold(bench)
+    callers = [Caller(*(item(n, n) for n in range(tens + 2, tens + 10))) for tens in (0, 10, 20)]
     tasks = [asyncio.create_task(collect(bench.stream(), caller)) for caller in callers]
     await bench.until("palate_reward_queue_items", 4)
     await settle()
-    assert sum(caller.read for caller in callers) == 1 + 4 + 3  # computed, queued, and one in the hand of each stream
+    assert sum(caller.read for caller in callers) == 4 + 3  # queued, and one in the hand of each stream
     bench.engine.gate.set()
-    for task in tasks:
-        assert sorted(await task) == [(n, n + 5.0) for n in range(1, 10)]
+    for tens, task in zip((0, 10, 20), tasks, strict=True):
+        assert sorted(await task) == [(n, n + 5.0) for n in range(tens + 2, tens + 10)]
+    await held
 
 
 async def test_an_item_may_expire_before_there_is_room(bench: Bench):
-    bench.engine.gate.clear()
-    caller = Caller(*(item(n, n) for n in range(1, 6)), item(6, 6, 0.05), stays=True)
+    await hold(bench)
+    caller = Caller(*(item(n, n) for n in range(2, 6)), item(6, 6, 0.05), stays=True)
     replies = bench.stream().replies(aiter(caller))
     first = await anext(replies)
     assert (first.number, first.result.outcome) == (6, ItemOutcome.EXPIRED)
@@ -166,8 +181,8 @@ async def test_an_item_may_expire_before_there_is_room(bench: Bench):
 
 
 async def test_what_a_gone_caller_left_is_never_computed(bench: Bench):
-    bench.engine.gate.clear()
-    replies = bench.stream().replies(aiter(Caller(item(1, 1), item(2, 2), item(3, 3), stays=True)))
+    await hold(bench)
+    replies = bench.stream().replies(aiter(Caller(item(2, 2), item(3, 3), stays=True)))
     task = asyncio.create_task(anext(replies))
     await bench.until("palate_reward_queue_items", 2)
     task.cancel()

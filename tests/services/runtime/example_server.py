@@ -35,7 +35,7 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
         self.refused = 0
         self.release = asyncio.Event()
         self.tries: Counter[str] = Counter()
-        self.shed_at = 0.0
+        self.shed_at: dict[str, float] = {}
 
     async def Score(self, request, context):
         word = request.items[0].prompt.text
@@ -76,9 +76,9 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
         """Refuses the first call; the second one learns how long it was away."""
         self.tries[word] += 1
         if self.tries[word] == 1:
-            self.shed_at = time.monotonic()
+            self.shed_at[word] = time.monotonic()
             raise Overloaded("full", retry_after=float(word.removeprefix("shed for ")))
-        return time.monotonic() - self.shed_at
+        return time.monotonic() - self.shed_at[word]
 
     def _score(self, context, score):
         """Says who answered whom, in the place of model and revision."""

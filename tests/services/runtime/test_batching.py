@@ -1,14 +1,29 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.batching import BatchLimits, choose_batch
+from services.runtime.batching import BatchLimits, choose_batch, padded_tokens
 
 SIZES = st.lists(st.integers(1, 100), min_size=1, max_size=40)
 
 
-def choose(sizes: list[int], limits: BatchLimits, same_class: int | None = None) -> list[int]:
+@dataclass(frozen=True)
+class Item:
+    index: int
+    size: int
+    group: str = "model"
+    deadline: float = 1e9
+
+
+def items(sizes: Sequence[int]) -> list[Item]:
+    return [Item(index, size) for index, size in enumerate(sizes)]
+
+
+def choose(sizes: list[int], limits: BatchLimits) -> list[int]:
     """Indices of the chosen items."""
-    return choose_batch(range(len(sizes)), sizes.__getitem__, same_class or len(sizes), limits)
+    return [item.index for item in choose_batch([items(sizes)], limits)]
 
 
 @given(SIZES, st.integers(1, 8), st.integers(50, 1000))
@@ -16,16 +31,15 @@ def test_a_batch_keeps_its_limits_and_holds_the_most_urgent_item(sizes: list[int
     chosen = choose(sizes, BatchLimits(max_items, max_tokens))
     assert chosen[0] == 0
     assert len(set(chosen)) == len(chosen) <= max_items
-    assert len(chosen) == 1 or len(chosen) * max(sizes[index] for index in chosen) <= max_tokens
+    assert len(chosen) == 1 or padded_tokens([sizes[index] for index in chosen]) <= max_tokens
 
 
 @given(SIZES, st.integers(1, 8))
 def test_padding_costs_less_than_batches_of_their_own(sizes: list[int], max_items: int):
     limits = BatchLimits(max_items, 10_000)
     chosen = [sizes[index] for index in choose(sizes, limits)]
-    padded = len(chosen) * max(chosen)
     apart = chosen[0] + sum(size * 1.25 + limits.overhead_tokens for size in chosen[1:])
-    assert padded <= apart
+    assert padded_tokens(chosen) <= apart
 
 
 @given(st.integers(1, 100), st.integers(1, 30))
@@ -37,6 +51,29 @@ def test_unsuitable_lengths_wait_for_their_own_batch():
     assert choose([10, 500, 11, 480, 9], BatchLimits(8, 10_000)) == [0, 2, 4]
 
 
+def test_nothing_makes_no_batch():
+    assert choose_batch([[], []], BatchLimits(4, 100)) == []
+
+
+def in_tiers(*tiers: Sequence[int], max_items: int = 8) -> list[int]:
+    """Sizes of the chosen items."""
+    return [item.size for item in choose_batch([items(tier) for tier in tiers], BatchLimits(max_items, 1000))]
+
+
 def test_less_urgent_items_only_fill_what_is_left():
-    assert choose([10, 14, 10, 10], BatchLimits(3, 1000), same_class=2) == [0, 1, 2]
-    assert choose([10, 14, 10, 10], BatchLimits(2, 1000), same_class=2) == [0, 1]
+    assert in_tiers([10, 14], [11, 11], max_items=3) == [10, 14, 11]
+    assert in_tiers([10, 14], [11, 11], max_items=2) == [10, 14]
+    assert in_tiers([], [10], [11]) == [10, 11]
+
+
+def test_less_urgent_items_delay_nobody_who_stays_out():
+    assert in_tiers([10, 500], [11, 11]) == [10]
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), st.sampled_from("ab"), st.integers(1, 400)), min_size=1, max_size=30))
+def test_a_batch_has_one_group_and_ends_before_every_deadline_in_it(drawn: list[tuple[int, str, int]]):
+    tier = [Item(index, *values) for index, values in enumerate(drawn)]
+    chosen = choose_batch([tier], BatchLimits(8, 1000), lambda group, padded: padded + (10.0 if group == "a" else 0.0))
+    assert len({item.group for item in chosen}) == 1
+    end = padded_tokens([item.size for item in chosen]) + (10.0 if chosen[0].group == "a" else 0.0)
+    assert len(chosen) == 1 or end <= min(item.deadline for item in chosen)

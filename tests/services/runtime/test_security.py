@@ -19,8 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
 from palate.local_server import local_server
 from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
+from services.reward.oip.protocol import NAME, SERVICE
 from services.runtime.identity import Identities, IdentityFileError, read_identities
-from services.runtime.roles import TABLE, Role
+from services.runtime.roles import OPEN, TABLE, Role
 from tests.protected import make_protection, token_of
 
 SERVER = str(Path(__file__).with_name("example_server.py"))
@@ -61,6 +62,9 @@ def status_of(channel, rpc, metadata=()):
 
 def test_every_rpc_is_in_the_table():
     assert sorted(rpc for rpc in TABLE if rpc.startswith("/palate")) == RPCS
+    inference = {f"/{NAME}/{method.name}" for method in SERVICE.methods}
+    assert {rpc for rpc in (*TABLE, *OPEN) if rpc.startswith("/inference")} == inference
+    assert not OPEN & TABLE.keys()
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +216,7 @@ def test_a_server_listens_beyond_loopback_when_it_is_protected_or_told_to(tmp_pa
     flags = [*files.tls_flags, *files.token_flags] if protected_host else ["--insecure"]
     tls = replace(files.tls, server_name="localhost") if protected_host else None
     with local_server([SERVER, *flags], host="0.0.0.0", probe_tls=tls) as server:
-        options = ChannelOptions(tls=tls, token=token_of("scorer"))
+        options = ChannelOptions(tls=tls, token=token_of("scorer"), allow_plaintext_token=not protected_host)
         with RewardClient(server.target, options=options) as client:
             assert isinstance(client.score(["p"], ["c"]).results[0], Scored)
 

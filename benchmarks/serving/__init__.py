@@ -1,0 +1,1 @@
+"""Figures of the reward and policy services; `python -m benchmarks.serving`."""

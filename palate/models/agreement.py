@@ -1,0 +1,86 @@
+"""How well scores agree that ought to be the same: in standard deviations, in order, and bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.floating[Any]]
+
+CLOSE = 0.1
+"""Standard deviations; two texts that score closer are the ones whose order an error turns first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What one batch or one call gave.
+
+    Attributes:
+        texts: (B,) which of the texts were in it.
+        scores: (B,) their scores.
+    """
+
+    texts: NDArray[np.intp]
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How scores in company compare with those of the same texts alone.
+
+    Attributes:
+        deviation: Largest difference, in standard deviations of the scores alone.
+        flips: Pairs within one batch that stand in another order than alone; a tie is an order of its own.
+        is_bitwise: Whether all bits are the same.
+    """
+
+    deviation: float
+    flips: int
+    is_bitwise: bool
+
+
+def agreement(alone: Scores, batches: Iterable[Scored]) -> Agreement:
+    """Compares batches with the (N,) scores of all texts alone; at least one batch."""
+    scale, each = spread(alone), [(alone[batch.texts], batch.scores) for batch in batches]
+    return Agreement(
+        max(float(np.abs(expected - found).max()) for expected, found in each) / scale,
+        sum(map(_flips, *zip(*each, strict=True))),
+        all(expected.tobytes() == found.tobytes() for expected, found in each),
+    )
+
+
+def spread(scores: Scores) -> float:
+    """Standard deviation of (N,) scores, the unit of all tolerances.
+
+    Where all texts score alike, rounding itself is the scale: no engine can do better.
+    """
+    return max(float(scores.std()), 1e-3 * float(np.abs(scores).max()), 1e-6)
+
+
+def close_pairs(scores: Scores) -> int:
+    """How many pairs of (N,) scores are less than `CLOSE` apart, and not equal."""
+    apart = np.abs(scores[:, None] - scores)[np.triu_indices(len(scores), 1)]
+    return int(((apart > 0) & (apart < CLOSE * spread(scores))).sum())
+
+
+def spearman(first: Scores, second: Scores) -> float | None:
+    """Rank correlation of two (N,) scores of the same texts; None where one of them has no order."""
+    ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
+    return None if (ranks.std(axis=1) == 0).any() else float(np.asarray(np.corrcoef(ranks))[0, 1])
+
+
+def _flips(expected: Scores, found: Scores) -> int:
+    orders = [np.sign(scores[:, None] - scores)[np.triu_indices(len(scores), 1)] for scores in (expected, found)]
+    return int((orders[0] != orders[1]).sum())
+
+
+def _mean_ranks(scores: Scores) -> NDArray[np.float64]:
+    """From 1; equal scores share the mean of their places."""
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count - 1) / 2
+    ranks: NDArray[np.float64] = middle[place]
+    return ranks

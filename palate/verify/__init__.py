@@ -1,0 +1,1 @@
+"""`palate verify`: whether every engine gives a folder's scores, by every way that leads to them."""

@@ -1,0 +1,91 @@
+"""`palate verify`: the same text, the same score, in every engine and by every way, proved for a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from palate.access import Access
+from palate.bulk.rows import FileProblem, read_entries
+from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, TokenFile, options_for
+from palate.models.folder import FolderError
+from palate.models.probe_texts import GOLDEN, Pair
+from palate.verify.run import verify
+from palate.verify.show import as_json, print_report
+from palate.verify.subject import EngineChoice, Running, Started, Subject, engines_here
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    model: Annotated[Path, typer.Option(help="Folder of a reward model.")],
+    engine: Annotated[
+        list[EngineChoice] | None,
+        typer.Option(help="Engine to verify, may be given several times; default is every one that is here."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Serve with --strict, and ask for the same bits.")] = False,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running server that shall give the scores of this folder; "
+            "one that remembers scores (--cache-items) shows less.",
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Name of the model there; default is that server's default.")] = "",
+    texts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Own texts, .jsonl with prompt and completion, at least two.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)] = 60.0,
+    ca: CaFile = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    server_name: ServerName = "",
+    token_file: TokenFile = None,
+    insecure_token: InsecureToken = False,
+) -> None:
+    """Prove that a text scores the same alone, in batches, ranked, streamed, and in every engine.
+
+    Each engine is started as a server of this machine, one after the other. What is allowed is in docs/parity.md.
+    The exit code is 1 where something is beyond it, or could not be asked.
+    """
+    console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    try:
+        pairs = GOLDEN if texts is None else _read(texts)
+        subjects: list[Subject] = [Started(model, each, strict) for each in engine or engines_here(model)]
+    except (FileProblem, FolderError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if against:
+        access = Access(ca, certificate, key, server_name, token_file, insecure_token)
+        subjects.append(Running(against, name, options_for(against, access)))
+    with progress.status("starting") as status:
+        report = verify(subjects, pairs, timeout, lambda title: status.update(f"verifying {title}"))
+    print_report(report, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps({"model": str(model), **as_json(report)}, indent=2) + "\n")
+    raise typer.Exit(0 if report.is_good else 1)
+
+
+def _read(file: Path) -> tuple[Pair, ...]:
+    """Prompts and completions of a file.
+
+    Raises:
+        FileProblem: It cannot be read, a row lacks a text, or there are fewer than two.
+    """
+    pairs = []
+    for entry in read_entries(file):
+        prompt, completion = entry.row.get("prompt"), entry.row.get("completion")
+        if not (isinstance(prompt, str) and isinstance(completion, str)):
+            raise FileProblem(f"{entry.where}: {entry.problem or 'prompt and completion are texts'}")
+        pairs.append((prompt, completion))
+    if len(pairs) < 2:
+        raise FileProblem(f"{file} holds {len(pairs)} texts; to compare, there must be two")
+    return tuple(pairs)

@@ -1,0 +1,1 @@
+"""The reward service as the Open Inference Protocol v2 (KServe, Triton) sees it."""

@@ -1,0 +1,145 @@
+"""What the engine computes next: chooses batches, keeps one ready, and learns what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol
+
+from services.runtime.batching import BatchLimits, choose_batch, padded_tokens
+from services.runtime.cost import Costs, Pace
+from services.runtime.engine_thread import Run
+from services.runtime.handoff import Batch, Handoff
+from services.runtime.queue_admission import Outlook
+from services.runtime.waiting import Waiting
+from services.runtime.work import Entry, Item, Job, Observer, Result, Work
+
+
+class Answers(Protocol[Item, Result]):
+    """Receives what becomes of jobs."""
+
+    def expired(self, job: Job[Item, Result], entry: Entry[Item, Result]) -> None:
+        """`entry` cannot be in time any more; it has left the queue."""
+
+    def computed(self, batch: Batch[Item, Result], run: Run[Item, Result]) -> None:
+        """The engine gave results, or failed."""
+
+    def emptied(self) -> None:
+        """Nothing waits, and the engine is idle."""
+
+    def made_room(self) -> None:
+        """Something has left the queue."""
+
+
+class Dispatcher(Generic[Item, Result]):
+    """Stands between the queue and the engine; what the engine does is told to its `began`, `ran` and `ended`.
+
+    Args:
+        waiting: The queue.
+        limits: What a batch may hold.
+        clock: Monotonic seconds.
+        observer: Told about batches.
+        answers: Told about jobs.
+    """
+
+    def __init__(
+        self,
+        waiting: Waiting[Item, Result],
+        limits: BatchLimits,
+        clock: Callable[[], float],
+        observer: Observer,
+        answers: Answers[Item, Result],
+    ) -> None:
+        self.handoff: Handoff[Item, Result] = Handoff(clock)
+        self._waiting = waiting
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._answers = answers
+        self._costs, self._pace = Costs(), Pace()
+        self._offered: Batch[Item, Result] | None = None
+        self._running: Batch[Item, Result] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is computed."""
+        return self._running is None and not len(self._waiting)
+
+    def outlook(self, work: Work[Item]) -> Outlook:
+        """How fast `work`, and a backlog, would be computed."""
+        now, cost = self._clock(), self._costs.of(work.group)
+        pace = self._pace.token_seconds or cost.expected(self._limits.max_tokens) / self._limits.max_tokens
+        return Outlook(now, self._free_at(now) - now, cost.safe(work.size), pace)
+
+    def improved_by(self, job: Job[Item, Result]) -> bool:
+        """Whether a job that came just now, or became more urgent, may change the batch that lies ready."""
+        if self._offered is None or not self._offered.jobs:
+            return True
+        if len(self._waiting) <= self._waiting.window and len(self._offered.jobs) < self._limits.max_items:
+            return True
+        return job.rank() < self._offered.jobs[0].rank()
+
+    def plan(self) -> None:
+        """Drops what cannot be in time any more, and lays the best batch ready."""
+        self._waiting.level()
+        start = self._free_at(self._clock())
+        self._expire(start)
+        jobs = choose_batch(self._waiting.tiers(), self._limits, lambda group, n: start + self._costs.of(group).safe(n))
+        batch = Batch(jobs, self._seconds(jobs)) if jobs else None
+        if self.handoff.replace(self._offered, batch):
+            self._offered = batch
+
+    def began(self, batch: Batch[Item, Result]) -> None:
+        """The engine took a batch; one without jobs means that it was late for all of them."""
+        self._offered = None
+        self._running = batch if batch.jobs else None
+        for job in batch.jobs:
+            self._waiting.start(job)
+            for entry in job.entries:
+                self._observer.item_started(max(batch.begun - entry.admitted, 0.0))
+        self.plan()
+        self._answers.made_room()
+
+    def ran(self, batch: Batch[Item, Result], run: Run[Item, Result]) -> None:
+        """The engine answered, or failed."""
+        if run.error is None:
+            self._learn(run)
+        self._answers.computed(batch, run)
+
+    def ended(self, batch: Batch[Item, Result]) -> None:
+        """The engine is done with a batch."""
+        self._running = None
+        if self._offered is None and len(self._waiting):
+            self.plan()
+        if self.idle:
+            self._answers.emptied()
+
+    def _free_at(self, now: float) -> float:
+        """When the engine can begin the next batch."""
+        return now if self._running is None else max(now, self._running.begun + self._running.seconds)
+
+    def _seconds(self, jobs: list[Job[Item, Result]]) -> float:
+        return self._costs.of(jobs[0].group).safe(padded_tokens([job.size for job in jobs]))
+
+    def _learn(self, run: Run[Item, Result]) -> None:
+        sizes, group = [job.size for job in run.jobs], run.jobs[0].group
+        padded = padded_tokens(sizes)
+        self._observer.batch_done(len(sizes), sum(sizes), padded, run.seconds)
+        self._costs.learn(group, padded, run.seconds, self._clock())
+        if len(self._waiting):
+            self._pace = self._pace.after(sum(sizes), run.seconds)
+
+    def _expire(self, start: float) -> None:
+        """Takes out who could not be answered in time even if his item were computed alone and next."""
+        for lane in self._waiting.fronts():
+            while lane and (late := self._late(lane[0], start)) and self.handoff.withdraw(job := lane[0]):
+                for entry in late:
+                    self._waiting.leave(job, entry)
+                    self._answers.expired(job, entry)
+                if self._running is None:
+                    self._costs.doubt(job.group, start)
+
+    def _late(self, job: Job[Item, Result], start: float) -> list[Entry[Item, Result]]:
+        end = start + self._costs.of(job.group).safe(job.size)
+        if job.deadline >= end and job.deadline > start:
+            return []
+        return [entry for entry in job.entries if entry.terms.deadline < end or entry.terms.deadline <= start]

@@ -1,0 +1,103 @@
+"""The thread that runs the engine: batch after batch without waiting for the event loop; a failing one item by item."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias
+
+from services.runtime.handoff import Batch, Handoff
+from services.runtime.work import Item, Job, Result
+
+RunBatch: TypeAlias = Callable[[Hashable, Sequence[Item]], Sequence[Result]]
+"""The engine: one result per item of one group, in order; blocks; called from one thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[Item, Result]):
+    """One call of the engine.
+
+    Attributes:
+        jobs: What it was for.
+        values: One per job; empty where it failed.
+        error: What the engine raised.
+        final: False where the jobs will be tried again one by one.
+    """
+
+    jobs: Sequence[Job[Item, Result]]
+    values: Sequence[Result]
+    error: BaseException | None
+    seconds: float
+    final: bool
+
+
+class Listener(Protocol[Item, Result]):
+    """Told what the engine does, in the event loop."""
+
+    def began(self, batch: Batch[Item, Result]) -> None:
+        """The engine took a batch; one without jobs means that it was late for all of them."""
+
+    def ran(self, batch: Batch[Item, Result], run: Run[Item, Result]) -> None:
+        """The engine answered, or failed."""
+
+    def ended(self, batch: Batch[Item, Result]) -> None:
+        """The engine is done with a batch and has taken up the next, if there is one."""
+
+
+class EngineThread(Generic[Item, Result]):
+    """Runs batches until the handoff is stopped.
+
+    Args:
+        run_batch: The engine.
+        handoff: Where batches come from.
+        clock: Monotonic seconds.
+        listener: Told what happens.
+        post: Calls a function in the listener's event loop.
+    """
+
+    def __init__(
+        self,
+        run_batch: RunBatch[Item, Result],
+        handoff: Handoff[Item, Result],
+        clock: Callable[[], float],
+        listener: Listener[Item, Result],
+        post: Callable[..., Any],
+    ) -> None:
+        self._run_batch = run_batch
+        self._handoff = handoff
+        self._clock = clock
+        self._listener = listener
+        self._post = post
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Waits for the end of the thread; stop the handoff first."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (batch := self._handoff.wait()) is not None:
+            self._post(self._listener.began, batch)
+            for run in self._runs(batch):
+                self._post(self._listener.ran, batch, run)
+            self._post(self._listener.ended, batch)
+
+    def _runs(self, batch: Batch[Item, Result]) -> Iterator[Run[Item, Result]]:
+        """The whole batch; where it fails, its jobs one by one, so that only those to blame fail."""
+        if not batch.jobs:
+            return
+        run = self._run(batch.jobs, final=len(batch.jobs) == 1)
+        yield run
+        if not run.final:
+            yield from (self._run([job], final=True) for job in batch.jobs if not job.abandoned)
+
+    def _run(self, jobs: Sequence[Job[Item, Result]], *, final: bool) -> Run[Item, Result]:
+        begin = self._clock()
+        try:
+            values = self._run_batch(jobs[0].group, [job.work.item for job in jobs])
+            if len(values) != len(jobs):
+                raise RuntimeError(f"the engine gave {len(values)} results for {len(jobs)} items")
+        except BaseException as error:  # whatever it is, the thread must live on, and the items must be answered
+            return Run(jobs, (), error, self._clock() - begin, final)
+        return Run(jobs, values, None, self._clock() - begin, True)

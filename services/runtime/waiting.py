@@ -1,0 +1,167 @@
+"""The queue: jobs by priority and caller, each caller's in the order of their deadlines; who may be served next."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Generic
+
+from services.runtime.fairness import Holdings, Served
+from services.runtime.work import Entry, Item, Job, Result, Terms
+
+
+class Lane(Generic[Item, Result]):
+    """One caller's jobs of one priority, most urgent first."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job[Item, Result]] = []
+        self.tokens = 0
+
+    def add(self, job: Job[Item, Result]) -> None:
+        """Puts it in its place."""
+        insort(self.jobs, job, key=Job.rank)
+        self.tokens += job.size
+
+    def remove(self, job: Job[Item, Result]) -> None:
+        """Takes it out; its terms are those it was added with."""
+        index = bisect_left(self.jobs, job.rank(), key=Job.rank)
+        assert self.jobs[index] is job, "a job changed its terms while it was in a lane; this is a bug"
+        del self.jobs[index]
+        self.tokens -= job.size
+
+    def within(self, allowance: float, most: int) -> int:
+        """How many jobs, `most` at most, begin within so many tokens."""
+        count, begin = 0, 0
+        for job in self.jobs[:most]:
+            if begin > allowance:
+                break
+            count += 1
+            begin += job.size
+        return count
+
+    def tokens_before(self, deadline: float) -> int:
+        """Tokens of the jobs that go before one that comes now with this deadline."""
+        after = 0
+        for job in reversed(self.jobs):
+            if job.deadline <= deadline:
+                break
+            after += job.size
+        return self.tokens - after
+
+
+class Waiting(Generic[Item, Result]):
+    """Jobs that wait.
+
+    Args:
+        max_items: Entries that may wait.
+        max_tokens: Tokens of jobs that may wait.
+        quantum: Tokens by which a caller may be ahead of the least served one who waits, within a priority.
+        window: How many jobs are looked at for one batch.
+    """
+
+    def __init__(self, max_items: int, max_tokens: int, *, quantum: int, window: int) -> None:
+        self.items = Holdings(max_items)
+        self.tokens = Holdings(max_tokens)
+        self.served = Served()
+        self._quantum = quantum
+        self.window = window
+        self._priorities: dict[int, dict[str, Lane[Item, Result]]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return self._count
+
+    def join(self, job: Job[Item, Result], entry: Entry[Item, Result]) -> None:
+        """`entry` waits for `job`, which may be new, or become more urgent by this."""
+        self.items.change(entry.terms.caller, 1)
+        if job.queued:
+            self._take_out(job)
+        job.join(entry)
+        self._put_in(job)
+
+    def leave(self, job: Job[Item, Result], entry: Entry[Item, Result]) -> None:
+        """`entry` waits no more for `job`, which goes with the last one."""
+        self.items.change(entry.terms.caller, -1)
+        self._take_out(job)
+        job.part(entry)
+        if job.entries:
+            self._put_in(job)
+
+    def start(self, job: Job[Item, Result]) -> None:
+        """`job` is being computed; its caller has been served."""
+        self._take_out(job)
+        self.served.charge(job.terms.caller, job.size)
+        for entry in job.entries:
+            self.items.change(entry.terms.caller, -1)
+
+    def _put_in(self, job: Job[Item, Result]) -> None:
+        lanes = self._priorities.setdefault(job.terms.priority, {})
+        lanes.setdefault(job.terms.caller, Lane()).add(job)
+        self.tokens.change(job.terms.caller, job.size)
+        self._count += 1
+        job.queued = True
+
+    def _take_out(self, job: Job[Item, Result]) -> None:
+        lanes = self._priorities[job.terms.priority]
+        lane = lanes[job.terms.caller]
+        lane.remove(job)
+        if not lane.jobs:
+            del lanes[job.terms.caller]
+        if not lanes:
+            del self._priorities[job.terms.priority]
+        self.tokens.change(job.terms.caller, -job.size)
+        self._count -= 1
+        job.queued = False
+
+    def fronts(self) -> list[list[Job[Item, Result]]]:
+        """Every lane's jobs, most urgent first; not to be changed, nor kept."""
+        return [lane.jobs for lanes in self._priorities.values() for lane in lanes.values()]
+
+    def level(self) -> None:
+        """Moves the floor of what counts as served."""
+        if self._priorities:
+            self.served.level({caller for lanes in self._priorities.values() for caller in lanes})
+
+    def tiers(self) -> Iterator[list[Job[Item, Result]]]:
+        """Who may be served next, most urgent first within a tier; a tier's turn comes when those before it are empty.
+
+        For every priority, highest first: what may go now by fairness, then what must leave others the precedence.
+        """
+        for priority in sorted(self._priorities, reverse=True):
+            lanes = self._priorities[priority]
+            shares = [(lane, lane.within(allowance, self.window)) for lane, allowance in self._allowances(lanes)]
+            fair = (job for lane, count in shares for job in lane.jobs[:count])
+            yield heapq.nsmallest(self.window, fair, key=Job.rank)
+            ahead = (job for lane, count in shares for job in lane.jobs[count : count + self.window])
+            yield heapq.nsmallest(self.window, ahead, key=Job.rank)
+
+    def tokens_ahead(self, terms: Terms, tokens: int) -> float:
+        """Tokens that go before all of `tokens` more on these terms, if nothing else comes."""
+        higher = sum(
+            lane.tokens
+            for priority, lanes in self._priorities.items()
+            if priority > terms.priority
+            for lane in lanes.values()
+        )
+        lanes = self._priorities.get(terms.priority, {})
+        own = lanes[terms.caller].tokens_before(terms.deadline) if terms.caller in lanes else 0
+        served = self.served.of(terms.caller)
+        last = served + own + tokens + self._quantum  # who has been served more lets these go first
+        others = 0.0
+        for caller, lane in lanes.items():
+            if caller != terms.caller:
+                theirs = self.served.of(caller)
+                at_least = min(lane.tokens, served - self._quantum - theirs)  # they must catch up first
+                others += max(at_least, min(lane.tokens_before(terms.deadline), last - theirs), 0.0)
+        return higher + own + others
+
+    def _allowances(self, lanes: dict[str, Lane[Item, Result]]) -> list[tuple[Lane[Item, Result], float]]:
+        """Tokens that may begin before a lane's caller is too far ahead of the least served; negative if it is."""
+        if len(lanes) == 1:
+            return [(lane, math.inf) for lane in lanes.values()]
+        served = {caller: self.served.of(caller) for caller in lanes}
+        most = min(served.values()) + self._quantum
+        return [(lane, most - served[caller]) for caller, lane in lanes.items()]

@@ -1,0 +1,122 @@
+"""What a round of overload and a change of number format are judged to be; and all of it on a tiny model, for real."""
+
+import json
+
+import pytest
+
+from benchmarks.command import exit_with, order_from
+from benchmarks.load import Answer, Sent
+from benchmarks.models import make_encoder
+from benchmarks.serving.__main__ import PARTS
+from benchmarks.serving.overload import arrivals, judged
+from benchmarks.serving.precision import fidelity
+from benchmarks.texts import simulated
+from palate.models.export import export
+from palate.v1 import reward_service_pb2 as reward
+
+
+def scored(tokens, seconds):
+    result = reward.ScoreResult(scored=reward.Scored(score=1.0, token_count=tokens))
+    return Answer("OK", seconds, reward.ScoreResponse(results=[result]).SerializeToString())
+
+
+def expired(seconds):
+    result = reward.ScoreResult(error=reward.ItemError(code=reward.ITEM_ERROR_CODE_EXPIRED))
+    return Answer("OK", seconds, reward.ScoreResponse(results=[result]).SerializeToString())
+
+
+REFUSED, LATE = Answer("RESOURCE_EXHAUSTED", 0.001, b""), Answer("DEADLINE_EXCEEDED", 1.0, b"")
+
+
+def test_an_overload_is_judged_by_what_came_in_time():
+    answers = (scored(30, 0.25), scored(50, 0.5), REFUSED, REFUSED)
+    found = judged(Sent(2.0, 0.5, answers, 0.01), computed_tokens=100, rate=2.0, seconds=1.0)
+    assert found.late_share == pytest.approx(0.2)
+    assert found.goodput == 1.0
+    assert found.p99 == 0.5
+    assert found.refused_share == 0.5
+    assert found.client_cpu == 0.25
+
+
+@pytest.mark.parametrize("miss", [LATE, expired(0.1)])
+def test_an_admitted_item_without_an_answer_in_time_has_the_deadline_for_its_latency(miss):
+    found = judged(Sent(1.0, 0.1, (scored(10, 0.1), miss)), computed_tokens=10, rate=1.0, seconds=1.0)
+    assert found.p99 >= 1.0
+    assert found.goodput == 1.0
+    assert found.late_share == 0.0
+
+
+def test_arrivals_have_the_rate_and_differ_by_seed():
+    moments = arrivals(100.0, 20.0, 1)
+    assert len(moments) == 2000
+    assert moments == sorted(moments) == arrivals(100.0, 20.0, 1) != arrivals(100.0, 20.0, 2)
+    assert moments[-1] == pytest.approx(20.0, rel=0.1)
+
+
+def test_fidelity_counts_flips_among_close_pairs_only():
+    right = [0.0, 0.01, 1.0, 2.0]
+    same = fidelity(right, right)
+    assert (same.spearman, same.flips, same.shift) == (pytest.approx(1.0), 0.0, 0.0)
+    near = fidelity(right, [0.01, 0.0, 1.0, 2.0])
+    assert near.flips == 1.0  # the one close pair
+    assert near.spearman < 1.0
+    far = fidelity(right, [0.0, 0.01, 2.0, 1.0])
+    assert far.flips == 0.0
+    assert far.shift > 1.0
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    corpus = [text for pair in simulated()[:400] for text in pair]
+    return export(make_encoder(folder / "encoder", corpus=corpus, tiny=True), folder / "served").path
+
+
+def test_a_quick_run_measures_what_it_is_asked_for(served, tmp_path, monkeypatch):
+    monkeypatch.delenv("PALATE_DATA", raising=False)
+    file, only = tmp_path / "figures.json", ("efficiency", "idle-latency", "overload")
+    command = ["--quick", "--json", str(file), "--model", str(served), "--work", str(tmp_path), "--only", *only]
+    with pytest.raises(SystemExit) as ended:
+        exit_with(order_from(command, "bench", PARTS))
+    found = json.loads(file.read_text())
+    assert {name.split("/")[0] for name in found} == set(only)
+    assert [one for one in found.values() if "unmeasured" in one] == []
+    assert ended.value.code == (0 if all(one.get("holds", True) for one in found.values()) else 1)
+    for name in ("one-pair-requests", "16-item-requests", "stream"):
+        figure = found[f"efficiency/{name}"]
+        assert 0 < figure["low"] <= figure["value"] <= figure["high"]
+        assert figure["n"] == 2
+        assert figure["beside"]["client CPU share"] > 0
+    assert 0 <= found["overload/late-compute"]["value"] <= 1
+    assert found["overload/goodput"]["value"] > 0
+
+
+def test_what_cannot_be_measured_is_named_with_its_reason_and_takes_nothing_with_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("PALATE_DATA", raising=False)
+    file, nothing, only = tmp_path / "figures.json", str(tmp_path / "nothing"), ("cost", "overload")
+    command = [
+        "--quick",
+        "--json",
+        str(file),
+        "--model",
+        nothing,
+        "--work",
+        str(tmp_path),
+        "--only",
+        "cost",
+        "overload",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        exit_with(order_from(command, "bench", PARTS))
+    assert ended.value.code == 1
+    found = json.loads(file.read_text())
+    assert set(found) == set(only)
+    assert all("nothing" in one["unmeasured"] for one in found.values())
+
+
+@pytest.mark.parametrize("arguments", [["--quick"], ["--json", "x", "--only", "speed"]])
+def test_a_wrong_command_line_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        order_from(arguments, "bench", PARTS)
+    assert ended.value.code == 2
+    assert "bench: error" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from palate.models.folder import FolderError
+from services.reward.hardware import gpu_number, usable_cores
+
+NO_GPU = "there is none; use --device cpu"
+
+
+@pytest.mark.parametrize(("wanted", "number"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:3", 3), ("cpu", None)])
+def test_device_where_there_is_a_gpu(wanted: str, number: int | None):
+    assert gpu_number(wanted, is_there=True, otherwise=NO_GPU) == number
+
+
+def test_auto_is_the_processor_where_there_is_no_gpu():
+    assert gpu_number("auto", is_there=False, otherwise=NO_GPU) is None
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1"])
+def test_gpu_that_is_not_there_is_refused(wanted: str):
+    with pytest.raises(FolderError, match=f"--device {wanted}, but there is none; use --device cpu"):
+        gpu_number(wanted, is_there=False, otherwise=NO_GPU)
+
+
+@pytest.mark.parametrize("wanted", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:1 "])
+def test_what_is_no_device_is_refused(wanted: str):
+    with pytest.raises(FolderError, match="it can be auto, cpu, cuda"):
+        gpu_number(wanted, is_there=True, otherwise=NO_GPU)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four cores of two hardware threads each, of which the process may use six threads on three cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4, 5}, raising=False)
+    for number in range(8):
+        file = tmp_path / f"devices/system/cpu/cpu{number}/topology/thread_siblings_list"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{number // 2 * 2}-{number // 2 * 2 + 1}\n")
+    (tmp_path / "fs/cgroup").mkdir(parents=True)
+    return tmp_path
+
+
+def test_two_threads_of_a_core_are_one(machine: Path):
+    assert usable_cores(machine) == 3
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 3), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1)]
+)
+def test_quota_of_a_container_counts(machine: Path, quota: str, cores: int):
+    (machine / "fs/cgroup/cpu.max").write_text(quota + "\n")
+    assert usable_cores(machine) == cores
+
+
+def test_machine_that_says_nothing_of_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4}, raising=False)
+    assert usable_cores(tmp_path) == 5

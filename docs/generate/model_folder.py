@@ -60,8 +60,8 @@ _AFTER = """## What names a model
 
 A model's *revision*, which every score carries, is one SHA-256 over the weights, the tokenizer, the template (chat
 template, special tokens, and the fields from `kind` to `member_labels`), `calibration` and `logit_scale`; that of an
-ensemble is one over its members' revisions, `calibration` and `logit_scale`. Whoever changes one of these serves another
-revision. `onnx` is not part of it: an export keeps the name of its checkpoint.
+ensemble is one over its members' revisions, `calibration` and `logit_scale`. Whoever changes one of these serves
+another revision. `onnx` is not part of it: an export keeps the name of its checkpoint.
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from palate.client import RewardClient
+from palate.client import RewardClient, Truncation
 from palate.v1 import reward_service_pb2 as reward
 from services.reward.config import RewardConfig
 from services.reward.metrics import RewardMetrics
@@ -113,7 +113,7 @@ def test_truncation_and_a_long_text(client, reference):
     assert "item 0" in details
     reply = outputs_of(client.call("ModelInfer", texts_request(long, parameters={"truncation": "left"})))
     assert reply["TRUNCATED"] == [True]
-    assert reply["REWARD"] == reference.score(["p"], ["plan " * 5000], truncation="left").scores()
+    assert reply["REWARD"] == reference.score(["p"], ["plan " * 5000], truncation=Truncation.LEFT).scores()
 
 
 def test_partial_keeps_the_scores_of_the_others(client):
@@ -180,7 +180,7 @@ def test_malformed_bytes_are_an_invalid_argument_and_extensions_unimplemented(se
 
 def test_calls_are_counted_and_described(server, client):
     client.call("ModelInfer", texts_request(PAIRS))
-    with urllib.request.urlopen(f"{server.metrics_url}", timeout=30) as page:
+    with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=30) as page:
         assert f'grpc_method="ModelInfer",grpc_service="{NAME}"' in page.read().decode()
     with grpc.insecure_channel(server.target) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

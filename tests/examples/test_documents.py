@@ -10,7 +10,7 @@ import pytest
 
 from palate.models.export import export
 from tests.examples.documents import Block, Shell, blocks_of
-from tests.examples.toolchains import CLIENTS, ROOT, buf, need, need_java, node_client
+from tests.examples.toolchains import CLIENTS, ROOT, buf, need, need_java, node_client, triton_python
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
@@ -80,6 +80,10 @@ def buf_curl(work: Path) -> None:
     link(buf(work).parents[1], work / "node_modules")
 
 
+def triton(work: Path) -> None:
+    link(triton_python().parents[1], work / ".venv-triton")
+
+
 def openssl(_: Path) -> None:
     need("openssl", "sha256sum")
 
@@ -101,6 +105,7 @@ NEEDS: dict[str, Callable[[Path], None]] = {
     "node": node,
     "java": java,
     "buf": buf_curl,
+    "triton": triton,
     "openssl": openssl,
     "verl": trainer("verl"),
     "openrlhf": trainer("OpenRLHF"),

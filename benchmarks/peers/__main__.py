@@ -57,7 +57,7 @@ def _compared(peer: Peer, bench: Bench, kind: str, ours: LocalServer, theirs: Ta
     runs = bench.turns(
         f"palate against {peer.name}, {kind} texts", Contest(ways, partial(_texts, bench, kind), same_scores)
     )
-    beside = {
+    beside: dict[str, float | str] = {
         "items/s": bench.sizes.items / statistics.median(run.seconds for run in runs["palate"]),
         "theirs": bench.sizes.items / statistics.median(run.seconds for run in runs[peer.name]),
         "client CPU share": client_share(runs["palate"]),

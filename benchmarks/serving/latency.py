@@ -13,6 +13,7 @@ from benchmarks.paired import Contest, Run, Way, estimate, timed
 from benchmarks.serving.efficiency import same_scores
 from benchmarks.texts import Texts
 from benchmarks.wire import method, score_requests, scores
+from palate.models.rendering import Rendered
 
 
 def idle_latency(bench: Bench) -> Iterator[Finding]:
@@ -25,7 +26,10 @@ def idle_latency(bench: Bench) -> Iterator[Finding]:
             answers = list(zip(scores(sent.answers), (answer.seconds for answer in sent.answers), strict=True))
             return Run(sent.seconds, answers, sent.cpu_seconds)
 
-        times = timed(lambda row: engine.score([row], 1)[0])
+        def score_one(row: Rendered) -> float:
+            return engine.score([row], 1)[0]
+
+        times = timed(score_one)
 
         def alone(texts: Texts) -> Run[list[tuple[float, float]]]:
             singly = [times(row) for row in texts.rows]

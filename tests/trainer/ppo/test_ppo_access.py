@@ -41,7 +41,7 @@ def servers(protection, policy_folder, reward_folder):
 
 @pytest.fixture
 def configure_protected(configure, servers, protection):
-    """The configuration of a run that is let in everywhere, with `changes`: None leaves an option out, True is a flag."""
+    """The configuration of a run that is let in, with `changes`: None leaves an option out, True is a flag."""
     policy, ref, reward = servers
     allowed = {
         "--services.policy": policy.target,

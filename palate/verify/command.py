@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from palate.access import Access
-from palate.bulk.rows import FileProblem, read_rows
+from palate.bulk.rows import FileProblem, read_entries
 from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, TokenFile, options_for
 from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
@@ -34,7 +34,8 @@ def run(
     ] = "",
     name: Annotated[str, typer.Option(help="Name of the model there; default is that server's default.")] = "",
     texts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Own texts, .jsonl with prompt and completion, at least two.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Own texts: rows with prompt and completion, .jsonl or .parquet."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
@@ -76,10 +77,10 @@ def _read(file: Path) -> tuple[Pair, ...]:
         FileProblem: It cannot be read, a row lacks a text, or there are fewer than two.
     """
     pairs = []
-    for number, row in enumerate(read_rows(file), 1):
-        prompt, completion = row.get("prompt"), row.get("completion")
+    for entry in read_entries(file):
+        prompt, completion = entry.row.get("prompt"), entry.row.get("completion")
         if not (isinstance(prompt, str) and isinstance(completion, str)):
-            raise FileProblem(f"{file}, row {number}: prompt and completion are texts")
+            raise FileProblem(f"{entry.where}: {entry.problem or 'prompt and completion are to be texts'}")
         pairs.append((prompt, completion))
     if len(pairs) < 2:
         raise FileProblem(f"{file} holds {len(pairs)} texts; to compare, there must be two")

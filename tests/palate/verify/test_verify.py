@@ -100,7 +100,7 @@ def test_own_texts(llama: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [('{"prompt": "a"}\n', "row 1"), ('{"prompt": "a", "completion": "b"}\n', "there must be two"), ("a", "not JSON")],
+    [('{"prompt": "a"}\n', "line 1"), ('{"prompt": "a", "completion": "b"}\n', "there must be two"), ("a", "not JSON")],
 )
 def test_texts_that_cannot_be_used(llama: Path, tmp_path: Path, content: str, complaint: str):
     (tmp_path / "texts.jsonl").write_text(content)

@@ -70,7 +70,7 @@ def close_pairs(scores: Scores) -> int:
 def spearman(first: Scores, second: Scores) -> float | None:
     """Rank correlation of two (N,) scores of the same texts; None where one of them has no order."""
     ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
-    return None if (ranks.std(axis=1) == 0).any() else float(np.corrcoef(ranks)[0, 1])
+    return None if (ranks.std(axis=1) == 0).any() else float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _flips(expected: Scores, found: Scores) -> int:

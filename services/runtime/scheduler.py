@@ -160,7 +160,7 @@ class Scheduler(Generic[Item, Result]):
             if job is None or not entry.answer.cancel():
                 continue
             if self._dispatcher.handoff.withdraw(job):
-                self._waiting.leave(job, entry)
+                self._waiting.leave(job, [entry])
                 dropped += 1
             if all(other.answer.done() for other in job.entries):
                 job.abandoned = True

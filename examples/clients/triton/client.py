@@ -25,14 +25,14 @@ def main(target, model):
         assert client.is_model_ready(model), f"{target} has no model {model}, or is still loading"
 
         inputs = [texts("PROMPT", [PROMPT] * 2), texts("RESPONSE", COMPLETIONS)]
-        result = client.infer(model, inputs, priority=1, timeout=5_000_000, client_timeout=5, headers=headers)
+        result = client.infer(model, inputs, priority=1, timeout=20_000_000, client_timeout=20, headers=headers)
         for completion, score in zip(COMPLETIONS, result.as_numpy("REWARD")[:, 0], strict=True):
             print(f"score {score:.4f} {completion}")
         print("revision", result.get_response().model_version)
 
         # Without partial the empty completion would fail the whole request. With it, ask STATUS before the score.
         inputs = [texts("PROMPT", [PROMPT] * 2), texts("RESPONSE", [COMPLETIONS[0], ""])]
-        result = client.infer(model, inputs, parameters={"partial": True}, client_timeout=5, headers=headers)
+        result = client.infer(model, inputs, parameters={"partial": True}, client_timeout=20, headers=headers)
         columns = (result.as_numpy(name)[:, 0] for name in ("STATUS", "REWARD", "ERROR"))
         for status, score, error in zip(*columns, strict=True):
             print(f"score {score:.4f}" if status == 0 else f"no score: {error.decode()}")

@@ -4,7 +4,7 @@ import random
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.models import texts
@@ -70,7 +70,6 @@ def test_the_client_share_weighs_runs_by_their_length():
 positive = st.floats(1e-3, 1e3)
 
 
-@settings(deadline=None)
 @given(st.lists(positive, min_size=1, max_size=15))
 def test_the_interval_holds_the_median_and_is_held_by_the_values(values):
     found = estimate(values)

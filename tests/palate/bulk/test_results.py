@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.bulk.results import Results
@@ -17,7 +17,6 @@ def read(path):
     return [entry.row for entry in read_entries(path)]
 
 
-@settings(deadline=None)  # files are synced to disk
 @given(rows, st.integers(0, 200))
 def test_what_was_written_before_a_stop_is_gone_on_with(tmp_path_factory, given_rows, lost):
     out = tmp_path_factory.mktemp("r") / "out.jsonl"

@@ -147,7 +147,7 @@ def test_truncation_never_takes_all_that_is_judged(kind: str, request: pytest.Fi
         request.getfixturevalue(kind).render_pair(LONG, " park", "right")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     prompt=st.text(max_size=300), completion=st.text(min_size=1, max_size=600), side=st.sampled_from(["left", "right"])
 )

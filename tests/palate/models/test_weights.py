@@ -87,7 +87,7 @@ def test_tied_tensors_travel_once(tmp_path, tied):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_broken_stream_becomes_weights(data):
     state = some_state()
     entries = describe_tensors(state)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -201,7 +201,7 @@ DAMAGE = st.sampled_from(["flip", "drop", "repeat", "swap", "end", "more"])
 
 
 @given(damages=st.lists(st.tuples(DAMAGE, st.integers(0, 10_000)), min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_stream_but_the_right_one_is_ever_staged(damages):
     target = publication()
     initial = target.current
@@ -337,7 +337,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert digest == self.target.current.version.digest
 
 
-AnyOrder.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestAnyOrder = AnyOrder.TestCase

@@ -90,7 +90,7 @@ BYTES_OF_CHARACTERS = [byte for character in ("é", "€", "😀", "A", "\ufffd"
 
 
 @pytest.mark.parametrize("kind", ["renderer", "metaspace_renderer", "fallback_renderer"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_the_parts_of_a_text_are_the_text(request, kind, data):
     renderer = request.getfixturevalue(kind)

@@ -3,7 +3,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.runtime.batching import BatchLimits
@@ -144,7 +144,7 @@ async def test_idle_scheduler_computes_at_once_and_busy_one_batches_what_came_me
 ORDERED = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ORDERED, st.integers(1, 4))
 def test_priority_first_then_the_earliest_deadline_then_arrival(works: list[tuple[int, int]], rows: int):
     async def scenario() -> None:
@@ -501,7 +501,7 @@ def test_the_cache_is_bounded_and_keeps_what_was_used_last(keys: list[int], size
         assert all(cache._values[("group", other)] == other * 10 for other in recent)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 100), st.integers(1, 9)), min_size=1, max_size=60),
     st.integers(1, 4),
@@ -555,7 +555,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(ACTIONS, st.integers(1, 4), st.sets(st.integers(0, 30), max_size=4), st.booleans(), st.integers(0, 3))
 def test_nothing_is_lost_answered_twice_or_computed_for_nobody(
     actions: list, rows: int, poisoned: set[int], deduplicate: bool, cache_items: int

@@ -77,14 +77,19 @@ def test_streams_wait_as_long_as_the_server_said(server: LocalServer):
 
 
 async def test_awaited_streams_wait_as_long_as_the_server_said(server: LocalServer):
-    """gRPC loses the refusal of one in four, and how long to wait; those are opened again as broken ones are."""
+    """gRPC loses the refusal of one in four, on a busy machine of most, and how long to wait.
+
+    Those are opened again as broken ones are.
+    """
 
     async def waited(number: int) -> float:
         async with AsyncRewardClient(server.target, model=f"shed for 1.2{number}") as client:
             ((_, result),) = [each async for each in client.score_stream([("a", "b")])]
         return result.score
 
-    found = await asyncio.gather(*map(waited, range(10)))
+    found: list[float] = []
+    while max(found, default=0.0) < 1.2 and len(found) < 1000:
+        found += await asyncio.gather(*map(waited, range(len(found), len(found) + 10)))
     assert max(found) >= 1.2
     assert all(0.05 <= seconds < 10.0 for seconds in found)
 

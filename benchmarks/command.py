@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -44,6 +45,12 @@ class Order:
     data: Path | None
     model: Path | None
     work: Path
+
+
+def main(prog: str, parts: Mapping[str, Part]) -> NoReturn:
+    """The whole of a program; also where it is told to stop it ends what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_with(order_from(sys.argv[1:], prog, parts))
 
 
 def order_from(arguments: Sequence[str], prog: str, parts: Mapping[str, Part]) -> Order:

@@ -72,7 +72,8 @@ def order_from(arguments: Sequence[str], prog: str, parts: Mapping[str, Part]) -
 
 def run(order: Order) -> bool:
     """Measures; what was found is written after each part. Whether all was measured and every goal is kept."""
-    machine, findings = this_machine(), list[Finding]()
+    texts = "real" if order.data else "of the simulated world, for want of PALATE_DATA"
+    machine, findings = {**this_machine(), "texts": texts}, list[Finding]()
     with tempfile.TemporaryDirectory(prefix="palate-bench-") as folder, load_generator() as load:
         bench = Bench(order.quick, order.data, order.model, Path(folder), order.work, load)
         for name, part in order.parts.items():

@@ -99,7 +99,7 @@ def write(file: Path, findings: Sequence[Finding], machine: Mapping[str, str]) -
 def show(findings: Sequence[Finding], machine: Mapping[str, str]) -> None:
     """A row for each figure."""
     table = Table("figure", "value", "90 % interval", "n", "goal", "beside", show_lines=True)
-    table.title = f"{machine['cores']} cores, load {machine['load before']} before"
+    table.title = f"{machine['cores']} cores, load {machine['load before']} before; texts {machine['texts']}"
     for finding in findings:
         table.add_row(*_cells(finding))
     Console(highlight=False).print(table)

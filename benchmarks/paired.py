@@ -74,7 +74,7 @@ class Estimate:
 
 def timed(
     work: Callable[[Inputs], Answer], clock: Callable[[], float] = time.perf_counter
-) -> Callable[..., Run[Answer]]:
+) -> Callable[[Inputs], Run[Answer]]:
     """`work` as a run of this process."""
 
     def run(inputs: Inputs) -> Run[Answer]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import command
 from benchmarks.bench import Bench, Part
-from benchmarks.figures import Figure, Finding, Goal
+from benchmarks.figures import Beside, Figure, Finding, Goal
 from benchmarks.load import OK, Target, closed_loop
 from benchmarks.paired import Contest, Run, Way, client_share, times_as_fast
 from benchmarks.peers.processes import PEERS, Peer, environment, running
@@ -56,7 +56,7 @@ def _compared(peer: Peer, bench: Bench, kind: str, ours: LocalServer, theirs: Ta
     runs = bench.turns(
         f"palate against {peer.name}, {kind} texts", Contest(ways, partial(_texts, bench, kind), same_scores)
     )
-    beside = {
+    beside: Beside = {
         "items/s": bench.sizes.items / statistics.median(run.seconds for run in runs["palate"]),
         "theirs": bench.sizes.items / statistics.median(run.seconds for run in runs[peer.name]),
         "client CPU share": client_share(runs["palate"]),

@@ -43,7 +43,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
         for field, number, kind, repeats in fields:
             type_name = {"type_name": f".kserve_part.{kind}"} if kind == "Tensor" else {}
             label = 3 if repeats else 1
-            message.field.add(name=field, number=number, type=_KINDS[kind], label=label, **type_name)  # type: ignore[arg-type]
+            message.field.add(name=field, number=number, type=_KINDS[kind], label=label, **type_name)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return pool

@@ -11,7 +11,7 @@ from benchmarks.peers.scorer import PATIENCE_SECONDS, Scorer, batch_size, port
 _WAIT_SECONDS = 0.01
 
 
-class Reward(litserve.LitAPI):  # type: ignore[misc]
+class Reward(litserve.LitAPI):
     """Scores a batch."""
 
     def setup(self, device: str) -> None:

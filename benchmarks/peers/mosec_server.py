@@ -11,7 +11,7 @@ from benchmarks.peers.scorer import Scorer, batch_size
 _WAIT_MS = 10
 
 
-class Reward(Worker):  # type: ignore[misc]
+class Reward(Worker):
     """Scores a batch."""
 
     def __init__(self) -> None:

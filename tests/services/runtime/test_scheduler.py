@@ -483,6 +483,7 @@ async def test_known_results_are_given_at_once_and_failures_are_not_kept():
     assert bench.watch.reused[Reuse.CACHED] == 2
     done = (await bench.submit(3))[0]
     assert (done.value, done.queue_seconds, done.compute_seconds, done.batch) == (30, 0.0, 0.0, 0)
+    assert values(await bench.submit(3, deadline=bench.clock.now)) == [FailureKind.EXPIRED]
     other = await bench.scheduler.run([Work(3, 10, "another group", 3)], Terms(0, FAR))
     assert other[0].batch > 0
     await bench.scheduler.close()

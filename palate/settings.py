@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,8 @@ from pydantic_settings import (
     SettingsError,
     YamlConfigSettingsSource,
 )
+
+from palate.spelling import unknown
 
 
 class Group(BaseModel):
@@ -51,9 +52,9 @@ class Settings(BaseSettings):
         arguments, config_file = _split_config_flag(argv)
         if config_file is not None and (problem := _file_problem(Path(config_file))):
             _refuse(prog, f"the configuration file {config_file} {problem}")
-        unknown = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
-        if unknown:
-            _refuse(prog, _suggestion(unknown[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
+        strange = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
+        if strange:
+            _refuse(prog, _suggestion(strange[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
         try:
             return _sourced(cls, arguments, config_file, prog)()
         except ValidationError as error:
@@ -170,12 +171,12 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = [name.replace("-", "_") for name in flag_names(cls)]
         return _suggestion(where, known)
-    return f"{where}: {problem['msg']}" + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
+    told = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
+    return f"{where}: {told}" + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"{name} is unknown" + (f"; did you mean {close[0]}?" if close else "; --help lists what there is")
+    return unknown(name, known, "--help lists what there is")
 
 
 def _refuse(prog: str, message: str) -> NoReturn:

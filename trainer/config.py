@@ -85,7 +85,8 @@ class ScoringGroup(Group):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of rollouts that may get no score and be drawn again; above it a run stops.",
+        description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no score and be "
+        "drawn again; above it a run stops.",
     )
 
 

@@ -162,6 +162,10 @@ class _Observer(TrainerCallback):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Lets a resumed run log and save as it is told now; the Trainer would go on as its checkpoint was told."""
+        state.logging_steps, state.save_steps = args.logging_steps, args.save_steps
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Moves the bar; the last step is always logged."""
         self._bar.update(self._task, completed=state.global_step, total=state.max_steps)

@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from palate.models.manifest import Manifest, write_manifest
+import torch
+
+from palate.models.folder import FolderError, ModelFolder
+from palate.models.manifest import Manifest, check_length, write_manifest
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -15,6 +18,37 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
+
+
+def load_causal_model(folder: Path) -> Any:
+    """The causal language model of a folder, float32; from safetensors alone, nothing is downloaded.
+
+    Raises:
+        FolderError: There is none, or it lacks weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _ = ModelFolder(folder).checkpoint  # said in our words; transformers would look for the name on the hub
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise FolderError(f"transformers cannot load {folder} as a causal language model: {error}") from error
+    model, report = loaded
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise FolderError(f"{folder} lacks weights that would be made up at random: {', '.join(missing[:5])}")
+    return model
+
+
+def length_limit(folder: Path, asked: int, manifest: Manifest) -> int:
+    """The longest sequence to learn from: `asked`, or the manifest's where it is 0.
+
+    Raises:
+        ManifestError: It is beyond the model's positions.
+    """
+    check_length(ModelFolder(folder), asked)
+    return asked or manifest.max_tokens
 
 
 def save_model_folder(model: Any, tokenizer_folder: Path, manifest: Manifest, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from trainer.data.lines import DataError, read_rows
 from trainer.fit import FitRow, Fitted, Task, fit, prepare_process
 from trainer.model_folder import save_model_folder
 from trainer.pretrain_config import PretrainConfig
-from trainer.run_folder import begin_run
+from trainer.run_folder import begin_run, check_folder
 from trainer.sft import collator, completion_loss
 from trainer.tokenizer import BOS, EOS, PAD, save_tokenizer, train_tokenizer
 
@@ -43,11 +43,12 @@ def run_pretrain(config: PretrainConfig) -> PretrainResult:
         FitError: The loss is no longer finite.
     """
     prepare_process(config)
+    check_folder(config)
     texts = [row.text("text") for row in read_rows(config.documents)]
+    tokenizer = train_tokenizer([*texts, *_further_texts(config)], config.vocabulary)
+    rows = document_rows(tokenizer, texts, config.block_tokens)
     with begin_run(config) as writer:
-        tokenizer = train_tokenizer([*texts, *_further_texts(config)], config.vocabulary)
         save_tokenizer(tokenizer, config.out / "tokenizer", config.max_tokens)
-        rows = document_rows(tokenizer, texts, config.block_tokens)
         model = LlamaForCausalLM(_llama(config, tokenizer))
         task = Task("base", model, rows, (), collator(tokenizer.get_vocab()[PAD]), completion_loss)
         fitted = fit(task, config, writer)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from palate.settings import Settings
 from trainer.errors import TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import FILE_NAME as METRICS_FILE
@@ -12,8 +15,29 @@ from trainer.metrics import MetricsWriter
 
 SETTINGS_FILE = "settings.json"
 
-_FREE = {"out", "resume", "prometheus_port", "progress", "checkpoint_every"}
-"""What a resumed run may change."""
+FREE = frozenset(
+    {
+        "out",
+        "resume",
+        "run_id",  # has a check of its own
+        "accept_new_reward",
+        "total_steps",
+        "threads",
+        # what is recorded and shown
+        "record",
+        "log_every",
+        "checkpoint_every",
+        "prometheus_port",
+        "progress",
+        # where the services are, and how patiently they are asked
+        "services",
+        # when a run stops, and how much memory it takes; nothing of what it learns
+        "scoring.max_dropped_share",
+        "invariants",
+        "ppo.microbatch_size",
+    }
+)
+"""What a resumed run may change, in every phase; a group stands for all of its values."""
 
 
 class RunFolderError(TrainerError):
@@ -26,34 +50,82 @@ def checkpoints_of(out: Path) -> Path:
 
 
 def newest_checkpoint(out: Path) -> tuple[Path, int] | None:
-    """The newest checkpoint of a run and its step."""
+    """The newest checkpoint of a supervised run and its step."""
     found = {int(path.name.split("-")[1]): path for path in checkpoints_of(out).glob("checkpoint-[0-9]*")}
     return (found[max(found)], max(found)) if found else None
+
+
+def learnt_in(out: Path) -> list[str]:
+    """What of a run's work lies in a folder; empty where no run began there, or one failed before it learnt."""
+    rows, checkpoints, model = out / METRICS_FILE, checkpoints_of(out), out / "model"
+    has_rows = rows.is_file() and rows.stat().st_size > 0
+    has_checkpoints = checkpoints.is_dir() and any(not path.name.startswith(".") for path in checkpoints.iterdir())
+    found = ((has_rows, rows), (has_checkpoints, checkpoints), (model.exists(), model))
+    return [path.name for there, path in found if there]
+
+
+def check_folder(config: FitConfig) -> None:
+    """Looks whether the run may begin or go on in its folder; changes nothing, so that it can be asked first.
+
+    Raises:
+        RunFolderError: An earlier run is there and was not to be resumed, or it had other settings.
+    """
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; give a folder as --out")
+    if (found := learnt_in(out)) and not config.resume:
+        raise RunFolderError(
+            f"{out} holds an earlier run ({', '.join(found)}); give another --out, remove it, or go on with --resume"
+        )
+    if found and (problem := settings_problem(out, config)):
+        raise RunFolderError(problem)
 
 
 def begin_run(config: FitConfig) -> MetricsWriter:
     """Makes the folder and opens its metrics; rows after the checkpoint that a run goes on from are taken out.
 
+    Call it when the inputs have been read and found good: a run that fails before that leaves nothing behind.
+
     Raises:
-        RunFolderError: An earlier run is there and was not to be resumed, or it had other settings.
+        RunFolderError: As `check_folder`.
     """
-    out, file = config.out, config.out / SETTINGS_FILE
-    settings = config.model_dump(mode="json", exclude=_FREE)
-    if (out / METRICS_FILE).exists() and not config.resume:
-        raise RunFolderError(f"{out} holds an earlier run; give another --out, remove it, or go on with --resume")
-    if file.is_file():
-        _check_same(json.loads(file.read_text(encoding="utf-8")), settings, out)
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    checkpoint = newest_checkpoint(out)
+    check_folder(config)
+    store_settings(config.out, config)
+    checkpoint = newest_checkpoint(config.out)
     resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
-    return MetricsWriter(out, config.prometheus_port, resume_step)
+    return MetricsWriter(config.out, config.prometheus_port, resume_step)
 
 
-def _check_same(before: dict[str, object], now: dict[str, object], out: Path) -> None:
+def store_settings(out: Path, config: Settings) -> None:
+    """Writes down, in the folder, everything that a resumed run may not change."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(bound_settings(config), indent=2) + "\n"
+    draft = out / f"{SETTINGS_FILE}.draft"
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(out / SETTINGS_FILE)
+
+
+def bound_settings(config: Settings) -> dict[str, Any]:
+    """The settings that a resumed run may not change, by their names in YAML, dots between groups and values."""
+    values = dict(_flat(config.model_dump(mode="json"), ""))
+    return {name: value for name, value in values.items() if not {name, name.partition(".")[0]} & FREE}
+
+
+def settings_problem(out: Path, config: Settings) -> str:
+    """Why the run in `out` cannot go on with `config`; empty where it can."""
+    file, now = out / SETTINGS_FILE, bound_settings(config)
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{file} cannot be read ({error}), so nobody knows how the run in {out} began; give another --out"
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    if changed:
-        told = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in changed)
-        raise RunFolderError(
-            f"the run in {out} had other settings: {told}; resume with the same, or give another --out"
-        )
+    told = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in changed)
+    return told and f"the run in {out} had other settings: {told}; resume with the same, or give another --out"
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

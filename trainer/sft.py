@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,9 +22,9 @@ from palate.models.rendering import Renderer, RenderingError
 from trainer.data.demonstrations import Demonstration, read_demonstrations
 from trainer.data.lines import DataError, append_rows
 from trainer.fit import Batch, FitRow, Fitted, Task, fit, prepare_process
-from trainer.model_folder import copy_tokenizer, save_model_folder
+from trainer.model_folder import copy_tokenizer, length_limit, load_causal_model, save_model_folder
 from trainer.padding import checked_pad, mask_of, pad_right
-from trainer.run_folder import begin_run
+from trainer.run_folder import begin_run, check_folder
 from trainer.samples import show_samples
 from trainer.sft_config import SftConfig
 
@@ -57,24 +60,22 @@ def run_sft(config: SftConfig) -> SftResult:
         RunFolderError: The folder of the run holds another run.
         FitError: The loss is no longer finite.
     """
-    from transformers import AutoModelForCausalLM
-
     prepare_process(config)
-    writer = begin_run(config)
-    with writer:
-        source = _start_folder(config)
+    check_folder(config)
+    with _start_folder(config) as source:
         manifest = _policy_manifest(config, source)
         renderer = Renderer.from_folder(source, manifest)
-        pad_id = checked_pad(renderer)
+        pad_id, limit = checked_pad(renderer), length_limit(config.model, config.max_tokens, manifest)
         learnt, held_out = _split(read_demonstrations(config.data), config)
-        rows, too_long = _render(learnt, renderer, config.max_tokens or manifest.max_tokens, config.data)
-        held_out_rows, _ = _render(held_out, renderer, config.max_tokens or manifest.max_tokens, config.data)
-        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32, local_files_only=True)
+        rows, too_long = _render(learnt, renderer, limit, config.data)
+        held_out_rows, _ = _render(held_out, renderer, limit, config.data)
+        model = load_causal_model(config.model)
         task = Task("SFT", model, rows, held_out_rows, collator(pad_id), completion_loss)
-        fitted = fit(task, config, writer)
-        folder = save_model_folder(model, source, manifest, config.out / "model")
-        ended = _sample(model, renderer, (held_out or learnt)[: config.samples], config, fitted.steps)
-        return SftResult(folder, fitted, len(rows), too_long, ended)
+        with begin_run(config) as writer:
+            fitted = fit(task, config, writer)
+            folder = save_model_folder(model, source, manifest, config.out / "model")
+            ended = _sample(model, renderer, held_out or learnt, config, fitted.steps)
+            return SftResult(folder, fitted, len(rows), too_long, ended)
 
 
 def demonstration_row(ids: Sequence[int], completion_mask: Sequence[int]) -> FitRow:
@@ -104,19 +105,24 @@ def completion_loss(model: nn.Module, batch: Batch) -> Tensor:
     return nn.functional.cross_entropy(predicted.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
 
 
-def _start_folder(config: SftConfig) -> Path:
-    """Where tokenizer and template come from: the model's folder, or a copy with the given template."""
+@contextmanager
+def _start_folder(config: SftConfig) -> Iterator[Path]:
+    """Where tokenizer and template come from: the model's folder, or a passing copy with the given template."""
     if config.chat_template is None:
-        return config.model
+        yield config.model
+        return
     if not config.chat_template.is_file():
         raise FolderError(f"the chat template {config.chat_template} does not exist")
-    folder = config.out / "tokenizer"
-    copy_tokenizer(config.model, folder)
-    for name in ("config.json", "palate.json"):
-        if (config.model / name).is_file():
-            shutil.copyfile(config.model / name, folder / name)
-    shutil.copyfile(config.chat_template, folder / "chat_template.jinja")
-    return folder
+    given = ModelFolder(config.model)
+    _ = given.tokenizer, given.config  # complaints name the given folder, not its copy
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_tokenizer(config.model, folder)
+        for file in ("config.json", "palate.json"):
+            if given.has(file):
+                shutil.copyfile(config.model / file, folder / file)
+        shutil.copyfile(config.chat_template, folder / "chat_template.jinja")
+        yield folder
 
 
 def _policy_manifest(config: SftConfig, source: Path) -> Manifest:
@@ -167,32 +173,45 @@ def _render(
 def _sample(
     model: Any, renderer: Renderer, demonstrations: Sequence[Demonstration], config: SftConfig, step: int
 ) -> float | None:
-    """Samples one completion of each prompt, shows them, and returns the share that ended."""
-    if not demonstrations:
+    """Samples one completion of each of the first prompts, shows them, and returns the share that ended."""
+    chosen = islice(_prompts_with_room(demonstrations, renderer, config.sample_tokens), config.samples)
+    rows = [_sampled(model, renderer, *one) | {"step": step} for one in chosen]
+    if not rows:
         return None
-    rows = [_sampled(model, renderer, demonstration, config) | {"step": step} for demonstration in demonstrations]
     append_rows(config.out / "samples.jsonl", rows)
     show_samples("SFT", rows, ("prompt", "completion", "ended"), visible=config.progress)
     return sum(bool(row["ended"]) for row in rows) / len(rows)
 
 
+def _prompts_with_room(
+    demonstrations: Sequence[Demonstration], renderer: Renderer, sample_tokens: int
+) -> Iterator[tuple[Demonstration, list[int], int]]:
+    """(demonstration, its prompt's ids, tokens to sample at most) where the model's limit leaves room for one."""
+    for demonstration in demonstrations:
+        ids = renderer.render_prompt(demonstration.prompt)
+        if (room := renderer.manifest.max_tokens - len(ids)) > 0:
+            yield demonstration, ids, min(sample_tokens, room)
+
+
 @torch.no_grad()
-def _sampled(model: Any, renderer: Renderer, demonstration: Demonstration, config: SftConfig) -> dict[str, Any]:
-    prompt_ids = torch.tensor([renderer.render_prompt(demonstration.prompt)], device=model.device)  # (1, P)
-    ids = model.generate(
+def _sampled(
+    model: Any, renderer: Renderer, demonstration: Demonstration, ids: Sequence[int], max_new_tokens: int
+) -> dict[str, Any]:
+    prompt_ids = torch.tensor([ids], device=model.device)  # (1, P)
+    drawn = model.generate(
         prompt_ids,
         attention_mask=torch.ones_like(prompt_ids),
         do_sample=True,
         temperature=1.0,
         top_k=0,
         top_p=1.0,
-        max_new_tokens=config.sample_tokens,
+        max_new_tokens=max_new_tokens,
         eos_token_id=renderer.eos_id,
         pad_token_id=renderer.pad_id,
     )[0, prompt_ids.shape[1] :].tolist()
     return {
         "prompt": demonstration.prompt,
-        "completion": renderer.decode(ids),
+        "completion": renderer.decode(drawn),
         "demonstration": demonstration.completion,
-        "ended": renderer.eos_id in ids,
+        "ended": renderer.eos_id in drawn,
     }

@@ -32,4 +32,4 @@ class SftConfig(FitConfig):
         default=0.05, ge=0, lt=1, description="Share of the prompts whose loss is only measured."
     )
     samples: int = Field(default=4, ge=0, le=100, description="Completions that are sampled and shown at the end.")
-    sample_tokens: int = Field(default=64, ge=1, description="Longest of these, in tokens.")
+    sample_tokens: int = Field(default=64, ge=1, description="Longest of these, in tokens, within the model's limit.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -65,12 +66,31 @@ class ScoredRollout:
     revision: str
 
 
+class DropCause(StrEnum):
+    """Why a rollout got no score: the codes of the reward service's item errors, and a service that is away."""
+
+    INVALID = "INVALID"
+    TOO_LONG = "TOO_LONG"
+    EXPIRED = "EXPIRED"
+    OVERLOADED = "OVERLOADED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
 @dataclass(frozen=True, slots=True)
 class DroppedRollout:
-    """A rollout that got no score after all retries, and why. It has no score, not even 0."""
+    """A rollout that got no score after all retries, and why. It has no score, not even 0.
+
+    Attributes:
+        rollout: What was sampled.
+        cause: Why, for counting.
+        message: Why, in the words of the service; holds no text of the rollout.
+    """
 
     rollout: Rollout
-    reason: str
+    cause: DropCause
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,8 +84,9 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         if self.tls is not None:
             checks.instance(self.tls, Tls, "tls")
-        if not all("!" <= character <= "~" for character in checks.text(self.token, "token")):
-            raise InvalidInput("token is not printable ASCII without spaces; is a line's end at its end? strip() it")
+        token = checks.text(self.token, "token")
+        if not (token.isascii() and token.isprintable() and token == token.strip()):
+            raise InvalidInput("token is not printable ASCII, or has a space or a line's end around it; strip() it")
         checks.flag(self.allow_plaintext_token, "allow_plaintext_token")
         for name, smallest in (("max_message_bytes", 1), ("max_attempts", 1), ("retry_buffer_bytes", 0)):
             checks.count(getattr(self, name), name, _INT32, smallest)

@@ -63,7 +63,7 @@ def spread(scores: Scores) -> float:
 
 def close_pairs(scores: Scores) -> int:
     """How many pairs of (N,) scores are less than `CLOSE` apart, and not equal."""
-    apart = np.abs(scores[:, None] - scores)[np.triu_indices(len(scores), 1)]
+    apart = np.abs(_differences(scores))
     return int(((apart > 0) & (apart < CLOSE * spread(scores))).sum())
 
 
@@ -74,8 +74,13 @@ def spearman(first: Scores, second: Scores) -> float | None:
 
 
 def _flips(expected: Scores, found: Scores) -> int:
-    orders = [np.sign(scores[:, None] - scores)[np.triu_indices(len(scores), 1)] for scores in (expected, found)]
-    return int((orders[0] != orders[1]).sum())
+    return int((np.sign(_differences(expected)) != np.sign(_differences(found))).sum())
+
+
+def _differences(scores: Scores) -> Scores:
+    """(N (N - 1) / 2,) of every pair."""
+    apart: Scores = np.subtract.outer(scores, scores)
+    return apart[np.triu_indices(len(scores), 1)]
 
 
 def _mean_ranks(scores: Scores) -> NDArray[np.float64]:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from palate.models.document import FILE_NAME, ManifestError, read_document, write_document
+from palate.models.document import FILE_NAME, complaints_of, read_document, write_document
 from palate.models.folder import FolderError
-from palate.models.manifest import Calibration, Digests, build, digest_folder, digest_of, load_manifest
+from palate.models.manifest import Calibration, Digests, build, digest_folder, digest_of, load_manifest, said_by
+from palate.models.manifest_fields import ENSEMBLE_FIELDS, built, check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,7 @@ class Member:
     revision: str
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.path, str) and self.path and isinstance(self.revision, str) and self.revision):
-            raise ManifestError("a member of an ensemble has a path and a revision, both text")
-        if Path(self.path).is_absolute():
-            raise ManifestError(f"the member path {self.path} is absolute; it counts from the ensemble's folder on")
+        check_fields(self, ENSEMBLE_FIELDS, "members.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,7 @@ class Ensemble:
     kind: Literal["ensemble"] = "ensemble"
 
     def __post_init__(self) -> None:
-        if len(self.members) < 2 or len({member.path for member in self.members}) != len(self.members):
-            raise ManifestError("an ensemble has at least two members, each with a path of its own")
-        if not isinstance(self.logit_scale, (int, float)) or not 0 < self.logit_scale < float("inf"):
-            raise ManifestError(f"logit_scale is {self.logit_scale!r}; it is a number above 0")
+        check_fields(self, ENSEMBLE_FIELDS)
 
 
 def is_ensemble(path: Path | str) -> bool:
@@ -71,17 +66,10 @@ def read_ensemble(path: Path | str) -> Ensemble:
         ManifestError: It is wrong; the message names the field.
     """
     document = read_document(Path(path))
-    if isinstance(members := document.get("members"), list):
-        document["members"] = [_member(member, Path(path)) for member in members]
-    ensemble: Ensemble = build(Ensemble, document, Path(path) / FILE_NAME)
-    return ensemble
-
-
-def _member(value: Any, path: Path) -> Member:
-    if not isinstance(value, Mapping):
-        raise ManifestError(f"{path / FILE_NAME}: a member is {value!r}, not a JSON object")
-    member: Member = build(Member, value, path / FILE_NAME)
-    return member
+    with complaints_of(Path(path)):
+        if isinstance(members := document.get("members"), list):
+            document["members"] = [built(Member, member, ENSEMBLE_FIELDS, "members.") for member in members]
+        return build(Ensemble, document, ENSEMBLE_FIELDS)
 
 
 def write_ensemble(
@@ -107,7 +95,7 @@ def write_ensemble(
     folder.mkdir(parents=True, exist_ok=True)
     named = tuple(Member(_from(folder, member), digests[str(member)].revision) for member in members)
     ensemble = Ensemble(named, logit_scale, calibration)
-    write_document(folder, {name: value for name, value in asdict(ensemble).items() if value is not None})
+    write_document(folder, said_by(ensemble))
     return ensemble
 
 

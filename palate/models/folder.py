@@ -25,6 +25,9 @@ _WITHOUT_SEGMENTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 _READ_BYTES = 1 << 20
 
+_PICKLED = "pytorch_model*.bin"
+"""Names of checkpoints that torch pickled."""
+
 
 class FolderError(Exception):
     """A model folder cannot be used; the message says what is wrong with it and what to do."""
@@ -95,10 +98,22 @@ class ModelFolder:
         if not self.has(names[0]) and self.has(INDEX_NAME):
             names = sorted(set(self._json(INDEX_NAME).get("weight_map", {}).values()))
         if missing := [name for name in names if not self.has(name)]:
-            raise FolderError(
-                f"{self.path} lacks {', '.join(missing)}; copy the folder again (pickled weights are never loaded)"
-            )
+            raise FolderError(self._pickled_problem() or f"{self.path} lacks {', '.join(missing)}; copy it again")
         return tuple(self.path / name for name in names)
+
+    def _pickled_problem(self) -> str:
+        """What to do where the weights are there, but pickled; empty where there are none."""
+        pickled = sorted(file.name for file in self.path.glob(_PICKLED))
+        if not pickled or self.has(INDEX_NAME):
+            return ""
+        (architecture, *_) = self.config.get("architectures") or ["AutoModel"]
+        return (
+            f"{self.path} has its weights in {pickled[0]} and none in safetensors. Pickled weights are never loaded, "
+            "because a pickle can run any code. Where you trust the file, convert it once (with torch and "
+            # Offline: online, transformers would ask the hub to convert the folder, and wait for it.
+            f"transformers): python -c \"import os; os.environ['HF_HUB_OFFLINE'] = '1'; import transformers as t; "
+            f"f = '{self.path}'; t.{architecture}.from_pretrained(f).save_pretrained(f)\""
+        )
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -145,11 +160,12 @@ class ModelFolder:
 
     def length_limit(self) -> int | None:
         """The longest input in tokens that positions and tokenizer allow; None where nothing says."""
-        limits = [self._positions(), self.tokenizer_config.get("model_max_length")]
+        limits = [self.position_limit(), self.tokenizer_config.get("model_max_length")]
         known = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < _NO_LENGTH_LIMIT]
         return min(known, default=None)
 
-    def _positions(self) -> int | None:
+    def position_limit(self) -> int | None:
+        """How many tokens have a position in the model; None where config.json sets no bound."""
         config = self.text_config
         for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
             if isinstance(positions := config.get(key), int):

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, TypeVar
 
-from palate.models.document import FILE_NAME, ManifestError, read_document, write_document
+from palate.models.document import FILE_NAME, ManifestError, complaints_of, read_document, shown, write_document
 from palate.models.folder import ModelFolder, StoredTensor, tensor_sha256
 from palate.models.foreign import Inferred, classifier_head, guess_manifest, label_count
+from palate.models.manifest_fields import (
+    FIELDS,
+    Architecture,
+    Kind,
+    Precision,
+    Table,
+    TemplateKind,
+    Truncation,
+    built,
+    check_fields,
+    listed,
+)
 from palate.models.weights import TensorEntry, weights_digest
 
-Kind = Literal["reward", "policy"]
-Architecture = Literal["encoder", "decoder"]
-TemplateKind = Literal["chat", "pair", "join"]
-Truncation = Literal["reject", "left", "right"]
-Precision = Literal["float32", "int8"]
-
-_CHOICES = {
-    "kind": get_args(Kind),
-    "architecture": get_args(Architecture),
-    "template_kind": get_args(TemplateKind),
-    "truncation": get_args(Truncation),
-}
+__all__ = [
+    "Calibration",
+    "Digests",
+    "LoadedManifest",
+    "Manifest",
+    "ManifestError",
+    "OnnxExport",
+    "Precision",
+    "TemplateKind",
+    "Truncation",
+    "build",
+    "check_length",
+    "digest_folder",
+    "digest_of",
+    "load_manifest",
+    "said_by",
+    "template_digest",
+    "tokenizer_digest",
+    "write_manifest",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,49 +56,24 @@ class Calibration:
     std: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise ManifestError("calibration needs a finite mean and a std above 0")
+        check_fields(self, FIELDS, "calibration.")
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxExport:
-    """Binds model.onnx to the weights it was made from, so that one revision names both.
-
-    Attributes:
-        sha256: Digest of model.onnx, hexadecimal.
-        weights_digest: That of the checkpoint beside it.
-        precision: How it multiplies by weights; replies name it as their dtype.
-    """
+    """Binds model.onnx to the weights it was made from, so that one revision names both."""
 
     sha256: str
     weights_digest: str
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ManifestError(f"onnx: precision is {self.precision!r}; it can be {', '.join(get_args(Precision))}")
+        check_fields(self, FIELDS, "onnx.")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """How a model is to be used.
-
-    Attributes:
-        kind: What it is for.
-        architecture: Encoders read the score at their first token, decoders at the last.
-        template_kind: How prompt and completion are put together: the tokenizer's chat template, the encoder's pair
-            encoding, or one text after the other.
-        add_bos: Whether exactly one beginning-of-sequence token stands first (decoders).
-        add_eos: Whether an end-of-sequence token stands last (decoders).
-        max_tokens: Longest input, special tokens included.
-        truncation: What happens to longer ones: refuse, cut the oldest tokens, cut the newest.
-        score_index: Which label is the score; None where there is one label, or weights are given.
-        score_weights: One weight per label; the score is the weighted sum. Empty = not used.
-        member_labels: Labels that are scores of their own: the members of an ensemble on one backbone. Empty = none.
-        logit_scale: Factor on raw differences in the Bradley–Terry probability.
-        calibration: Raw scores of reference samples, where they were measured.
-        onnx: What model.onnx was made from, where there is one.
-    """
+    """How a model is to be used; `manifest_fields` says what each field means and may be."""
 
     kind: Kind
     architecture: Architecture
@@ -96,16 +90,17 @@ class Manifest:
     onnx: OnnxExport | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ManifestError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(choices)}")
-        _check_numbers(self)
-        if self.architecture == "encoder" and (self.kind == "policy" or self.add_bos or self.add_eos):
-            raise ManifestError(
-                "an encoder is a reward model whose tokenizer places the special tokens: add_bos and add_eos are false"
-            )
-        if self.architecture == "decoder" and self.template_kind == "pair":
-            raise ManifestError('template_kind "pair" is for encoders; a decoder reads "chat" or "join"')
+        check_fields(self, FIELDS)
+        encoder = self.architecture == "encoder"
+        _check_fit(self, "kind", encoder and self.kind == "policy", 'expected "reward": a policy is a decoder')
+        for name in ("add_bos", "add_eos"):
+            ruled = encoder and getattr(self, name)
+            _check_fit(self, name, ruled, "expected false: an encoder's tokenizer places the special tokens")
+        pair = not encoder and self.template_kind == "pair"
+        _check_fit(self, "template_kind", pair, 'expected "chat" or "join": pairs are for encoders')
+        readings = [name for name in _READINGS if getattr(self, name) not in (None, ())]
+        if len(readings) > 1:
+            raise ManifestError(f"{' and '.join(readings)} are given; expected one of them, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +147,36 @@ def load_manifest(path: Path | str, overrides: Mapping[str, Any] | None = None) 
         guessed, remarks = guess_manifest(folder)
         manifest = Manifest(**{**guessed, **known})
         inferred = tuple(remark for remark in remarks if remark.missing not in known)
-    if manifest.kind == "reward":
-        classifier_head(folder)
-        _check_labels(folder, manifest)
+    if folder.has(FILE_NAME) and not known:  # else it is not the file that is wrong
+        with complaints_of(folder.path):
+            _check_model(folder, manifest)
+    else:
+        _check_model(folder, manifest)
     return LoadedManifest(manifest, (*inferred, *_padding_remarks(folder, manifest)))
+
+
+def check_length(folder: ModelFolder, max_tokens: int) -> None:
+    """Compares a length with what the model can read.
+
+    Raises:
+        ManifestError: It is beyond the model's positions.
+    """
+    limit = folder.position_limit()
+    if limit is not None and max_tokens > limit:
+        raise ManifestError(
+            f"max_tokens is {max_tokens}; the model in {folder.path} reads at most {limit} tokens (its positions in "
+            f"config.json): give {limit} or less"
+        )
 
 
 def write_manifest(path: Path | str, manifest: Manifest) -> None:
     """Writes `palate.json` into an existing folder, in one move."""
-    fields_said = {name: value for name, value in asdict(manifest).items() if value is not None and value != ()}
-    write_document(Path(path), fields_said)
+    write_document(Path(path), said_by(manifest))
+
+
+def said_by(values: Any) -> dict[str, Any]:
+    """The fields of the `palate.json` of a manifest or an ensemble; what is not used is left out."""
+    return {name: value for name, value in asdict(values).items() if value is not None and value != ()}
 
 
 def digest_folder(path: Path | str, manifest: Manifest) -> Digests:
@@ -205,15 +220,26 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
-def build(kind: type[Any], document: Mapping[str, Any], file: Path) -> Any:
-    """A dataclass out of the fields of `document`; a field that is unknown or missing is a `ManifestError`."""
-    known = {field.name for field in fields(kind)}
-    try:
-        if unknown := sorted(document.keys() - known):
-            raise ManifestError(f"{', '.join(unknown)} is unknown; the fields are {', '.join(sorted(known))}")
-        return _built(kind, {**document, **_nested(document)}, FILE_NAME)
-    except ManifestError as error:
-        raise ManifestError(f"{file}: {error}") from error
+BuiltT = TypeVar("BuiltT")
+
+
+def build(kind: type[BuiltT], document: Mapping[str, Any], table: Table) -> BuiltT:
+    """What the fields of a `palate.json` say.
+
+    Raises:
+        ManifestError: Naming the field, what was found, and what is expected.
+    """
+    values = dict(document)
+    for name in (field.name for field in fields(kind) if field.name in document):  # type: ignore[arg-type]
+        if name in _LISTS:
+            values[name] = listed(document, name, table)
+        elif name in _PARTS and document[name] is not None:
+            values[name] = built(_PARTS[name], document[name], table, f"{name}.")
+    return built(kind, values, table)
+
+
+_LISTS = ("score_weights", "member_labels", "members")
+_PARTS: dict[str, type[Any]] = {"calibration": Calibration, "onnx": OnnxExport}
 
 
 def _parse(folder: ModelFolder) -> Manifest:
@@ -222,62 +248,27 @@ def _parse(folder: ModelFolder) -> Manifest:
         raise ManifestError(
             f"{folder.path} is an ensemble of other folders, which only a reward server reads; name one of its members"
         )
-    manifest: Manifest = build(Manifest, document, folder.path / FILE_NAME)
-    return manifest
+    with complaints_of(folder.path):
+        return build(Manifest, document, FIELDS)
 
 
-def _nested(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are more than JSON's own values, as what they mean."""
-    nested: dict[str, Any] = {name: _tuple(document[name], name) for name in _LISTS if name in document}
-    for name, kind in (("calibration", Calibration), ("onnx", OnnxExport)):
-        if isinstance(value := document.get(name), Mapping):
-            nested[name] = _built(kind, value, name)
-        elif value is not None:
-            raise ManifestError(f"{name} is {value!r}, not a JSON object")
-    return nested
+_READINGS = ("score_index", "score_weights", "member_labels")
+"""Ways to read a score where there are several labels."""
 
 
-_LISTS = ("score_weights", "member_labels", "members")
+def _check_fit(manifest: Manifest, name: str, contradicts: bool, expected: str) -> None:
+    """One field against the architecture."""
+    if contradicts:
+        value, architecture = getattr(manifest, name), manifest.architecture
+        raise ManifestError(f"{name} is {shown(value)} beside architecture {shown(architecture)}; {expected}")
 
 
-def _built(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ManifestError(f"{name}: {str(error).replace('__init__() ', '')}") from error
-
-
-def _tuple(value: Any, name: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ManifestError(f"{name} is {value!r}, not a list")
-    return tuple(value)
-
-
-def _check_numbers(manifest: Manifest) -> None:
-    for name in ("add_bos", "add_eos"):
-        if not isinstance(getattr(manifest, name), bool):
-            raise ManifestError(f"{name} is {getattr(manifest, name)!r}; it can be true or false")
-    if not _is_integer(manifest.max_tokens) or manifest.max_tokens < 4:
-        raise ManifestError(f"max_tokens is {manifest.max_tokens!r}; it is a whole number of at least 4")
-    if manifest.score_index is not None and (not _is_integer(manifest.score_index) or manifest.score_index < 0):
-        raise ManifestError(f"score_index is {manifest.score_index!r}; it counts labels from 0")
-    if not _is_finite(manifest.logit_scale) or manifest.logit_scale <= 0:
-        raise ManifestError(f"logit_scale is {manifest.logit_scale!r}; it is a number above 0")
-    if not all(map(_is_finite, manifest.score_weights)):
-        raise ManifestError("score_weights must be finite numbers")
-    readings = (manifest.score_index is not None, bool(manifest.score_weights), bool(manifest.member_labels))
-    if sum(readings) > 1:
-        raise ManifestError("give one of score_index, score_weights and member_labels: not both, not all")
-    _check_members(manifest.member_labels)
-
-
-def _check_members(labels: Sequence[object]) -> None:
-    if not labels:
-        return
-    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(map(_is_integer, labels)):
-        raise ManifestError(f"member_labels is {list(labels)!r}; it lists at least two different labels, from 0")
-    if any(label < 0 for label in labels if isinstance(label, int)):
-        raise ManifestError("member_labels count from 0")
+def _check_model(folder: ModelFolder, manifest: Manifest) -> None:
+    """The manifest against the model in the folder."""
+    check_length(folder, manifest.max_tokens)
+    if manifest.kind == "reward":
+        classifier_head(folder)
+        _check_labels(folder, manifest)
 
 
 def _check_labels(folder: ModelFolder, manifest: Manifest) -> None:
@@ -307,11 +298,3 @@ def _padding_remarks(folder: ModelFolder, manifest: Manifest) -> tuple[Inferred,
     if pad == eos or (isinstance(eos, list) and pad in eos):
         return (Inferred("a pad token that is not the end-of-sequence token", assumed),)
     return ()
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -39,7 +39,8 @@ def run(
     ] = "",
     name: Annotated[str, typer.Option(help="Name of the model there; default is that server's default.")] = "",
     texts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Own texts, .jsonl with prompt and completion, at least two.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Own texts: rows with prompt and completion, .jsonl or .parquet."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
@@ -84,7 +85,7 @@ def _read(file: Path) -> tuple[Pair, ...]:
     for entry in read_entries(file):
         prompt, completion = entry.row.get("prompt"), entry.row.get("completion")
         if not (isinstance(prompt, str) and isinstance(completion, str)):
-            raise FileProblem(f"{entry.where}: {entry.problem or 'prompt and completion are texts'}")
+            raise FileProblem(f"{entry.where}: {entry.problem or 'prompt and completion are to be texts'}")
         pairs.append((prompt, completion))
     if len(pairs) < 2:
         raise FileProblem(f"{file} holds {len(pairs)} texts; to compare, there must be two")

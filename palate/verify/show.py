@@ -49,7 +49,7 @@ def _cells(finding: Finding) -> tuple[str, ...]:
     found = finding.agreement
     return (
         "0" if found.deviation == 0 else f"{found.deviation:.1e}",
-        "0" if finding.allowed == 0 else f"{finding.allowed:.0e}",
+        f"{finding.allowed:g}",
         "yes" if found.is_bitwise else "no",
         str(found.flips),
         "-" if finding.spearman is None else f"{finding.spearman:.4f}",

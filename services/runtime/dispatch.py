@@ -132,8 +132,8 @@ class Dispatcher(Generic[Item, Result]):
         """Takes out who could not be answered in time even if his item were computed alone and next."""
         for lane in self._waiting.fronts():
             while lane and (late := self._late(lane[0], start)) and self.handoff.withdraw(job := lane[0]):
+                self._waiting.leave(job, late)
                 for entry in late:
-                    self._waiting.leave(job, entry)
                     self._answers.expired(job, entry)
                 if self._running is None:
                     self._costs.doubt(job.group, start)

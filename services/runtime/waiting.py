@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic
 
 from services.runtime.fairness import Holdings, Served
@@ -82,11 +82,12 @@ class Waiting(Generic[Item, Result]):
         job.join(entry)
         self._put_in(job)
 
-    def leave(self, job: Job[Item, Result], entry: Entry[Item, Result]) -> None:
-        """`entry` waits no more for `job`, which goes with the last one."""
-        self.items.change(entry.terms.caller, -1)
+    def leave(self, job: Job[Item, Result], entries: Sequence[Entry[Item, Result]]) -> None:
+        """They wait no more for `job`, which goes with the last one."""
+        for entry in entries:
+            self.items.change(entry.terms.caller, -1)
         self._take_out(job)
-        job.part(entry)
+        job.part(entries)
         if job.entries:
             self._put_in(job)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
@@ -175,10 +175,13 @@ class Job(Generic[Item, Result]):
         self.terms = min(self.terms, entry.terms, key=_most_urgent)
         self.latest = max(self.latest, entry.terms.deadline)
 
-    def part(self, entry: Entry[Item, Result]) -> None:
-        """One waits no more; without entries the terms stay as they were."""
-        del self.entries[entry]
-        if self.entries:
+    def part(self, entries: Iterable[Entry[Item, Result]]) -> None:
+        """They wait no more; without entries the terms stay as they were."""
+        decisive = False
+        for entry in entries:
+            del self.entries[entry]
+            decisive = decisive or entry.terms == self.terms or entry.terms.deadline == self.latest
+        if self.entries and decisive:
             self.terms = min((other.terms for other in self.entries), key=_most_urgent)
             self.latest = max(other.terms.deadline for other in self.entries)
 

@@ -6,39 +6,20 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import tomllib
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from palate.client import RewardClient
 from palate.models.export import export
+from tests.extras import distributions_of, guarded, modules_of
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ["What do you think of my business idea?", "", "Once upon a time"]
 COMPLETIONS = ["Work out the cost first.", "A careful answer names a number.", "there was a little girl. " * 4]
-
-IMPORT_GUARD = """
-    # Imported by the interpreter before anything else: what is neither standard library nor listed does not exist.
-    import os, sys
-
-    class Guard:
-        allowed = frozenset(os.environ["ALLOWED_MODULES"].split(","))
-
-        def find_spec(self, name, path=None, target=None):
-            top = name.partition(".")[0]
-            if top in sys.stdlib_module_names or top in self.allowed or top.startswith("_sysconfigdata_"):
-                return None
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    sys.meta_path.insert(0, Guard())
-"""
 
 READ_ONLY = """
     # Makes every mount of this namespace read-only (mount_setattr with AT_RECURSIVE), proves it, becomes the server.
@@ -61,36 +42,6 @@ READ_ONLY = """
 """
 
 
-def distributions_of(extras: set[str]) -> set[str]:
-    """Canonical names of everything that installing palate with these extras brings."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [Requirement(line) for line in project["dependencies"]]
-    wanted += [Requirement(line) for extra in extras for line in project["optional-dependencies"][extra]]
-    found: set[str] = set()
-    while wanted:
-        requirement = wanted.pop()
-        name = canonicalize_name(requirement.name)
-        if name in found or not applies(requirement):
-            continue
-        try:
-            wanted += [Requirement(line) for line in requires(name) or ()]
-        except PackageNotFoundError:
-            continue  # a dependency that this environment does without
-        found.add(name)
-    return found
-
-
-def applies(requirement: Requirement) -> bool:
-    """Whether it is installed on this platform without asking for an extra."""
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-
-
-def modules_of(distributions: set[str]) -> set[str]:
-    """Top-level modules that these distributions bring."""
-    owners = packages_distributions()
-    return {module for module, names in owners.items() if distributions & {canonicalize_name(name) for name in names}}
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reward")
@@ -100,14 +51,11 @@ def served(tmp_path_factory):
 @pytest.fixture
 def environment(tmp_path):
     """The environment of a pod: only the extras' modules can be imported, nothing points to a writable folder."""
-    (tmp_path / "guard").mkdir()
-    (tmp_path / "guard" / "sitecustomize.py").write_text(textwrap.dedent(IMPORT_GUARD))
     allowed = modules_of(distributions_of({"cpu", "serve"})) | {"palate", "services"}
     assert {"onnxruntime", "tokenizers", "jinja2", "grpc"} <= allowed
     assert not {"torch", "transformers", "onnx", "scipy", "trainer"} & allowed
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
-    paths = f"{tmp_path / 'guard'}:{ROOT}"
-    return kept | {"PYTHONPATH": paths, "ALLOWED_MODULES": ",".join(sorted(allowed)), "HOME": "/nonexistent"}
+    return kept | guarded(tmp_path / "guard", allowed) | {"HOME": "/nonexistent"}
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 import shutil
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 
 from palate.models.export import export
 from tests.examples.documents import Block, Shell, blocks_of
-from tests.examples.toolchains import CLIENTS, ROOT, buf, need, need_java, node_client
+from tests.examples.toolchains import CLIENTS, ROOT, buf, need, need_java, node_client, triton_python
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
@@ -26,9 +27,15 @@ BLOCK_SECONDS = 120.0
 
 
 def free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    """Below those that the system hands out by itself, lest a server beside takes one before its block runs."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        return {name: taken.getsockname()[1] for name, taken in zip(names, sockets, strict=True)}
+        ports: dict[str, int] = {}
+        tried = iter(SystemRandom().sample(range(15_000, 30_000), 200))
+        while len(ports) < len(names):
+            with suppress(OSError):
+                taken = stack.enter_context(socket.create_server(("127.0.0.1", next(tried))))
+                ports[names[len(ports)]] = taken.getsockname()[1]
+        return ports
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,10 @@ def buf_curl(work: Path) -> None:
     link(buf(work).parents[1], work / "node_modules")
 
 
+def triton(work: Path) -> None:
+    link(triton_python().parents[1], work / ".venv-triton")
+
+
 def openssl(_: Path) -> None:
     need("openssl", "sha256sum")
 
@@ -101,6 +112,7 @@ NEEDS: dict[str, Callable[[Path], None]] = {
     "node": node,
     "java": java,
     "buf": buf_curl,
+    "triton": triton,
     "openssl": openssl,
     "verl": trainer("verl"),
     "openrlhf": trainer("OpenRLHF"),

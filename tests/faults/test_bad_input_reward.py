@@ -264,6 +264,11 @@ def test_a_port_in_use(server, client, folder):
     assert_does_not_start(folder, f"cannot listen on 127.0.0.1:{port}", "--port", port)
 
 
+@pytest.mark.parametrize("device", ["banana", "cuda:x", "meta"])
+def test_a_device_that_nobody_knows(folder, device):
+    assert_does_not_start(folder, f"--device {device!r} is no device; it can be auto, cpu, cuda", "--device", device)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -1,11 +1,12 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.tiny_models import make_tiny_policy
+from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy
 from trainer import collect_command, command
 from trainer.data.lines import write_rows
 
@@ -60,7 +61,10 @@ def test_a_base_model_comes_of_text_alone(tmp_path):
     [
         (["sft", "--model", "absent", "--data", "{data}", "--out", "{out}"], "absent is not a folder"),
         (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read"),
-        (["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"], "File exists"),
+        (
+            ["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"],
+            "d.jsonl is a file; give a folder as --out",
+        ),
         (["reward", "--model", "absent", "--data", "{good}", "--out", "{out}"], "absent is not a folder"),
         (["reward", "--model", "{base}", "--data", "{data}", "--out", "{out}"], "d.jsonl:1: 'a' must be a text"),
         (
@@ -88,6 +92,34 @@ def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, argum
     assert complaint in done.stderr
     assert done.stderr.startswith(f"palate train {arguments[0]}: ")
     assert "Traceback" not in done.stderr
+    assert not places["out"].exists()
+
+
+def test_a_failed_start_does_not_stand_in_the_way_of_the_mended_command(tmp_path):
+    make_tiny_policy(tmp_path / "base", 0, chat=True)
+    (tmp_path / "chat.jinja").write_text(CHAT_TEMPLATE)
+    rows = {
+        "documents": [{"text": f"Once there was a {size} dog."} for size in ("small", "big", "old")],
+        "demonstrations": [{"prompt": "who?", "completion": "a friend."}] * 4,
+        "comparisons": [{"prompt": x, "chosen": "a friend", "rejected": "no"} for x in ("a", "b", "c", "d")],
+    }
+    for name, values in rows.items():
+        write_rows(tmp_path / f"{name}.jsonl", values)
+    shape = ["--vocabulary=300", "--hidden-size=16", "--layers=1", "--heads=2"]
+    started = ["--model", str(tmp_path / "base")]
+    phases = {
+        "pretrain": ("--documents", "documents", "comparisons", shape),
+        "sft": ("--data", "demonstrations", "comparisons", [*started, "--chat-template", str(tmp_path / "chat.jinja")]),
+        "reward": ("--data", "comparisons", "demonstrations", started),
+    }
+    for phase, (flag, right, wrong, more) in phases.items():
+        fixed = [*more, "--out", str(tmp_path / "out" / phase), "--max-steps=1", "--no-progress", "--threads=1"]
+        failed = run(command.app, phase, *fixed, flag, str(tmp_path / f"{wrong}.jsonl"))
+        assert failed.exit_code == 1
+        assert not (tmp_path / "out").exists(), phase
+        mended = run(command.app, phase, *fixed, flag, str(tmp_path / f"{right}.jsonl"))
+        assert mended.exit_code == 0, mended.output
+        shutil.rmtree(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

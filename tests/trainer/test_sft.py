@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from palate.models.folder import FolderError
-from palate.models.manifest import load_manifest
+from palate.models.manifest import Manifest, load_manifest, write_manifest
 from palate.models.rendering import Renderer
 from tests.reward_folders import change_json
 from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy, make_tiny_reward
@@ -159,6 +159,22 @@ def test_long_demonstrations_are_left_out_and_counted(tmp_path):
     assert (result.rows, result.too_long) == (16, 8)
     with pytest.raises(DataError, match="every demonstration is longer than 4 tokens"):
         run_sft(config(tmp_path, out=tmp_path / "short", max_tokens=4))
+    with pytest.raises(FolderError, match=r"max_tokens is 257; the model in .* reads at most 256 tokens"):
+        run_sft(config(tmp_path, out=tmp_path / "long", max_tokens=257))
+
+
+def test_samples_stay_within_the_models_positions(tmp_path):
+    """A model with learnt positions has none beyond its limit; a prompt that fills them is not sampled from."""
+    make_tiny_policy(tmp_path / "base", 0, chat=True, max_tokens=64)
+    learned = GPT2Config(vocab_size=320, n_positions=64, n_embd=32, n_layer=1, n_head=2, eos_token_id=2, pad_token_id=3)
+    GPT2LMHeadModel(learned).save_pretrained(tmp_path / "base")
+    write_manifest(tmp_path / "base", Manifest("policy", "decoder", "chat", False, False, max_tokens=64))
+    settings = config(tmp_path, max_steps=1, samples=2, sample_tokens=1000)
+    long = {"prompt": "a very long prompt " * 20, "completion": "yes"}
+    write_rows(settings.data, [long, *ROWS])
+    run_sft(settings)
+    samples = [json.loads(line) for line in (settings.out / "samples.jsonl").read_text().splitlines()]
+    assert [sample["prompt"] for sample in samples] == [row["prompt"] for row in ROWS[:2]]
 
 
 def test_held_out_prompts_are_measured_not_learnt(tmp_path):

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from palate.models.folder import FolderError
+from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, load_manifest
 from palate.models.rendering import Renderer
+from trainer.model_folder import load_causal_model
 from trainer.ppo.errors import UnusableModel
 from trainer.ppo.model import ActorCritic, CausalLM, Critic, collate
 from trainer.types import Sequences
@@ -36,12 +37,10 @@ def load_policy(folder: Path) -> tuple[Manifest, Renderer]:
 
 def load_actor(folder: Path) -> CausalLM:
     """The causal language model in `folder`, float32."""
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar per file beside the run's own
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    actor = CausalLM(model)
+    actor = CausalLM(load_causal_model(folder))
     _check_plain_head(actor, folder)
     return actor
 
@@ -78,7 +77,9 @@ def _critic_from_reward(folder: Path, renderer: Renderer) -> Critic:
     from transformers import AutoModelForSequenceClassification
 
     _check_reward_folder(folder, renderer)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
     head = nn.Linear(_hidden_size(model.base_model), 1)
     with torch.no_grad():
         head.weight.copy_(model.score.weight)
@@ -98,6 +99,11 @@ def _check_reward_folder(folder: Path, renderer: Renderer) -> None:
         raise UnusableModel(f"critic_init: {folder} is not a decoder reward model{remedy}")
     if manifest.score_weights or manifest.score_index or manifest.member_labels:
         raise UnusableModel(f"critic_init: {folder} has several labels, a critic needs one{remedy}")
+    limit = ModelFolder(folder).position_limit()
+    if limit is not None and limit < renderer.manifest.max_tokens:
+        raise UnusableModel(
+            f"critic_init: {folder} reads at most {limit} tokens, the policy {renderer.manifest.max_tokens}{remedy}"
+        )
     if reward_renderer.tokenizer_digest != renderer.tokenizer_digest:
         raise UnusableModel(f"critic_init: {folder} has another tokenizer than the policy{remedy}")
 

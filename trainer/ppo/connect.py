@@ -27,7 +27,7 @@ class PolicyReplicas:
 
     Attributes:
         clients: One for each, at its own address.
-        max_tokens: Longest prompt plus completion.
+        max_tokens: Longest prompt plus completion, here as there.
         shard_prompts: Prompts in one call.
     """
 
@@ -51,11 +51,11 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     for client, info in zip(clients, infos, strict=True):
         _check_replica(client.target, info, renderer)
     limits = [min(info.max_prompts, info.max_completions) for info in infos]
-    max_tokens = min(info.max_tokens for info in infos)
+    max_tokens = min(renderer.manifest.max_tokens, *(info.max_tokens for info in infos))
     if config.sampling.max_new_tokens >= max_tokens:
         raise PromptsUnusable(
             f"--sampling.max-new-tokens {config.sampling.max_new_tokens} leaves no room for a prompt: the policy "
-            f"service reads {max_tokens} tokens in all"
+            f"reads {max_tokens} tokens in all"
         )
     return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]))
 

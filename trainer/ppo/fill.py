@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from statistics import mean
 
 from trainer.ppo.errors import TooManyDropped
-from trainer.types import DroppedRollout, FilledBatch, PromptDraw, Rollout, ScoredRollout
+from trainer.types import DropCause, DroppedRollout, FilledBatch, PromptDraw, Rollout, ScoredRollout
 
 Draw = Callable[[int, int], list[PromptDraw]]
 """(count, place of the first) → draws."""
@@ -15,8 +15,52 @@ Draw = Callable[[int, int], list[PromptDraw]]
 Roll = Callable[[Sequence[PromptDraw]], list[Rollout]]
 Score = Callable[[Sequence[Rollout]], list[ScoredRollout | DroppedRollout]]
 
+DROP_WINDOW = 100
+"""Rollouts over which the share of dropped ones is taken, so that one of a small batch is not a large share."""
 
-def fill_batch(size: int, draw: Draw, roll: Roll, score: Score, max_dropped_share: float) -> FilledBatch:
+_REMEDIES = {
+    DropCause.INVALID: "the policy writes what has no text to score (nothing at all, or a NUL character): lower "
+    "--ppo.learning-rate or raise --ppo.kl-coef, and let --scoring.min-tokens mark down what ends at once",
+    DropCause.TOO_LONG: "lower --sampling.max-new-tokens, or serve the reward model with truncation left",
+}
+_SERVICE_REMEDY = (
+    "look at the reward service's log and its queue; a longer --services.timeout or more --services.attempts help "
+    "against overload"
+)
+
+
+class DropLimit:
+    """How many rollouts may get no score: a share of the last `DROP_WINDOW` ones, or of a batch that is larger.
+
+    Args:
+        share: That share, from 0 (not a single one) to below 1.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._earlier: deque[bool] = deque(maxlen=DROP_WINDOW)
+
+    def check(self, scored: Sequence[ScoredRollout], dropped: Sequence[DroppedRollout]) -> None:
+        """Compares a batch so far, and the batches before it, with the limit.
+
+        Raises:
+            TooManyDropped: More fell out; names causes, and how long dropped completions are beside kept ones.
+        """
+        total = len(scored) + len(dropped)
+        earlier = list(self._earlier)[-(DROP_WINDOW - total) :] if total < DROP_WINDOW else []
+        fallen, window = len(dropped) + sum(earlier), max(DROP_WINDOW, total)
+        if dropped and fallen > self._share * window:
+            raise TooManyDropped(
+                f"{fallen} of the last {total + len(earlier)} rollouts got no score; --scoring.max-dropped-share "
+                f"{self._share:g} allows {int(self._share * window)} of {window}. {_report(scored, dropped)}"
+            )
+
+    def remember(self, outcomes: Sequence[ScoredRollout | DroppedRollout]) -> None:
+        """Adds a finished batch to what the next ones are judged with."""
+        self._earlier.extend(isinstance(outcome, DroppedRollout) for outcome in outcomes)
+
+
+def fill_batch(size: int, draw: Draw, roll: Roll, score: Score, limit: DropLimit) -> FilledBatch:
     """Draws, samples and scores until `size` rollouts have a score.
 
     Args:
@@ -24,21 +68,20 @@ def fill_batch(size: int, draw: Draw, roll: Roll, score: Score, max_dropped_shar
         draw: Gives prompts for so many places from a place on.
         roll: Samples their completions.
         score: Scores them.
-        max_dropped_share: How many may fall out, as a share of all that were sampled.
+        limit: How many may fall out.
 
     Raises:
-        TooManyDropped: More fell out; names reasons, and how long the dropped completions are beside the kept ones.
+        TooManyDropped: More fell out.
     """
+    outcomes: list[ScoredRollout | DroppedRollout] = []
     scored: list[ScoredRollout] = []
     dropped: list[DroppedRollout] = []
     while missing := size - len(scored):
-        for outcome in score(roll(draw(missing, len(scored) + len(dropped)))):
-            if isinstance(outcome, ScoredRollout):
-                scored.append(outcome)
-            else:
-                dropped.append(outcome)
-        if len(dropped) > max_dropped_share * (len(scored) + len(dropped)):
-            raise TooManyDropped(_report(scored, dropped, max_dropped_share))
+        outcomes += score(roll(draw(missing, len(outcomes))))
+        scored = [outcome for outcome in outcomes if isinstance(outcome, ScoredRollout)]
+        dropped = [outcome for outcome in outcomes if isinstance(outcome, DroppedRollout)]
+        limit.check(scored, dropped)
+    limit.remember(outcomes)
     return FilledBatch(tuple(scored), tuple(dropped))
 
 
@@ -47,15 +90,18 @@ def mean_length(outcomes: Sequence[ScoredRollout] | Sequence[DroppedRollout]) ->
     return mean(len(outcome.rollout.completion_ids) for outcome in outcomes)
 
 
-def _report(scored: Sequence[ScoredRollout], dropped: Sequence[DroppedRollout], limit: float) -> str:
-    total = len(scored) + len(dropped)
-    reasons = "; ".join(f"{count} × {reason}" for reason, count in Counter(d.reason for d in dropped).most_common(3))
-    lengths = f"Dropped completions have {mean_length(dropped):.1f} tokens on average"
+def dropped_counts(dropped: Sequence[DroppedRollout]) -> Counter[DropCause]:
+    """How many fell out for each cause."""
+    return Counter(one.cause for one in dropped)
+
+
+def _report(scored: Sequence[ScoredRollout], dropped: Sequence[DroppedRollout]) -> str:
+    """Causes of a batch, the commonest first, each with one message; lengths; what to do."""
+    counts = dropped_counts(dropped).most_common()
+    message = {one.cause: one.message for one in reversed(dropped)}
+    causes = "; ".join(f"{count} × {cause}: {message[cause]}" for cause, count in counts)
+    lengths = f"dropped completions have {mean_length(dropped):.1f} tokens on average"
     if scored:
         lengths += f", kept ones {mean_length(scored):.1f}"
-    return (
-        f"{len(dropped)} of {total} rollouts got no score, more than the allowed share of {limit}: {reasons}. "
-        f"{lengths}. "
-        "Look at the reward service's log and its queue; a longer --services.timeout or more --services.attempts help "
-        "against overload, --scoring.max-dropped-share allows more"
-    )
+    remedy = _REMEDIES.get(counts[0][0], _SERVICE_REMEDY)
+    return f"In this batch: {causes}; {lengths}. What helps: {remedy}"

@@ -9,7 +9,7 @@ from functools import partial
 from palate.client.types import PolicyVersion
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.evaluate import RefPolicy
-from trainer.ppo.fill import fill_batch
+from trainer.ppo.fill import DropLimit, fill_batch
 from trainer.ppo.invariants import check_behaviour, check_mask
 from trainer.ppo.metrics import StageClock, objective_metrics, rollout_metrics, value_metrics
 from trainer.ppo.optimizer import anneal
@@ -31,7 +31,6 @@ class LoopSettings:
     batch_size: int
     anneal: bool
     critic_warmup_steps: int
-    max_dropped_share: float
     behaviour_tolerance: float
 
 
@@ -46,6 +45,7 @@ class Stages:
     publisher: WeightPublisher
     collector: RolloutCollector
     scorer: Scorer
+    drop_limit: DropLimit
     updater: Updater
 
 
@@ -74,7 +74,7 @@ def train_step(
         draw=lambda count, place: stages.prompts.draw(f"step {state.step}", state.position + place, count, place),
         roll=clock.timed("rollouts", partial(stages.collector.collect, version=version)),
         score=clock.timed("scoring", stages.scorer.score),
-        max_dropped_share=settings.max_dropped_share,
+        limit=stages.drop_limit,
     )
     rollouts = [scored.rollout for scored in filled.scored]
 

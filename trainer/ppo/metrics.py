@@ -11,11 +11,11 @@ from typing import ParamSpec, TypeVar
 from torch import Tensor
 
 from trainer.distinct import distinct_shares
-from trainer.ppo.fill import mean_length
+from trainer.ppo.fill import dropped_counts, mean_length
 from trainer.ppo.losses import explained_variance
 from trainer.ppo.masked import masked_mean
 from trainer.ppo.rewards import ShapedRewards, k3, sequence_kl
-from trainer.types import Evaluated, FilledBatch, TrainingBatch
+from trainer.types import DropCause, Evaluated, FilledBatch, TrainingBatch
 
 ArgumentsT = ParamSpec("ArgumentsT")
 ResultT = TypeVar("ResultT")
@@ -53,7 +53,7 @@ class StageClock:
 
 
 def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
-    """How long and how varied completions are, how many were cut off, and what fell out."""
+    """How long and how varied completions are, how many were cut off, and how many fell out for each cause."""
     rollouts = [scored.rollout for scored in filled.scored]
     kept, dropped = len(filled.scored), len(filled.dropped)
     metrics = {
@@ -62,6 +62,9 @@ def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
         "rollout/dropped_share": dropped / (kept + dropped),
         "rollout/mean_distinct_share": fmean(distinct_shares([rollout.completion for rollout in rollouts], 2)),
     }
+    counts = dropped_counts(filled.dropped)
+    # Zeros too: a gauge would go on showing the last cause.
+    metrics |= {f"rollout/dropped_{cause.lower()}": float(counts[cause]) for cause in DropCause}
     if dropped:
         metrics["rollout/dropped_mean_length"] = mean_length(filled.dropped)
     return metrics

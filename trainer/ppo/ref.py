@@ -7,6 +7,7 @@ from torch import Tensor
 from palate.client.errors import FailedPrecondition
 from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo
+from palate.models.rendering import Renderer
 from trainer.ppo.errors import UnusableModel
 from trainer.types import Sequences, padded
 
@@ -18,20 +19,25 @@ class RemoteRef:
         client: Of the service.
         info: What it has loaded.
         temperature: The sampling temperature.
-        tokenizer_digest: Of the policy's tokenizer; the service must have the same.
+        renderer: Of the policy; the service must have the same tokenizer and read sequences as long.
 
     Raises:
-        UnusableModel: The service is not frozen, or has another tokenizer.
+        UnusableModel: The service is not frozen, has another tokenizer, or reads less.
     """
 
-    def __init__(self, client: PolicyClient, info: PolicyInfo, temperature: float, tokenizer_digest: str) -> None:
+    def __init__(self, client: PolicyClient, info: PolicyInfo, temperature: float, renderer: Renderer) -> None:
         if not info.frozen:
             raise UnusableModel(f"{client.target} is not frozen, so it cannot be the reference; start it with --frozen")
-        if info.tokenizer_digest != tokenizer_digest:
+        if info.tokenizer_digest != renderer.tokenizer_digest:
             raise UnusableModel(f"the reference policy at {client.target} has another tokenizer than --policy")
+        if info.max_tokens < renderer.manifest.max_tokens:
+            raise UnusableModel(
+                f"the reference policy at {client.target} reads at most {info.max_tokens} tokens, --policy "
+                f"{renderer.manifest.max_tokens}; start it from the same folder"
+            )
         self._client = client
         self._temperature = temperature
-        self._tokenizer_digest = tokenizer_digest
+        self._tokenizer_digest = renderer.tokenizer_digest
         self._version = info.policy_version
         self._max_sequences = info.max_prompts
 

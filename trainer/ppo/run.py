@@ -62,6 +62,7 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         CallError: A service refuses the trainer.
         FolderError: A model folder is broken.
     """
+    identity.check(config)
     with ExitStack() as stack:
         manifest, renderer = load_policy(config.policy)
         check_pad_token(renderer.pad_id, renderer.eos_id)
@@ -72,7 +73,7 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         restored = _restore(config, checkpoints, updater)
         reward = connect_reward(config, stack, restored.identity.reward_revision if restored else None)
 
-        start = identity.begin(config.out, config.run_id, resume=config.resume)
+        start = identity.begin(config)
         revision = reward[1].provenance.revision
         me = RunIdentity(start.run_id, start.incarnation, revision, config.threads)
         publisher = WeightPublisher(replicas.clients, me.run_id, me.incarnation, config.services.attempts)
@@ -94,7 +95,7 @@ def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:
         draw=lambda count, place: stages.prompts.draw("start", place, count, place),
         roll=lambda draws: stages.collector.collect(draws, version),
         score=stages.scorer.score,
-        max_dropped_share=stages.settings.max_dropped_share,
+        limit=stages.drop_limit,
     )
     scores = torch.tensor([one.score for one in filled.scored], dtype=torch.float64)
     return ScoreScale(scores.mean().item(), scores.std(correction=0).item())

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from palate.client.errors import DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
+from palate.client.errors import CallError, DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
 from palate.client.reward import RewardClient
 from palate.client.types import Failed, Scored
 from trainer.ppo.errors import RewardModelChanged
-from trainer.types import DroppedRollout, Rollout, ScoredRollout
+from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 _BACKOFF_SECONDS = 0.2
+
+_CALL_CAUSES: dict[type[CallError], DropCause] = {
+    Unavailable: DropCause.UNAVAILABLE,
+    Overloaded: DropCause.OVERLOADED,
+    DeadlineExceeded: DropCause.EXPIRED,
+}
+"""Failures of a whole call that may pass, and what they are for each of its items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,8 @@ class ScorerSettings:
 class _Retry:
     """An item without a score so far."""
 
-    reason: str
+    cause: DropCause
+    message: str
     after: float | None
 
 
@@ -71,8 +79,8 @@ class Scorer:
             if attempt + 1 < self._settings.attempts:
                 time.sleep(max([_BACKOFF_SECONDS * 2**attempt, *(r.after or 0 for r in retries.values())]))
         for index in pending:
-            reason = f"{retries[index].reason} ({self._settings.attempts} attempts)"
-            outcomes[index] = DroppedRollout(rollouts[index], reason)
+            message = f"{retries[index].message} ({self._settings.attempts} attempts)"
+            outcomes[index] = DroppedRollout(rollouts[index], retries[index].cause, message)
         return [outcomes[index] for index in range(len(rollouts))]
 
     def close(self) -> None:
@@ -99,8 +107,8 @@ class Scorer:
         prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
         try:
             reply = self._client.score(prompts, completions, timeout=self._settings.timeout)
-        except (Unavailable, Overloaded, DeadlineExceeded) as error:
-            return [_Retry(str(error), error.retry_after)] * len(rollouts)
+        except tuple(_CALL_CAUSES) as error:
+            return [_Retry(_CALL_CAUSES[type(error)], str(error), error.retry_after)] * len(rollouts)
         except FailedPrecondition as error:
             raise RewardModelChanged(
                 f"the reward service no longer has the revision this run is pinned to: {error}. Serve that model "
@@ -113,5 +121,7 @@ class Scorer:
 def _outcome(rollout: Rollout, result: Scored | Failed, revision: str) -> ScoredRollout | DroppedRollout | _Retry:
     if isinstance(result, Scored):
         return ScoredRollout(rollout, result.score, revision)
-    reason = f"{result.code}: {result.message}"
-    return _Retry(reason, result.retry_after) if result.retryable else DroppedRollout(rollout, reason)
+    cause = DropCause(result.code.value)
+    if result.retryable:
+        return _Retry(cause, result.message, result.retry_after)
+    return DroppedRollout(rollout, cause, result.message)

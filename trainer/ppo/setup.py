@@ -15,6 +15,7 @@ from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
 from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
+from trainer.ppo.fill import DropLimit
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
@@ -64,7 +65,6 @@ def make_stages(
             config.ppo.batch_size,
             config.ppo.anneal,
             config.ppo.critic_warmup_steps,
-            config.scoring.max_dropped_share,
             config.invariants.behaviour_tolerance,
         ),
         shaping=_shaping_settings(config),
@@ -73,6 +73,7 @@ def make_stages(
         publisher=publisher,
         collector=collector,
         scorer=scorer,
+        drop_limit=DropLimit(config.scoring.max_dropped_share),
         updater=updater,
     )
 
@@ -108,7 +109,7 @@ def _ref_policy(
     if config.services.ref == "local":
         return LocalRef(freeze(model.actor), forward)
     client = open_policy(config.services, config.services.ref, stack)
-    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer.tokenizer_digest)
+    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer)
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:

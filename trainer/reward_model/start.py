@@ -11,6 +11,7 @@ import torch
 from palate.models.classifier import MaskedClassifier
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, TemplateKind, load_manifest
+from trainer.model_folder import length_limit
 from trainer.reward_model.config import RewardTrainConfig
 
 _DEFAULT_MAX_TOKENS = 512
@@ -41,7 +42,7 @@ def load_start(config: RewardTrainConfig) -> Start:
     """
     from transformers import AutoModelForSequenceClassification
 
-    _ = ModelFolder(config.model).config  # said in our words; transformers would look for the name on the hub
+    _ = ModelFolder(config.model).checkpoint  # said in our words; transformers would look for the name on the hub
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             config.model,
@@ -101,7 +102,7 @@ def _manifest(config: RewardTrainConfig, architecture: str, new_head: bool) -> M
     return replace(
         start,
         template_kind=kind,
-        max_tokens=min(config.max_tokens or start.max_tokens, start.max_tokens),
+        max_tokens=length_limit(config.model, config.max_tokens, start),
         truncation=config.truncation,
         logit_scale=1.0,
         calibration=None,

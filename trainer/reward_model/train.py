@@ -31,7 +31,7 @@ from trainer.reward_model.rows import (
     scores_of,
 )
 from trainer.reward_model.start import Start, load_start
-from trainer.run_folder import begin_run
+from trainer.run_folder import begin_run, check_folder
 from trainer.samples import show_samples
 
 _VALIDATION_SHARE = 0.1
@@ -108,15 +108,16 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
         FitError: The loss is no longer finite.
     """
     prepare_process(config)
+    check_folder(config)
+    split, start = split_data(config), load_start(config)
+    renderer = Renderer.from_folder(config.model, start.manifest)
+    pad_id = _pad_id(start, renderer)
+    parts = [
+        render_comparisons(part, renderer) if part else ((), 0)
+        for part in (split.learnt, split.validation, split.held_out)
+    ]
+    (learnt, _), (validation, _), (held_out, _) = parts
     with begin_run(config) as writer:
-        split, start = split_data(config), load_start(config)
-        renderer = Renderer.from_folder(config.model, start.manifest)
-        pad_id = _pad_id(start, renderer)
-        parts = [
-            render_comparisons(part, renderer) if part else ((), 0)
-            for part in (split.learnt, split.validation, split.held_out)
-        ]
-        (learnt, _), (validation, _), (held_out, _) = parts
         fitted = fit(_task(config, start, pad_id, learnt, validation), config, writer)
         sides = [scores_of(start.classifier, [getattr(row, s) for row in held_out], pad_id) for s in ("a", "b")]
         counts = DataCounts(

@@ -24,7 +24,7 @@ class Parity:
 
 
 def check_parity(engine: Engine, renderer: Renderer, tolerance: float) -> Parity:
-    """Scores the built-in texts alone, all in one batch, and each beside the longest; also warms the engine up.
+    """Scores the built-in texts alone, all in one batch, and two beside the longest; also warms the engine up.
 
     Some of the texts share a long prompt, so an engine that computes it once is checked in that as well.
 

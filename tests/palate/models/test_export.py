@@ -80,6 +80,24 @@ def test_export_does_not_touch_what_exists(bert: Path, tmp_path: Path):
     assert everything_in(target) == ["precious"]
 
 
+def test_a_length_beyond_the_models_positions_is_refused_with_its_limit(bert: Path, tmp_path: Path):
+    flags = ["--model", str(bert), "--out", str(tmp_path / "served"), "--max-tokens", "100000"]
+    done = CliRunner().invoke(app, flags)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("palate export: max_tokens is 100000; the model in ")
+    assert "reads at most 128 tokens" in done.stderr
+    assert everything_in(tmp_path) == []
+
+
+def test_pickled_weights_are_not_exported(bert: Path, tmp_path: Path):
+    source = Path(shutil.copytree(bert, tmp_path / "source"))
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    done = CliRunner().invoke(app, ["--model", str(source), "--out", str(tmp_path / "served")])
+    assert done.exit_code == 1
+    assert "Pickled weights are never loaded" in done.stderr
+    assert "BertForSequenceClassification.from_pretrained" in done.stderr
+
+
 def test_export_of_a_policy_or_of_nothing_is_refused(chat_policy: Path, tmp_path: Path):
     with pytest.raises(ExportError, match="policy"):
         export(chat_policy, tmp_path / "served")

@@ -1,20 +1,30 @@
 import json
 import shutil
-from dataclasses import replace
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from safetensors.numpy import load_file, save_file
 
+from palate.models.ensemble import Ensemble, Member
 from palate.models.folder import FolderError
 from palate.models.manifest import (
     Calibration,
     Manifest,
     ManifestError,
+    OnnxExport,
+    build,
     digest_folder,
     load_manifest,
+    said_by,
     write_manifest,
 )
+from palate.models.manifest_fields import ENSEMBLE_FIELDS, FIELDS
 from tests.reward_folders import change_json, make_bert, make_llama
 
 ENCODER = Manifest("reward", "encoder", "pair", add_bos=False, add_eos=False, max_tokens=128)
@@ -122,6 +132,20 @@ def test_ordinary_pad_token_is_not_reported(llama: Path):
         ({"logit_scale": -1}, "logit_scale"),
         ({"template_kind": "pair", "architecture": "decoder"}, "pair"),
         ({"score_index": 0, "score_weights": [1.0]}, "not both"),
+        ({"max_token": 64}, r"max_token is unknown; did you mean max_tokens\?"),
+        ({"qqq": 64}, "qqq is unknown; the fields are kind, architecture"),
+        ({"calibration": {"mean": 0.0, "sdt": 1.0}}, r"calibration\.sdt is unknown; did you mean std\?"),
+        ({"calibration": {"mean": "low", "std": 1.0}}, r'calibration\.mean is "low"; expected a finite number'),
+        ({"calibration": {"mean": 0.0}}, r"missing: calibration\.std \(expected a finite std above 0\)"),
+        ({"onnx": {"sha256": 5, "weights_digest": "0" * 64}}, r"onnx\.sha256 is 5; expected a SHA-256"),
+        ({"kind": ["reward"]}, r'kind is \["reward"\]; expected one of reward, policy'),
+        ({"score_weights": 0.5}, r"score_weights is 0\.5, not a list; expected a list of finite numbers"),
+        ({"score_weights": ["a"]}, r'score_weights is \["a"\]; expected a list of finite numbers'),
+        ({"kind": "policy"}, r'kind is "policy" beside architecture "encoder"; expected "reward"'),
+        ({"add_eos": True}, r'add_eos is true beside architecture "encoder"; expected false'),
+        ({"truncation": "x" * 1000}, r'truncation is "x{79}\.\.\.; expected'),
+        ({"logit_scale": 10**400}, "logit_scale is 1000"),
+        ({"max_tokens": 129}, r"max_tokens is 129; the model in .* reads at most 128 tokens"),
         ({"score_index": 0, "member_labels": [0, 1]}, "not both"),
         ({"member_labels": [0]}, "at least two"),
         ({"member_labels": [1, 1]}, "at least two"),
@@ -133,8 +157,76 @@ def test_ordinary_pad_token_is_not_reported(llama: Path):
 def test_wrong_manifest_says_which_field(folder: Path, change: dict, message: str):
     write_manifest(folder, ENCODER)
     change_json(folder / "palate.json", **change)
-    with pytest.raises(ManifestError, match=message):
+    with pytest.raises(ManifestError, match=message) as raised:
         load_manifest(folder)
+    assert str(raised.value).startswith(f"{folder / 'palate.json'}: ")
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 0.5, 10**400, float("nan"), "", "x", [], [None], {}, {"std": []}])
+@pytest.mark.parametrize("name", [*(field.name for field in fields(Manifest)), "calibration.std"])
+def test_no_value_of_any_field_gives_another_error(name: str, value: object):
+    document = said_by(replace(ENCODER, calibration=Calibration(0.0, 1.0)))
+    outer, _, inner = name.partition(".")
+    document |= {outer: {**document[outer], inner: value} if inner else value}
+    with suppress(ManifestError):
+        assert isinstance(build(Manifest, document, FIELDS), Manifest)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000, "\udcff"])
+def test_a_file_that_holds_no_object_is_refused_by_name(folder: Path, text: str):
+    (folder / "palate.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ManifestError, match=r"palate\.json"):
+        load_manifest(folder)
+
+
+def test_fields_are_described_in_the_order_of_the_file():
+    assert list(FIELDS) == names_of(Manifest, calibration=Calibration, onnx=OnnxExport)
+    of_ensembles = names_of(Ensemble, members=Member, calibration=Calibration)
+    assert set(ENSEMBLE_FIELDS) - {"members"} == set(of_ensembles)
+    for field in (*FIELDS.values(), *ENSEMBLE_FIELDS.values()):
+        assert field.meaning
+        assert field.name == "members" or field.holds(field.example)
+
+
+def names_of(kind: type, **nested: type) -> list[str]:
+    """Names of a dataclass's fields as the file has them."""
+    names = []
+    for field in fields(kind):
+        inner = nested.get(field.name)
+        names += [f"{field.name}.{each.name}" for each in fields(inner)] if inner else [field.name]
+    return names
+
+
+def test_a_length_beyond_the_positions_is_refused_where_it_is_given(folder: Path, tmp_path: Path):
+    with pytest.raises(ManifestError, match="reads at most 128 tokens") as raised:
+        load_manifest(folder, {"max_tokens": 100_000})
+    assert "palate.json" not in str(raised.value)
+    change_json(folder / "config.json", model_type="roberta")  # numbers its positions from pad_token_id + 1
+    with pytest.raises(ManifestError, match="reads at most 127 tokens"):
+        load_manifest(folder, {"max_tokens": 128})
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder: Path, name: str):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(b"pickle")
+    with pytest.raises(FolderError, match="Pickled weights are never loaded") as raised:
+        load_manifest(folder)
+    assert name in str(raised.value)
+    assert "copy" not in str(raised.value)
+
+
+def test_the_way_to_convert_pickled_weights_works(folder: Path):
+    before = digest_folder(folder, ENCODER)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(FolderError) as raised:
+        load_manifest(folder)
+    code = str(raised.value).partition('python -c "')[2].rstrip('"')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert digest_folder(folder, load_manifest(folder).manifest).weights == before.weights
 
 
 def test_missing_field_is_named(folder: Path):

@@ -73,13 +73,8 @@ def test_running_server_whose_scores_depend_on_the_batch_is_caught(llama: Path, 
     assert said.exit_code == 1, said.output
     found = json.loads((tmp_path / "found.json").read_text())
     assert all(way["ok"] for way in ways(found, 0).values())
-    assert {name: way["ok"] for name, way in ways(found, 1).items()} == {
-        "alone, again": True,
-        "batched": False,
-        "ranked": False,
-        "streamed": False,
-        "against onnx": False,
-    }
+    good = {name for name, way in ways(found, 1).items() if way["ok"]}
+    assert good - {"streamed"} == {"alone, again"}  # so quick an engine may find a stream's items one by one
 
 
 def test_running_server_of_another_revision_is_said_to_be_one(llama: Path, tmp_path: Path):
@@ -100,7 +95,7 @@ def test_own_texts(llama: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [('{"prompt": "a"}\n', "row 1"), ('{"prompt": "a", "completion": "b"}\n', "there must be two"), ("a", "not JSON")],
+    [('{"prompt": "a"}\n', "line 1"), ('{"prompt": "a", "completion": "b"}\n', "there must be two"), ("a", "not JSON")],
 )
 def test_texts_that_cannot_be_used(llama: Path, tmp_path: Path, content: str, complaint: str):
     (tmp_path / "texts.jsonl").write_text(content)

@@ -42,6 +42,17 @@ def revisions(root: Path) -> dict[str, str]:
     return {name: digest_folder(root / name, load_manifest(root / name).manifest).revision for name in ("old", "new")}
 
 
+def test_model_beyond_the_tolerance_is_not_loaded(exported_llama: Path, llama: Path):
+    """ONNX Runtime's batches keep all bits, PyTorch's do not: under so narrow a tolerance the gate shuts for them."""
+    flags = ("--name", "main", "--parity-tolerance", "1e-12", "--model-root", str(llama.parent))
+    with start_server("services.reward", exported_llama, *flags) as server, AdminClient(server.target) as admin:
+        with pytest.raises(FailedPrecondition, match="nothing was changed: engine torch scores a text up to"):
+            admin.load_model("main", "llama")
+        with RewardClient(server.target) as client:
+            assert [model.name for model in client.list_models()] == ["main"]
+            assert client.score(["a"], ["b"]).provenance.engine == "onnx"
+
+
 def served(folder: Path, root: Path | None, *flags: str):
     administered = () if root is None else ("--model-root", str(root))
     return start_server("services.reward", folder, "--engine", "fake", "--name", "main", *administered, *flags)

@@ -193,7 +193,7 @@ def test_compare_is_the_scaled_difference(client: RewardClient):
 def test_rank_orders_shares_places_and_keeps_errors_apart(client: RewardClient, server: LocalServer):
     completions = ["honest plan", "brilliant", "", "honest plan", "costs come before customers"]
     before = counter(server, 'palate_reward_tokens_total{kind="real"}')
-    ranking = client.rank("an idea", completions)
+    ranking = client.rank("an idea that no other test has", completions)
     computed = counter(server, 'palate_reward_tokens_total{kind="real"}') - before
     scores = {i: r.scored.score for i, r in enumerate(ranking.results) if isinstance(r, Ranked)}
     assert isinstance(ranking.results[2], Failed)

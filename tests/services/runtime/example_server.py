@@ -18,6 +18,7 @@ from palate.v1 import (
     reward_service_pb2,
     reward_service_pb2_grpc,
 )
+from services.runtime.callers import current_caller
 from services.runtime.config import ServerConfig
 from services.runtime.errors import InvalidRequest, NotReady, Overloaded
 from services.runtime.health import Health
@@ -55,6 +56,9 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
         if word == "wait":
             self.begun += 1
             await self.release.wait()
+        if word == "who am I":
+            await asyncio.sleep(0)
+            raise InvalidRequest(current_caller())
         if word == "release":
             self.release.set()
         return self._score(context, float(self.begun))

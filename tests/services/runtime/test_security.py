@@ -16,7 +16,7 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from palate.client import ChannelOptions, RewardClient, Scored, Tls, Unauthenticated, Unavailable
+from palate.client import ChannelOptions, InvalidArgument, RewardClient, Scored, Tls, Unauthenticated, Unavailable
 from palate.local_server import local_server
 from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
 from services.reward.oip.protocol import NAME, SERVICE
@@ -86,6 +86,16 @@ def test_role_matrix_with_tokens(token_server, caller):
             assert status not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED), rpc
         else:
             assert status is grpc.StatusCode.PERMISSION_DENIED, rpc
+
+
+def test_a_call_is_handled_in_the_name_of_its_identity(token_server):
+    for role in ("scorer", "admin"):
+        options = ChannelOptions(token=f"{role}-token", max_attempts=1)
+        with (
+            RewardClient(token_server.target, options=options) as client,
+            pytest.raises(InvalidArgument, match=f"identity:{role}-team"),
+        ):
+            client.score(["who am I"], ["x"])
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def servers(protection, policy_folder, reward_folder):
 
 @pytest.fixture
 def configure_protected(configure, servers, protection):
-    """The configuration of a run that is let in everywhere, with `changes`; a change to None leaves an option out."""
+    """The configuration of a run that is let in, with `changes`: None leaves an option out, True is a flag."""
     policy, ref, reward = servers
     allowed = {
         "--services.policy": policy.target,
@@ -61,7 +61,8 @@ def configure_protected(configure, servers, protection):
 
     def make(**changes):
         options = allowed | {f"--services.{name.replace('_', '-')}": value for name, value in changes.items()}
-        return configure(*(part for pair in options.items() if pair[1] is not None for part in pair))
+        given = [(name, value) for name, value in options.items() if value is not None]
+        return configure(*(part for name, value in given for part in ((name,) if value is True else (name, value))))
 
     return make
 
@@ -84,7 +85,7 @@ def test_a_certificate_alone_is_enough_where_it_is_asked_for(configure_protected
         assert run_ppo(config).steps == 1
 
 
-@pytest.mark.parametrize(("insecure", "told"), [(None, "without TLS"), ("true", "That name is not known here")])
+@pytest.mark.parametrize(("insecure", "told"), [(None, "without TLS"), (True, "That name is not known here")])
 def test_a_token_goes_to_another_machine_without_tls_only_where_one_insists(configure_protected, insecure, told):
     plain = dict.fromkeys(["ca", "certificate", "key", "server_name", "reward_server_name"])
     config = configure_protected(policy="policy.invalid:50052", ref="local", insecure_token=insecure, **plain)

@@ -8,6 +8,7 @@ import torch
 
 from palate.models.weights import untied_state_dict
 from tests.tiny_models import make_tiny_policy
+from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, ServicesGroup
 from trainer.ppo import checkpoint, identity
 from trainer.ppo.build import build_actor_critic, load_policy
 from trainer.ppo.checkpoint import CheckpointFolder, restore
@@ -106,18 +107,46 @@ def test_another_model_or_a_broken_file_is_refused(folder, tmp_path):
         restore(saved, *mine)
 
 
+def begin(out, run_id="", **more):
+    return identity.begin(PPOConfig(out=out, policy="p", prompts="q", run_id=run_id, **more))
+
+
 def test_starts_are_counted(tmp_path):
     out = tmp_path / "run"
-    first = identity.begin(out, "", resume=False)
+    first = begin(out)
     assert first.incarnation == 1
     assert first.run_id
-    second = identity.begin(out, "", resume=True)
+    (out / "checkpoints" / "step-000001").mkdir(parents=True)
+    second = begin(out, resume=True)
     assert (second.run_id, second.incarnation) == (first.run_id, 2)
     with pytest.raises(CheckpointRefused, match="--resume"):
-        identity.begin(out, "", resume=False)
+        begin(out)
     with pytest.raises(CheckpointRefused, match="not other"):
-        identity.begin(out, "other", resume=True)
-    assert identity.begin(tmp_path / "new", "named", resume=True) == identity.RunStart("named", 1)
+        begin(out, "other", resume=True)
+    assert begin(tmp_path / "new", "named", resume=True) == identity.RunStart("named", 1)
     (out / "run.json").write_text("{")
     with pytest.raises(CheckpointRefused, match="cannot be read"):
-        identity.begin(out, "", resume=True)
+        begin(out, resume=True)
+
+
+def test_a_start_that_learnt_nothing_stands_in_nobodys_way(tmp_path):
+    first = begin(tmp_path)
+    again = begin(tmp_path, ppo=PPOGroup(kl_coef=0.5))
+    assert (again.run_id, again.incarnation) == (first.run_id, 2)  # what the first one published stays below it
+    assert begin(tmp_path, "named") == identity.RunStart("named", 1)
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(tmp_path):
+    begin(tmp_path)
+    (tmp_path / "checkpoints" / "step-000001").mkdir(parents=True)
+    changed = {"resume": True, "ppo": PPOGroup(kl_coef=0.5, lam=0.9), "sampling": SamplingGroup(temperature=0.5)}
+    with pytest.raises(CheckpointRefused) as raised:
+        begin(tmp_path, **changed)
+    told = str(raised.value)
+    assert "ppo.kl_coef (was 0.05, is 0.5), ppo.lam (was 0.95, is 0.9), sampling.temperature (was 1.0, is 0.5)" in told
+    assert "vf_coef" not in told
+    free = {"services": ServicesGroup(reward="elsewhere:1"), "record": RecordGroup(samples=1), "total_steps": 9}
+    assert begin(tmp_path, resume=True, ppo=PPOGroup(microbatch_size=3), **free).incarnation == 2
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(CheckpointRefused, match=r"settings\.json cannot be read"):
+        begin(tmp_path, resume=True)

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from palate.models.weights import describe_tensors, untied_state_dict, weights_d
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.checkpoint import CheckpointFolder
-from trainer.ppo.errors import CheckpointRefused, RewardModelChanged, UnusableModel
+from trainer.ppo.errors import BehaviourMismatch, CheckpointRefused, RewardModelChanged, UnusableModel
+from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.run import run_ppo
 
 NAMES = {
@@ -150,9 +152,41 @@ def test_a_killed_run_resumes_to_the_same_weights(configure, monkeypatch):
     assert len(set(mine)) > 1
 
 
+def test_a_completion_that_cannot_be_scored_is_drawn_again_and_counted(configure, monkeypatch):
+    honest, asked = RolloutCollector.collect, []
+
+    def with_a_nul(self, draws, version):
+        asked.append(len(draws))
+        texts = ["\0"] * (len(draws) == 6) + ["some text"] * len(draws)
+        return [replace(one, completion=text) for one, text in zip(honest(self, draws, version), texts, strict=False)]
+
+    monkeypatch.setattr(RolloutCollector, "collect", with_a_nul)
+    config = configure("--scoring.max-dropped-share", 0.1)
+    assert run_ppo(config).steps == 2
+    assert asked == [6, 1, 6, 1]
+    for row in read_metrics(config.out):
+        assert (row["rollout/dropped_invalid"], row["rollout/dropped_too_long"]) == (1, 0)
+        assert row["rollout/dropped_share"] == pytest.approx(1 / 7)
+
+
 def test_a_folder_with_a_run_is_not_overwritten(finished, configure):
     with pytest.raises(CheckpointRefused, match="--resume"):
         run_ppo(configure())
+
+
+def test_a_run_that_failed_before_its_first_step_can_be_mended(configure):
+    with pytest.raises(BehaviourMismatch):
+        run_ppo(configure("--invariants.behaviour-tolerance", 1e-12))
+    config = configure()
+    assert (config.out / "run.json").exists()
+    assert run_ppo(config).version.incarnation == 2
+
+
+def test_other_hyperparameters_are_refused_and_more_steps_are_not(finished, configure):
+    standard = ("--scoring.standardize", "--scoring.standardize-samples", 8, "--resume", "--total-steps", 3)
+    with pytest.raises(CheckpointRefused, match=r"ppo\.learning_rate \(was 0\.001, is 0\.5\)"):
+        run_ppo(configure(*standard, "--ppo.learning-rate", 0.5))
+    assert run_ppo(configure(*standard, "--record.samples", 1)).steps == 3
 
 
 def test_another_reward_model_is_refused_unless_accepted(finished, configure, caplog):

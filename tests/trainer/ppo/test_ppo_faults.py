@@ -9,10 +9,18 @@ import pytest
 import torch
 
 from palate.client.types import FinishReason, PolicyVersion
+from palate.models.manifest import load_manifest, write_manifest
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
 from trainer.ppo import evaluate, setup
-from trainer.ppo.errors import BehaviourMismatch, MaskMismatch, PadIsEos, PromptMismatch, UnusableModel
+from trainer.ppo.errors import (
+    BehaviourMismatch,
+    MaskMismatch,
+    PadIsEos,
+    PromptMismatch,
+    PromptsUnusable,
+    UnusableModel,
+)
 from trainer.ppo.invariants import check_mask, check_pad_token
 from trainer.ppo.publish import WeightPublisher
 from trainer.ppo.run import run_ppo
@@ -87,6 +95,31 @@ def test_another_tokenizer_on_one_side(configure, policy_folder, tmp_path):
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(PromptMismatch, match="another tokenizer"):
         run_ppo(configure(policy=other))
+
+
+def shortened(policy_folder, folder, max_tokens):
+    """The same model, which says of itself that it reads less."""
+    shutil.copytree(policy_folder, folder)
+    write_manifest(folder, replace(load_manifest(folder).manifest, max_tokens=max_tokens))
+    return folder
+
+
+def test_lengths_beyond_the_policys_own_are_refused(configure, policy_folder, tmp_path):
+    short = shortened(policy_folder, tmp_path / "short", 40)
+    with pytest.raises(PromptsUnusable, match="max-new-tokens 40 leaves no room for a prompt: the policy reads 40"):
+        run_ppo(configure("--sampling.max-new-tokens", 40, policy=short))
+    with pytest.raises(PromptsUnusable, match="more than 12 tokens"):
+        run_ppo(configure("--sampling.max-new-tokens", 28, policy=short))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reference_that_reads_less_than_the_policy(configure, policy_folder, tmp_path):
+    short = shortened(policy_folder, tmp_path / "short", 64)
+    with (
+        start_server("services.policy", short, "--frozen", "--drain-delay-seconds", "0") as server,
+        pytest.raises(UnusableModel, match="reads at most 64 tokens, --policy 256"),
+    ):
+        run_ppo(configure("--services.ref", server.target))
 
 
 def test_pad_is_eos(configure, tmp_path):

@@ -4,9 +4,9 @@ import pytest
 
 from palate.client.types import FinishReason, PolicyVersion
 from trainer.ppo.errors import TooManyDropped
-from trainer.ppo.fill import fill_batch
+from trainer.ppo.fill import DROP_WINDOW, DropLimit, fill_batch
 from trainer.ppo.metrics import rollout_metrics
-from trainer.types import DroppedRollout, PromptDraw, Rollout, ScoredRollout
+from trainer.types import DropCause, DroppedRollout, PromptDraw, Rollout, ScoredRollout
 
 VERSION = PolicyVersion("run", 1, 0, "digest")
 
@@ -24,42 +24,94 @@ def roll(draws):
     return [rollout(one.seed, length=10 if one.seed % 4 == 0 else 2) for one in draws]
 
 
-def scorer(failing):
+def scorer(failing, cause=DropCause.EXPIRED):
     def score(rollouts):
         return [
-            DroppedRollout(one, "EXPIRED: too late") if one.seed in failing else ScoredRollout(one, 1.0, "rev")
+            DroppedRollout(one, cause, f"why {one.seed}") if one.seed in failing else ScoredRollout(one, 1.0, "rev")
             for one in rollouts
         ]
 
     return score
 
 
+def fill(size, failing, share, cause=DropCause.EXPIRED):
+    return fill_batch(size, draw, roll, scorer(failing, cause), DropLimit(share))
+
+
 def test_nothing_falls_out():
-    filled = fill_batch(6, draw, roll, scorer(set()), 0.0)
+    filled = fill(6, set(), 0.0)
     assert [one.rollout.seed for one in filled.scored] == list(range(6))
     assert filled.dropped == ()
+    assert rollout_metrics(filled)["rollout/dropped_invalid"] == 0
 
 
 def test_what_falls_out_is_drawn_again_at_places_of_its_own():
-    filled = fill_batch(6, draw, roll, scorer({0, 4, 7}), 0.5)
+    filled = fill(6, {0, 4, 7}, 0.5)
     assert [one.rollout.seed for one in filled.scored] == [1, 2, 3, 5, 6, 8]
     assert [one.rollout.seed for one in filled.dropped] == [0, 4, 7]
-    assert rollout_metrics(filled)["rollout/dropped_share"] == pytest.approx(3 / 9)
-    assert rollout_metrics(filled)["rollout/dropped_mean_length"] == pytest.approx((10 + 10 + 2) / 3)
+    metrics = rollout_metrics(filled)
+    assert metrics["rollout/dropped_share"] == pytest.approx(3 / 9)
+    assert metrics["rollout/dropped_mean_length"] == pytest.approx((10 + 10 + 2) / 3)
+    assert (metrics["rollout/dropped_expired"], metrics["rollout/dropped_invalid"]) == (3, 0)
     assert all(isinstance(one, ScoredRollout) for one in filled.scored)
     assert not hasattr(filled.dropped[0], "score")
 
 
-def test_too_many_stop_the_run_with_reasons_and_lengths():
+@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize("cause", list(DropCause))
+def test_one_that_cannot_be_scored_stops_no_small_batch(size, cause):
+    filled = fill(size, {0}, 0.1, cause)
+    assert (len(filled.scored), len(filled.dropped)) == (size, 1)
+    assert rollout_metrics(filled)[f"rollout/dropped_{cause.lower()}"] == 1
+
+
+def test_none_may_fall_out_where_the_share_is_zero():
+    with pytest.raises(TooManyDropped, match="allows 0 of 100"):
+        fill(8, {0}, 0.0)
+
+
+def test_too_many_stop_the_run_with_causes_and_lengths():
     with pytest.raises(TooManyDropped) as raised:
-        fill_batch(8, draw, roll, scorer({0, 4}), 0.2)
+        fill(40, set(range(0, 40, 4)), 0.09)
     told = str(raised.value)
-    assert "2 of 8" in told
-    assert "2 × EXPIRED: too late" in told
+    assert "10 of the last 40" in told
+    assert "allows 9 of 100" in told
+    assert "10 × EXPIRED: why 0" in told  # causes are counted, however their messages differ
     assert "10.0 tokens" in told
     assert "kept ones 2.0" in told
+    assert "--services.timeout" in told
+
+
+def test_the_remedy_is_that_of_the_commonest_cause():
+    with pytest.raises(TooManyDropped, match="NUL character"):
+        fill(8, {0}, 0.0, DropCause.INVALID)
+    with pytest.raises(TooManyDropped, match=r"--sampling\.max-new-tokens"):
+        fill(8, {0}, 0.0, DropCause.TOO_LONG)
+
+
+def test_large_batches_are_judged_by_their_own_share():
+    size = 4 * DROP_WINDOW
+    assert len(fill(size, set(range(0, size, 20)), 0.1).dropped) == size // 20
+    with pytest.raises(TooManyDropped):
+        fill(size, set(range(0, size, 8)), 0.1)
+
+
+def test_small_batches_are_judged_together_with_those_before():
+    limit = DropLimit(0.1)
+    for _ in range(10):
+        fill_batch(4, draw, roll, scorer({0}), limit)  # one of five, batch after batch
+    with pytest.raises(TooManyDropped, match="11 of the last 54"):
+        fill_batch(4, draw, roll, scorer({0}), limit)
+
+
+def test_what_happened_long_ago_is_forgotten():
+    limit = DropLimit(0.1)
+    for _ in range(100):
+        fill_batch(19, draw, roll, scorer({0}), limit)  # one of twenty
+    fill_batch(DROP_WINDOW, draw, roll, scorer(set()), limit)
+    fill_batch(4, draw, roll, scorer(set(range(10))), limit)
 
 
 def test_a_service_that_scores_nothing_stops_the_run():
-    with pytest.raises(TooManyDropped, match="4 of 4"):
-        fill_batch(4, draw, roll, scorer(set(range(100))), 0.9)
+    with pytest.raises(TooManyDropped, match="12 of the last 12"):
+        fill(4, set(range(1000)), 0.1)

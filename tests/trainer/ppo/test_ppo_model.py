@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
+from palate.models.folder import FolderError
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.ppo.build import build_actor_critic, load_actor, load_policy
 from trainer.ppo.errors import UnusableModel
@@ -109,6 +111,26 @@ def test_a_reward_model_that_reads_otherwise_is_refused(folder, tmp_path):
         build_actor_critic(folder, f"reward:{other}", renderer)
 
 
+def test_a_critic_that_reads_less_than_the_policy_is_refused(folder, tmp_path):
+    _, renderer = load_policy(folder)
+    short = make_tiny_reward(tmp_path / "short", "decoder", seed=0, max_tokens=64)
+    with pytest.raises(UnusableModel, match=r"reads at most 64 tokens, the policy 256; use --ppo\.critic-init policy"):
+        build_actor_critic(folder, f"reward:{short}", renderer)
+
+
+def test_pickled_or_missing_weights_are_refused(tmp_path):
+    folder = make_tiny_policy(tmp_path, seed=0, tied=False)
+    tensors = load_file(folder / "model.safetensors")
+    head = tensors.pop("lm_head.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FolderError, match=r"made up at random: lm_head\.weight"):
+        load_actor(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({**tensors, "lm_head.weight": head}, folder / "pytorch_model.bin")
+    with pytest.raises(FolderError, match="Pickled weights are never loaded"):
+        load_actor(folder)
+
+
 def test_a_reward_folder_is_no_policy(tmp_path):
     with pytest.raises(UnusableModel, match="reward model"):
         load_policy(make_tiny_reward(tmp_path / "reward", "decoder", seed=0))
@@ -130,7 +152,8 @@ def test_logits_that_change_behind_the_output_layer_are_refused(folder, tmp_path
             return output
 
     inner = AutoModelForCausalLM.from_pretrained(folder)
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *args, **kwargs: Capped(inner))
+    loaded = (Capped(inner), {"missing_keys": []})
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *args, **kwargs: loaded)
     with pytest.raises(UnusableModel, match="soft-capping"):
         load_actor(folder)
 

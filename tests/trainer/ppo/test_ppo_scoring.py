@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import pytest
 
 from palate.client import ChannelOptions, RewardClient
 from palate.client.errors import InvalidArgument
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, ItemErrorCode, PolicyVersion
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
 from trainer.ppo.errors import RewardModelChanged
 from trainer.ppo.scoring import Scorer, ScorerSettings
-from trainer.types import DroppedRollout, Rollout, ScoredRollout
+from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 VERSION = PolicyVersion("run", 1, 0, "digest")
 AWAY = grpc.StatusCode.UNAVAILABLE
@@ -109,8 +109,8 @@ def test_what_never_gets_a_score_is_dropped_by_name_and_never_zero():
     with scorer_of(answer) as (scorer, servicer):
         results = scorer.score(rollouts(4))
     assert [type(result) for result in results] == [ScoredRollout, DroppedRollout, DroppedRollout, ScoredRollout]
-    assert results[1].reason == "TOO_LONG: why"
-    assert results[2].reason == "EXPIRED: why (3 attempts)"
+    assert (results[1].cause, results[1].message) == (DropCause.TOO_LONG, "why")
+    assert (results[2].cause, results[2].message) == (DropCause.EXPIRED, "why (3 attempts)")
     assert not hasattr(results[1], "score")
     assert servicer.asked == {0: 1, 1: 1, 2: 3, 3: 1}
 
@@ -123,7 +123,24 @@ def test_a_failed_call_is_tried_again():
 def test_a_service_that_is_away_drops_everything_with_the_cause():
     with scorer_of(lambda item, times: AWAY, attempts=2) as (scorer, _):
         results = scorer.score(rollouts(3))
-    assert all(isinstance(result, DroppedRollout) and "2 attempts" in result.reason for result in results)
+    assert {result.cause for result in results} == {DropCause.UNAVAILABLE}
+    assert all(isinstance(result, DroppedRollout) and "2 attempts" in result.message for result in results)
+
+
+def test_every_code_of_the_service_is_a_cause():
+    assert {code.value for code in ItemErrorCode} < {cause.value for cause in DropCause}
+
+
+@pytest.mark.parametrize("completion", ["\0", "broken off \0 here", "", " \n"])
+def test_a_completion_that_nothing_can_score_is_dropped_alone(reward_server, completion):
+    with RewardClient(reward_server.target) as client:
+        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, attempts=2, timeout=30))
+        unscorable, fine = replace(rollouts(1)[0], completion=completion), rollouts(1)[0]
+        first, second = scorer.score([unscorable, fine])
+        scorer.close()
+    assert isinstance(second, ScoredRollout)
+    assert isinstance(first, DroppedRollout)
+    assert first.cause is DropCause.INVALID
 
 
 def test_another_revision_stops_the_run():

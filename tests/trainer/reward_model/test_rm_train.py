@@ -195,6 +195,8 @@ def test_long_comparisons_are_left_out_counted_or_cut(tmp_path):
     assert load_manifest(cut.model_folder).manifest.truncation == "left"
     with pytest.raises(DataError, match="are longer than 8 tokens"):
         run_reward(config(tmp_path, rows=rows, max_tokens=8, out=tmp_path / "short"))
+    with pytest.raises(FolderError, match=r"max_tokens is 257; the model in .* reads at most 256 tokens"):
+        run_reward(config(tmp_path, rows=rows, max_tokens=257, out=tmp_path / "long"))
 
 
 def test_early_stopping_ends_when_the_validation_loss_no_longer_falls(tmp_path):

@@ -42,7 +42,7 @@ def ping(
     try:
         health, milliseconds = _health(target, options, timeout)
     except PalateError as error:
-        console.print(f"[red]{escape(str(error))}[/]")
+        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(2) from error
     answers = [("round trip", f"{milliseconds:.1f} ms"), *health.items(), *_served(target, options, health, timeout)]
     width = max(len(name) for name, _ in answers)

@@ -167,17 +167,18 @@ def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
         errors = _process(source, Results(out), revision, work, console)
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
         remedy = "; serve that revision, or pin another one" if isinstance(error, FailedPrecondition) else ""
-        console.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", highlight=False)
+        console.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", highlight=False, soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     _report(errors, out, console)
 
 
 def _report(errors: list[str], out: Path, console: Console) -> None:
     failed = [number for number, error in enumerate(errors, 1) if error]
-    console.print(f"{len(errors)} rows in {out}, {len(failed)} without a result", highlight=False, markup=False)
+    said = [f"{len(errors)} rows in {out}, {len(failed)} without a result"]
     if failed:
-        first = f"the first of them, row {failed[0]}: {errors[failed[0] - 1]}"
-        console.print(first, highlight=False, markup=False)
+        said.append(f"the first of them, row {failed[0]}: {errors[failed[0] - 1]}")
+    console.print(*said, sep="\n", highlight=False, markup=False, soft_wrap=True)
+    if failed:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -186,9 +186,9 @@ class Scheduler(Generic[Item, Result]):
         if self._closing:
             raise NotReady("the server is shutting down; try another replica")
         check_size(self._limits, len(works), sum(work.size for work in works))
-        known = [self._cache.find(work) for work in works]
-        self._check([work for work, found in zip(works, known, strict=True) if found is None], terms)
         now = self._clock()
+        known = [self._cache.find(work) if now < terms.deadline else None for work in works]
+        self._check([work for work, found in zip(works, known, strict=True) if found is None], terms)
         entries = [
             self._wait(work, terms, now) if found is None else self._known(found[0], terms, now)
             for work, found in zip(works, known, strict=True)

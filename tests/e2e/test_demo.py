@@ -11,8 +11,14 @@ SMALL = {
     "documents": 150, "base-steps": 8, "demonstrations": 200, "comparisons": 40, "ppo-steps": 2, "prompts": 40,
     "held-out": 12,
 }  # fmt: skip
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background would ignore Ctrl-C
+from palate.command import main
+main()
+"""
 COMMAND = [
-    sys.executable, "-c", "from palate.command import main; main()", "demo", "--no-progress",
+    sys.executable, "-c", PROGRAM, "demo", "--no-progress",
     *(part for name, value in SMALL.items() for part in (f"--sizes.{name}", str(value))),
 ]  # fmt: skip
 

@@ -28,11 +28,10 @@ def test_batches_hold_what_a_request_may_hold_and_every_row_once(texts, items):
     batches = list(in_batches(given_rows, limits))
     assert [row for batch in batches for row in batch] == given_rows
     assert all(0 < len(batch) <= items for batch in batches)
-    options = types.Truncation.MODEL_DEFAULT, types.Priority.NORMAL
     for batch in batches:
         sent = [each for _, each in batch if isinstance(each, Pair)]
         prompts, completions = [each.prompt for each in sent], [each.completion for each in sent]
-        request = RewardRequests("", "").score(prompts, completions, *options)
+        request = RewardRequests("", "").score(prompts, completions)
         request.ClearField("options")
         assert request.ByteSize() == sum(each.size_bytes for each in sent) <= 150
     for one, following in itertools.pairwise(batches):  # no batch is smaller than it needs to be

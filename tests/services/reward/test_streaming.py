@@ -132,6 +132,13 @@ async def test_an_item_whose_time_is_over_is_answered_though_the_engine_is_busy(
     await replies.aclose()
 
 
+async def test_an_item_whose_time_is_over_is_late_though_its_score_is_known(bench: Bench):
+    assert await collect(bench.stream(), Caller(item(1, 2))) == [(1, 7.0)]
+    assert await collect(bench.stream(), Caller(item(2, 2))) == [(2, 7.0)]
+    assert bench.engine.computed == [7]
+    assert await collect(bench.stream(), Caller(item(3, 2, 0.0))) == [(3, ItemOutcome.EXPIRED)]
+
+
 async def test_the_server_has_the_last_word_on_time(bench: Bench):
     bench.engine.gate.clear()
     caller = Caller(item(0, 1), item(1, 2, 1e9), item(2, 2))

@@ -95,7 +95,7 @@ def test_a_call_is_handled_in_the_name_of_its_identity(token_server):
             RewardClient(token_server.target, options=options) as client,
             pytest.raises(InvalidArgument, match=f"identity:{role}-team"),
         ):
-            client.score("who am I", ["x"])
+            client.score(["who am I"], ["x"])
 
 
 @contextmanager

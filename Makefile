@@ -32,8 +32,8 @@ triton-env: .venv-triton/.installed  ## make .venv-triton with tritonclient, for
 demo: $(STAMP)  ## the three phases through real services, from nothing, into runs/demo/report.html
 	$(BIN)/palate demo
 
-test: $(STAMP)  ## the default test suite
-	$(BIN)/pytest
+test: $(STAMP)  ## the default test suite, each file in one of as many processes as there are cores
+	$(BIN)/pytest -n auto --dist loadfile
 
 bench: $(STAMP)  ## what the services make of this machine, as ratios, into runs/bench/serving.json and .html
 	$(BIN)/python -m benchmarks.serving --json runs/bench/serving.json

@@ -3,8 +3,9 @@
 import shutil
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 
@@ -26,9 +27,15 @@ BLOCK_SECONDS = 120.0
 
 
 def free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    """Below those that the system hands out by itself, lest a server beside takes one before its block runs."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        return {name: taken.getsockname()[1] for name, taken in zip(names, sockets, strict=True)}
+        ports: dict[str, int] = {}
+        tried = iter(SystemRandom().sample(range(15_000, 30_000), 200))
+        while len(ports) < len(names):
+            with suppress(OSError):
+                taken = stack.enter_context(socket.create_server(("127.0.0.1", next(tried))))
+                ports[names[len(ports)]] = taken.getsockname()[1]
+        return ports
 
 
 @pytest.fixture(scope="module")

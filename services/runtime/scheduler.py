@@ -2,8 +2,8 @@
 
 Knows no model: it moves items with a size and gives back results. All methods belong to one event loop; the engine runs
 in threads of its own, one batch at a time in each. A batch closes when a thread is free, so an idle server adds no
-delay. The next batch lies ready while others are computed; until the engine takes it, a more urgent arrival replaces it,
-and who gives up leaves it.
+delay. The next batch lies ready while others are computed; until the engine takes it, a more urgent arrival replaces
+it, and who gives up leaves it.
 """
 
 from __future__ import annotations

@@ -279,3 +279,19 @@ async def test_a_batch_holds_one_group():
     assert values(outcomes) == [f"{work.group}{work.item}" for work in works]
     assert groups == [("a", [0, 1, 2, 3]), ("b", [0, 1, 2, 3])]
     await scheduler.close()
+
+
+async def test_lanes_compute_side_by_side_and_every_item_is_answered_once():
+    together = threading.Barrier(2, timeout=60)  # breaks, and fails every item, where one thread had to do for both
+    threads: set[str] = set()
+
+    def engine(group: str, items: Sequence[int]) -> list[int]:
+        together.wait()
+        threads.add(threading.current_thread().name + str(threading.get_ident()))
+        return [item * 10 for item in items]
+
+    scheduler: Scheduler[int, int] = Scheduler(engine, QueueLimits(99, 999), BatchLimits(1, 999), Watch(), lanes=2)
+    outcomes = await scheduler.run([Work(item, 10, "a", item) for item in range(6)], Terms(0, FAR))
+    assert values(outcomes) == [0, 10, 20, 30, 40, 50]
+    assert len(threads) == 2
+    await scheduler.close()

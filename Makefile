@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench lint format protos docs buf-check check-demo stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -35,8 +35,11 @@ demo: $(STAMP)  ## the three phases through real services, from nothing, into ru
 test: $(STAMP)  ## the default test suite, each file in one of as many processes as there are cores
 	$(BIN)/pytest -n auto --dist loadfile
 
-bench: $(STAMP)  ## what batching and the engines gain on this machine, as ratios, into runs/bench/results.json
-	$(BIN)/python -m benchmarks
+bench: $(STAMP)  ## what the services make of this machine, as ratios, into runs/bench/serving.json and .html
+	$(BIN)/python -m benchmarks.serving --json runs/bench/serving.json
+
+peers: $(STAMP)  ## our throughput over that of other servers of one model, into runs/bench/peers.json and .html
+	$(BIN)/python -m benchmarks.peers --json runs/bench/peers.json
 
 lint: $(STAMP)  ## ruff, mypy, import-linter, stub drift
 	$(BIN)/ruff check .

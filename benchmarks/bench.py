@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from palate.models.rendering import Renderer
 NO_REUSE = {"--cache-items": "--cache-items=0", "--deduplicate": "--no-deduplicate"}
 """Flags of the reward server, and how each is switched off: what is measured shall be computed."""
 
-_TRAINED_SENTENCES = 2000
+_TRAINED_SENTENCES, _HELD_OUT_SENTENCES = 2000, 200
 """Of each label."""
 
 
@@ -197,11 +197,15 @@ def python(what: str, *arguments: str, interpreter: str | Path = sys.executable)
 
 def _train(encoder: Path, data: Path, out: Path) -> Path:
     """An encoder that tells friendly reviews from others, which is enough for scores with a meaning."""
-    rng, file = random.Random(0), out / "pairs.jsonl"
-    sides = [rng.sample(sentences(data, label), _TRAINED_SENTENCES) for label in ("pos", "neg")]
-    rows = [{"prompt": "", "chosen": good, "rejected": bad} for good, bad in zip(*sides, strict=True)]
+    rng, count = random.Random(0), _TRAINED_SENTENCES + _HELD_OUT_SENTENCES
+    good, bad = (rng.sample(sentences(data, label), count) for label in ("pos", "neg"))
+    rows = [json.dumps({"prompt": "", "chosen": one, "rejected": other}) for one, other in zip(good, bad, strict=True)]
     out.mkdir(parents=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    flags: Sequence[str] = ("--template", "join", "--epochs", "1", "--learning-rate", "6e-5", "--centring", "0.01")
-    palate("train", "reward", "--model", str(encoder), "--data", str(file), "--out", str(out / "reward"), *flags)
+    files = {"--held-out": rows[:_HELD_OUT_SENTENCES], "--data": rows[_HELD_OUT_SENTENCES:]}
+    flags = ["--template", "join", "--epochs", "1", "--learning-rate", "6e-5", "--centring", "0.01"]
+    for flag, lines in files.items():
+        file = out / f"{flag.strip('-')}.jsonl"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        flags += [flag, str(file)]
+    palate("train", "reward", "--model", str(encoder), "--out", str(out / "reward"), *flags)
     return out / "reward" / "model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -46,6 +47,12 @@ class Order:
     work: Path
 
 
+def main(prog: str, parts: Mapping[str, Part]) -> NoReturn:
+    """The whole of a program; also where it is told to stop it ends what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_with(order_from(sys.argv[1:], prog, parts))
+
+
 def order_from(arguments: Sequence[str], prog: str, parts: Mapping[str, Part]) -> Order:
     """Reads a command line; prints help and exits with 0, or what is wrong and exits with 2."""
     parser = ArgumentParser(prog=prog, description=_DESCRIPTION)
@@ -65,7 +72,8 @@ def order_from(arguments: Sequence[str], prog: str, parts: Mapping[str, Part]) -
 
 def run(order: Order) -> bool:
     """Measures; what was found is written after each part. Whether all was measured and every goal is kept."""
-    machine, findings = this_machine(), list[Finding]()
+    texts = "real" if order.data else "of the simulated world, for want of PALATE_DATA"
+    machine, findings = {**this_machine(), "texts": texts}, list[Finding]()
     with tempfile.TemporaryDirectory(prefix="palate-bench-") as folder, load_generator() as load:
         bench = Bench(order.quick, order.data, order.model, Path(folder), order.work, load)
         for name, part in order.parts.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.paired import Estimate
 
@@ -98,8 +98,8 @@ def write(file: Path, findings: Sequence[Finding], machine: Mapping[str, str]) -
 
 def show(findings: Sequence[Finding], machine: Mapping[str, str]) -> None:
     """A row for each figure."""
-    table = Table("figure", "value", "90 % interval", "n", "goal", "beside", show_lines=True)
-    table.title = f"{machine['cores']} cores, load {machine['load before']} before"
+    table = Table(Column("figure", overflow="fold"), "value", "90 % interval", "n", "goal", "beside", show_lines=True)
+    table.title = f"{machine['cores']} cores, load {machine['load before']} before; texts {machine['texts']}"
     for finding in findings:
         table.add_row(*_cells(finding))
     Console(highlight=False).print(table)

@@ -18,6 +18,7 @@ from transformers import (
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging as hf_logging
 
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 WORDS = tuple(map("".join, itertools.product(("ba", "de", "gi", "lo", "mu", "na", "pe", "ri", "so", "tu"), repeat=3)))
@@ -111,6 +112,7 @@ def _llama(shape: dict[str, Any], max_tokens: int) -> Any:
 
 
 def _seeded(model_class: Any, config: Any) -> Any:
+    hf_logging.disable_progress_bar()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return model_class(config).eval()

@@ -26,12 +26,10 @@ class Texts:
     """Distinct pairs that a model takes whole, in an order that is always the same.
 
     Attributes:
-        source: Where they come from.
         pairs: Prompt and completion.
         rows: What the model reads for each.
     """
 
-    source: str
     pairs: tuple[Pair, ...]
     rows: tuple[Rendered, ...]
 
@@ -56,17 +54,17 @@ class Texts:
 
     def at(self, places: Sequence[int]) -> Texts:
         """Those at `places`."""
-        return Texts(self.source, tuple(self.pairs[i] for i in places), tuple(self.rows[i] for i in places))
+        return Texts(tuple(self.pairs[i] for i in places), tuple(self.rows[i] for i in places))
 
 
 def dialogues(data: Path | None, renderer: Renderer) -> Texts:
-    """Texts of all lengths up to the model's limit, about 155 tokens of a word-piece tokenizer on average."""
-    return _readable(*_found(data, (_DIALOGUES,)), renderer)
+    """Texts of all lengths up to the model's limit, about 150 tokens of a word-piece tokenizer on average."""
+    return _readable(_found(data, (_DIALOGUES,)), renderer)
 
 
 def short_texts(data: Path | None, renderer: Renderer) -> Texts:
     """Texts of at most `SHORT` tokens."""
-    return _readable(*_found(data, (_DIALOGUES, *_OTHERS)), renderer).short()
+    return _readable(_found(data, (_DIALOGUES, *_OTHERS)), renderer).short()
 
 
 def sentences(data: Path, label: str) -> list[str]:
@@ -81,13 +79,13 @@ def review_sentences(data: Path | None, renderer: Renderer) -> Texts:
     if data is None:
         return dialogues(data, renderer)
     pairs = [("", sentence) for label in ("pos", "neg") for sentence in sentences(data, label)]
-    return _readable("review sentences", pairs, renderer)
+    return _readable(pairs, renderer)
 
 
-def _found(data: Path | None, names: Sequence[str]) -> tuple[str, list[Pair]]:
+def _found(data: Path | None, names: Sequence[str]) -> list[Pair]:
     if data is None:
-        return "the simulated world", simulated()
-    return ", ".join(names), [pair for name in names for pair in _rows(data / "pairs" / f"{name}.jsonl.gz")]
+        return simulated()
+    return [pair for name in names for pair in _rows(data / "pairs" / f"{name}.jsonl.gz")]
 
 
 def _rows(file: Path) -> Iterator[Pair]:
@@ -104,9 +102,9 @@ def simulated() -> list[Pair]:
     return [(one.prompt.text, one.completion) for one in demonstrations(_SIMULATED, Random(0))]
 
 
-def _readable(source: str, pairs: Sequence[Pair], renderer: Renderer) -> Texts:
+def _readable(pairs: Sequence[Pair], renderer: Renderer) -> Texts:
     distinct = list(dict.fromkeys(pair for pair in pairs if pair[1].strip()))
     Random(0).shuffle(distinct)
     rendered = zip(distinct, renderer.render_pairs(distinct, "reject"), strict=True)
     kept = {row.token_ids: (pair, row) for pair, row in rendered if isinstance(row, Rendered)}
-    return Texts(source, tuple(pair for pair, _ in kept.values()), tuple(row for _, row in kept.values()))
+    return Texts(tuple(pair for pair, _ in kept.values()), tuple(row for _, row in kept.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             _refuse(prog, "\n".join(_explain(cls, problem) for problem in error.errors()))
         except SettingsError as error:
-            _refuse(prog, str(error))
+            _refuse(prog, _unparsed(cls, str(error)))
 
     def describe(self) -> str:
         """One line per field, secrets hidden."""
@@ -171,8 +172,31 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = [name.replace("-", "_") for name in flag_names(cls)]
         return _suggestion(where, known)
+    if problem["type"] == "missing":
+        return f"--{where.replace('_', '-')} is missing: {_described(cls, problem['loc'])}"
     told = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
-    return f"{where}: {told}" + (f" (got {problem['input']!r})" if problem["type"] != "missing" else "")
+    return f"{where}: {told} (got {problem['input']!r})"
+
+
+def _described(cls: type[BaseModel], path: Sequence[str | int]) -> str:
+    """What the field says of itself; --help where it says nothing."""
+    field: Any = None
+    for name in path:
+        field = cls.model_fields.get(str(name))
+        if field is None:
+            break
+        cls = (
+            field.annotation if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) else cls
+        )
+    return getattr(field, "description", None) or "--help says what it is"
+
+
+def _unparsed(cls: type[BaseModel], message: str) -> str:
+    """What pydantic-settings says of a flag it cannot take apart, with what the flag wants."""
+    match = re.search(r"Parsing error encountered for (\w+)", message)
+    if match is None:
+        return message
+    return f"--{match[1].replace('_', '-')} cannot be read: {_described(cls, [match[1]])}"
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

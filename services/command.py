@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -14,16 +14,21 @@ _FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 @app.command(context_settings=_FORWARD, add_help_option=False)
 def reward(context: typer.Context) -> None:
     """Serve a reward model: Score, Compare, Rank, Explain."""
-    _become("services.reward", context.args)
+    from services.reward.__main__ import main
+
+    _become(main, "reward", context.args)
 
 
 @app.command(context_settings=_FORWARD, add_help_option=False)
 def policy(context: typer.Context) -> None:
     """Serve a policy: Generate, ComputeLogprobs, weight publishing; --frozen for a reference policy."""
-    _become("services.policy", context.args)
+    from services.policy.__main__ import main
+
+    _become(main, "policy", context.args)
 
 
-def _become(module: str, arguments: list[str]) -> None:
+def _become(main: Callable[[str], None], name: str, arguments: list[str]) -> None:
     """Runs a service's own composition root, as `python -m` would."""
-    sys.argv = [f"palate serve {module.rpartition('.')[2]}", *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    prog = f"palate serve {name}"
+    sys.argv = [prog, *arguments]
+    main(prog)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from benchmarks import command
 from benchmarks.bench import Bench, Part
-from benchmarks.command import exit_with, order_from
-from benchmarks.figures import Figure, Finding, Goal
+from benchmarks.figures import Beside, Figure, Finding, Goal
 from benchmarks.load import OK, Target, closed_loop
 from benchmarks.paired import Contest, Run, Way, client_share, times_as_fast
 from benchmarks.peers.processes import PEERS, Peer, environment, running
@@ -57,7 +56,7 @@ def _compared(peer: Peer, bench: Bench, kind: str, ours: LocalServer, theirs: Ta
     runs = bench.turns(
         f"palate against {peer.name}, {kind} texts", Contest(ways, partial(_texts, bench, kind), same_scores)
     )
-    beside: dict[str, float | str] = {
+    beside: Beside = {
         "items/s": bench.sizes.items / statistics.median(run.seconds for run in runs["palate"]),
         "theirs": bench.sizes.items / statistics.median(run.seconds for run in runs[peer.name]),
         "client CPU share": client_share(runs["palate"]),
@@ -96,7 +95,7 @@ PARTS: Mapping[str, Part] = {peer.name: partial(against, peer) for peer in PEERS
 
 def main() -> None:
     """Compares with all peers, or those that are named."""
-    exit_with(order_from(sys.argv[1:], "python -m benchmarks.peers", PARTS))
+    command.main("python -m benchmarks.peers", PARTS)
 
 
 if __name__ == "__main__":

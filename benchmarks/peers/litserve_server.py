@@ -6,7 +6,7 @@ from typing import Any
 
 import litserve
 
-from benchmarks.peers.scorer import Scorer, batch_size, port
+from benchmarks.peers.scorer import PATIENCE_SECONDS, Scorer, batch_size, port
 
 _WAIT_SECONDS = 0.01
 
@@ -41,5 +41,5 @@ class Reward(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Reward(max_batch_size=batch_size(), batch_timeout=_WAIT_SECONDS)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=PATIENCE_SECONDS)
     server.run(host="127.0.0.1", port=port(), num_api_servers=1, generate_client_file=False, log_level="warning")

@@ -93,7 +93,7 @@ def running(peer: Peer, interpreter: Path, bench: Bench, batch_size: int) -> Ite
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [str(interpreter), "-m", f"benchmarks.peers.{peer.name}_server"]
     if peer.name == "mosec":
-        command += ["--address", "127.0.0.1", "--port", str(port)]
+        command += ["--address", "127.0.0.1", "--port", str(port), "--timeout", str(scorer.PATIENCE_SECONDS * 1000)]
     with log.open("wb") as sink:
         settings = _settings(bench.served, batch_size, port)
         process = subprocess.Popen(

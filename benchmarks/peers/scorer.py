@@ -17,6 +17,9 @@ BATCH = "PEER_BATCH"
 PORT = "PEER_PORT"
 """Environment variables that say what to serve, with how many threads, rows a batch, and where."""
 
+PATIENCE_SECONDS = 120
+"""How long a request may wait in a peer's queue: no figure shall come from requests that were given up."""
+
 
 def batch_size() -> int:
     """Rows of a batch."""

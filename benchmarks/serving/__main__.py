@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 
+from benchmarks import command
 from benchmarks.bench import Bench, Part
-from benchmarks.command import exit_with, order_from
 from benchmarks.figures import Finding
 from benchmarks.serving.cost import cost
 from benchmarks.serving.efficiency import efficiency
@@ -50,7 +49,7 @@ PARTS: Mapping[str, Part] = {
 
 def main() -> None:
     """Measures all parts, or those that are named."""
-    exit_with(order_from(sys.argv[1:], "python -m benchmarks.serving", PARTS))
+    command.main("python -m benchmarks.serving", PARTS)
 
 
 if __name__ == "__main__":

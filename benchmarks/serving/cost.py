@@ -16,6 +16,7 @@ from palate.local_server import LocalServer
 _LENGTHS = (16, 32, 64, 128, 256, 448)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _QUEUES = (32, 256, 1024)
+_QUICK_QUEUES = (4, 8, 16)
 _TOKENS = 64
 """Length of the texts that batches are made of."""
 
@@ -31,7 +32,8 @@ def cost(bench: Bench) -> Iterator[Finding]:
         yield from _growth(bench, "length", {n: partial(_alone, bench, server, lengths[n]) for n in _LENGTHS}, _compute)
         same = bench.dialogues.of_length(_TOKENS, max(_BATCHES))
         yield from _growth(bench, "batch", {n: partial(_together, bench, server, same, n) for n in _BATCHES}, _compute)
-        waiting = {n: partial(_together, bench, server, bench.short_texts, n) for n in _QUEUES}
+        queues = _QUICK_QUEUES if bench.quick else _QUEUES
+        waiting = {n: partial(_together, bench, server, bench.short_texts, n) for n in queues}
         yield from _growth(bench, "queue", waiting, _wall)
 
 

@@ -19,6 +19,10 @@ from palate.models.rendering import Rendered
 def idle_latency(bench: Bench) -> Iterator[Finding]:
     """One text at a time, through the service and by the engine alone, each text's time against its own."""
     engine = Offline(bench.served)
+
+    def singly(row: Rendered) -> float:
+        return engine.score([row], 1)[0]
+
     with bench.server("latency") as server:
 
         def service(texts: Texts) -> Run[list[tuple[float, float]]]:
@@ -26,14 +30,9 @@ def idle_latency(bench: Bench) -> Iterator[Finding]:
             answers = list(zip(scores(sent.answers), (answer.seconds for answer in sent.answers), strict=True))
             return Run(sent.seconds, answers, sent.cpu_seconds)
 
-        def score_one(row: Rendered) -> float:
-            return engine.score([row], 1)[0]
-
-        times = timed(score_one)
-
         def alone(texts: Texts) -> Run[list[tuple[float, float]]]:
-            singly = [times(row) for row in texts.rows]
-            return Run(sum(one.seconds for one in singly), [(one.answer, one.seconds) for one in singly])
+            runs = [timed(singly)(row) for row in texts.rows]
+            return Run(sum(run.seconds for run in runs), [(run.answer, run.seconds) for run in runs])
 
         ways = [Way("engine alone", alone), Way("service", service)]
         contest = Contest(ways, lambda number: bench.dialogues.take(number, bench.sizes.items // 4), _same)

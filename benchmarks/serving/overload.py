@@ -72,10 +72,13 @@ def _round(bench: Bench, server: LocalServer, number: int, rate: float) -> Overl
     moments = arrivals(rate * _EXCESS, bench.sizes.overload_seconds, number)
     texts = bench.dialogues.take(number, len(moments))
     requests = score_requests(texts.pairs, 1)
+    moments = moments[: len(requests)]
     before = metrics(server)["palate_reward_tokens_total/real"]
-    sent = bench.load(open_loop, method(server, "Score"), requests, moments[: len(requests)], DEADLINE_SECONDS)
-    computed = metrics(server)["palate_reward_tokens_total/real"] - before
-    return judged(sent, computed, rate, moments[len(requests) - 1])
+    sent = bench.load(open_loop, method(server, "Score"), requests, moments, DEADLINE_SECONDS)
+    last = bench.dialogues.take(number + 1, 1)
+    one_pair_requests(bench.load, server, last)  # when it is answered, everything before it is computed
+    computed = metrics(server)["palate_reward_tokens_total/real"] - before - len(last.rows[0].token_ids)
+    return judged(sent, computed, rate, moments)
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
@@ -85,14 +88,14 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     return list(accumulate(rng.expovariate(rate) for _ in range(count)))
 
 
-def judged(sent: Sent, computed_tokens: float, rate: float, seconds: float) -> Overloaded:
+def judged(sent: Sent, computed_tokens: float, rate: float, moments: Sequence[float]) -> Overloaded:
     """What a round was like.
 
     Args:
         sent: What the load generator saw.
         computed_tokens: Tokens that the engine computed meanwhile, without padding.
         rate: Items per second of the closed loop.
-        seconds: From the first to the last arrival.
+        moments: When each request was to be sent, from 0.
     """
     tokens = [_tokens(answer) for answer in sent.answers]
     admitted = [
@@ -100,10 +103,11 @@ def judged(sent: Sent, computed_tokens: float, rate: float, seconds: float) -> O
         for answer, count in zip(sent.answers, tokens, strict=True)
         if answer.status not in _REFUSED
     ]
-    in_time = sum(1 for count in tokens if count)
+    ends = [moment + answer.seconds for moment, answer in zip(moments, sent.answers, strict=True)]
+    in_time = [end for end, count in zip(ends, tokens, strict=True) if count]
     return Overloaded(
         late_share=max(0.0, 1 - sum(tokens) / computed_tokens) if computed_tokens else 0.0,
-        goodput=in_time / seconds / rate,
+        goodput=len(in_time) / max(in_time) / rate if in_time else 0.0,
         p99=_percentile(admitted or [DEADLINE_SECONDS], 0.99) / DEADLINE_SECONDS,
         refused_share=1 - len(admitted) / len(sent.answers),
         client_cpu=sent.cpu_seconds / sent.seconds,

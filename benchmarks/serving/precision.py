@@ -118,4 +118,4 @@ def _texts(bench: Bench) -> Texts:
     """Half of what the head was trained for, half dialogues."""
     half = bench.sizes.fidelity_items // 2
     reviews, others = review_sentences(bench.data, bench.renderer).take(0, half), bench.dialogues.take(1, half)
-    return Texts("both", reviews.pairs + others.pairs, reviews.rows + others.rows)
+    return Texts(reviews.pairs + others.pairs, reviews.rows + others.rows)

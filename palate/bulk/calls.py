@@ -30,48 +30,53 @@ PATIENCE_SECONDS = 300.0
 class Calls:
     """Asks a reward service.
 
-    Every method raises `ModelChanged` where another revision answers than before, and `CallError` where the server
-    refuses or stayed away for longer than `PATIENCE_SECONDS`.
+    `waiting` is told once for every time that the server is away. Every method raises `ModelChanged` where another
+    revision answers than before, and `CallError` where the server refuses or stayed away for longer than
+    `PATIENCE_SECONDS`.
     """
 
-    def __init__(self, client: RewardClient, truncation: Truncation, revision: OneRevision) -> None:
+    def __init__(
+        self,
+        client: RewardClient,
+        truncation: Truncation,
+        revision: OneRevision,
+        waiting: Callable[[PalateError], None],
+    ) -> None:
         self._client = client
         self._truncation = truncation
         self._revision = revision
+        self._waiting = waiting
 
     def score(self, pairs: Sequence[Pair]) -> ScoreReply:
         """Scores all pairs in one request."""
         prompts, completions = [pair.prompt for pair in pairs], [pair.completion for pair in pairs]
-        reply = _patiently(lambda: self._client.score(prompts, completions, truncation=self._truncation))
+        reply = self._patiently(lambda: self._client.score(prompts, completions, truncation=self._truncation))
         self._revision.check(reply.provenance)
         return reply
 
     def rank(self, prompt: ContentLike, completions: Sequence[ContentLike]) -> Ranking:
         """Ranks completions of a prompt."""
-        ranking = _patiently(lambda: self._client.rank(prompt, completions, truncation=self._truncation))
+        ranking = self._patiently(lambda: self._client.rank(prompt, completions, truncation=self._truncation))
         self._revision.check(ranking.provenance)
         return ranking
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+        """`call`, repeated while the server is full or away, as long as it asked to wait, or a growing while."""
+        give_up, pause, told = time.monotonic() + PATIENCE_SECONDS, 0.2, False
+        while True:
+            try:
+                return call()
+            except (Overloaded, Unavailable) as error:
+                wait = error.retry_after or pause
+                if time.monotonic() + wait > give_up:
+                    raise
+                if isinstance(error, Unavailable) and not told:
+                    self._waiting(error)
+                    told = True
+                time.sleep(wait)
+                pause = min(2 * pause, 10.0)
 
 
 def is_refusal(error: PalateError) -> bool:
     """Whether the request is at fault, so that another one may pass: it is wrong, or too large for this server."""
-    return isinstance(error, (InvalidArgument, MessageTooLarge, ValueError)) or _is_oversize(error)
-
-
-def _is_oversize(error: PalateError) -> bool:
-    """Of a message over the receiver's limit gRPC says what it says of a full queue, and the difference in words."""
-    return isinstance(error, Overloaded) and "message larger than max" in str(error)
-
-
-def _patiently(call: Callable[[], Answer]) -> Answer:
-    """`call`, repeated while the server is full or away, as long as it asked to wait, or a growing while."""
-    give_up, pause = time.monotonic() + PATIENCE_SECONDS, 0.2
-    while True:
-        try:
-            return call()
-        except (Overloaded, Unavailable) as error:
-            wait = error.retry_after or pause
-            if _is_oversize(error) or time.monotonic() + wait > give_up:
-                raise
-            time.sleep(wait)
-            pause = min(2 * pause, 10.0)
+    return isinstance(error, (InvalidArgument, MessageTooLarge, ValueError))

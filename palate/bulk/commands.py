@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palate.access import Access
-from palate.bulk.calls import Calls
+from palate.bulk.calls import PATIENCE_SECONDS, Calls
 from palate.bulk.items import ENVELOPE_BYTES, Columns, Limits
 from palate.bulk.ranking import RANK_FIELDS, ranked_rows
 from palate.bulk.results import Results
@@ -28,8 +28,10 @@ from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerNam
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
 
-SOME_FAILED, STOPPED = 3, 2
+SOME_FAILED, STOPPED, INTERRUPTED = 3, 2, 130
 """Exit codes; 1 is left to what Python says of a crash."""
+
+_CONSOLE = Console(stderr=True, highlight=False)
 
 Input = Annotated[Path, typer.Argument(metavar="IN", help="Rows, .jsonl or .parquet.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="The same rows with results, .jsonl or .parquet.")]
@@ -84,7 +86,7 @@ def score(
     no row becomes a row with its `error`.
 
     All rows are scored by one revision: where the server's model is exchanged, the job stops. Stopped and started
-    again, it goes on where it was.
+    again, it goes on where it was. A server that goes away is waited for, five minutes at most.
 
     Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
@@ -96,7 +98,7 @@ def score(
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
             limits = _limits(client, options)
             limits = replace(limits, items=min(batch, limits.items))
-            return scored_rows(Calls(client, truncation, held), entries, columns, limits)
+            return scored_rows(Calls(client, truncation, held, _say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored))
 
@@ -127,7 +129,7 @@ def rank(
     its `error`.
 
     All rows are ranked by one revision: where the server's model is exchanged, the job stops. Stopped and started
-    again, it goes on where it was.
+    again, it goes on where it was. A server that goes away is waited for, five minutes at most.
 
     Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
@@ -137,7 +139,9 @@ def rank(
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            return ranked_rows(Calls(client, truncation, held), entries, columns, _limits(client, options))
+            return ranked_rows(
+                Calls(client, truncation, held, _say_waiting), entries, columns, _limits(client, options)
+            )
 
         _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked))
 
@@ -162,33 +166,44 @@ def _limits(client: RewardClient, options: ChannelOptions) -> Limits:
 
 
 def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
-    console = Console(stderr=True)
+    results = Results(out)
     try:
-        errors = _process(source, Results(out), revision, work, console)
+        errors = _process(source, results, revision, work)
+    except KeyboardInterrupt:
+        _say(f"stopped; what is done is kept in {results.partial}: the same command goes on from there")
+        raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
         remedy = "; serve that revision, or pin another one" if isinstance(error, FailedPrecondition) else ""
-        console.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", highlight=False, soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
-    _report(errors, out, console)
+    _report(errors, out)
 
 
-def _report(errors: list[str], out: Path, console: Console) -> None:
+def _say(text: str) -> None:
+    _CONSOLE.print(text, markup=False, soft_wrap=True)
+
+
+def _say_waiting(error: PalateError) -> None:
+    _say(f"waiting up to {PATIENCE_SECONDS:.0f} s for the server, then going on: {error}")
+
+
+def _report(errors: list[str], out: Path) -> None:
     failed = [number for number, error in enumerate(errors, 1) if error]
     said = [f"{len(errors)} rows in {out}, {len(failed)} without a result"]
     if failed:
         said.append(f"the first of them, row {failed[0]}: {errors[failed[0] - 1]}")
-    console.print(*said, sep="\n", highlight=False, markup=False, soft_wrap=True)
+    _say("\n".join(said))
     if failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def _process(source: Path, results: Results, revision: str, work: _Work, console: Console) -> list[str]:
+def _process(source: Path, results: Results, revision: str, work: _Work) -> list[str]:
     """Does what is left to do; returns for every row its error, empty where it has a result."""
     total, done = count_entries(source), results.done()
     _check_same_input(source, done, work.fields)
     held, errors = OneRevision(done, results.partial, revision), [work.error(row) for row in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=_CONSOLE) as progress:
         task = progress.add_task("rows", total=total, completed=len(done))
         for rows in work.run(itertools.islice(read_entries(source), len(done), None), held):
             results.append(rows)

@@ -130,7 +130,22 @@ def address(value: object) -> str:
             f"target is {found!r}; give host:port without http://, e.g. 127.0.0.1:50051 or dns:///reward:50051. For "
             "encryption give tls"
         )
+    if not _has_ports(found):
+        raise InvalidInput(f"target is {found!r}; end it in a port from 1 to 65535, e.g. 127.0.0.1:50051")
     return found
+
+
+def _has_ports(target: str) -> bool:
+    """Whether every host has a port. gRPC takes 443 for none, and what is left of 99999 beyond 65536 for 99999."""
+    scheme, _, rest = target.partition(":")
+    if scheme in ("dns", "ipv4", "ipv6"):
+        addresses = rest.rpartition("/")[2]
+    elif "://" in target or scheme in ("unix", "unix-abstract", "vsock", "xds"):
+        return True  # sockets, and resolvers that know ports themselves
+    else:
+        addresses = target
+    ports = [address.rpartition(":")[2] for address in addresses.split(",")]
+    return all(port.isascii() and port.isdigit() and 0 < int(port) < 2**16 for port in ports)
 
 
 def _kind(value: object) -> str:

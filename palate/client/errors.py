@@ -170,6 +170,7 @@ _REMEDIES = (
 
 _BROKEN = "The connection broke during the call; has the server ended? Try again, or elsewhere"
 _STOPPING = "It is shutting down; try again, or elsewhere"
+_SMALLER = "Send or ask for less at once, or raise --max-message-bytes of the server and max_message_bytes here"
 _LATE = (
     "either it had too little time (a longer timeout, or fewer items), or it cannot be reached (check the address, the "
     "network and firewalls)"
@@ -181,7 +182,9 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     code = grpc.StatusCode.UNAVAILABLE if _was_dropped(error) else error.code()
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
     kind, message = _BY_CODE.get(code, InternalError), error.details() or code.name
-    if not trailing:
+    if _is_oversize(error, message):
+        kind, message = InvalidArgument, f"{target}: {message}. {_SMALLER}"
+    elif not trailing:
         message = _explained(kind, message, target, service)
     elif kind is NotServed:
         message = f"{target}: {message}"
@@ -199,6 +202,11 @@ def _was_dropped(error: grpc.RpcError) -> bool:
     """
     lost = ((grpc.StatusCode.CANCELLED, "CANCELLED"), (grpc.StatusCode.INTERNAL, "Internal error from Core"))
     return (error.code(), error.details()) in lost
+
+
+def _is_oversize(error: grpc.RpcError, message: str) -> bool:
+    """Of a message over the receiver's limit gRPC says what it says of a full queue, and the difference in words."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in message
 
 
 def _explained(kind: type[CallError], message: str, target: str, service: str) -> str:

@@ -41,7 +41,7 @@ def generate_request(
     messages = [policy.GeneratePrompt(prompt=p, seed=s) for p, s in zip(contents, chosen, strict=True)]
     return policy.GenerateRequest(
         prompts=messages,
-        completions_per_prompt=checks.count(completions_per_prompt, "completions_per_prompt"),
+        completions_per_prompt=checks.count(completions_per_prompt, "completions_per_prompt", smallest=1),
         sampling=sampling_message(sampling),
         required_policy_version=_expected(required, "required_policy_version"),
         stream_tokens=stream_tokens,

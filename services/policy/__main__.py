@@ -27,9 +27,9 @@ logger = logging.getLogger("services.policy")  # __name__ is __main__ here
 NAME = "palate.v1.PolicyService"
 
 
-def main() -> None:
+def main(prog: str = "python -m services.policy") -> None:
     """Serves until SIGTERM."""
-    config = PolicyConfig.from_command_line(sys.argv[1:], "python -m services.policy")
+    config = PolicyConfig.from_command_line(sys.argv[1:], prog)
     metrics = PolicyMetrics(CollectorRegistry())
 
     async def load() -> Service:

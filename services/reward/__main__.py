@@ -29,9 +29,9 @@ from services.runtime.server import Early, Service, StartupError, run
 NAMES = ("palate.v1.RewardService", "palate.v1.AdminService", protocol.NAME)
 
 
-def main() -> None:
+def main(prog: str = "python -m services.reward") -> None:
     """Reads the command line and serves until told to stop."""
-    config = RewardConfig.from_command_line(sys.argv[1:], "python -m services.reward")
+    config = RewardConfig.from_command_line(sys.argv[1:], prog)
     collected = CollectorRegistry()
     server_metrics, metrics = ServerMetrics(collected), RewardMetrics(collected)
     health = Health(NAMES, ["model"])

@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from palate.models.tolerances import tolerance_of
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
+from services.reward.hardware import usable_cores
 from services.runtime.batching import BatchLimits
 from services.runtime.config import ServerConfig
 
@@ -58,8 +59,15 @@ class RewardConfig(ServerConfig):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of the engine; 0 = one per core that the process may use (affinity and container "
-        "quota). Give 1 where several processes share few cores.",
+        description="CPU threads of a forward pass; 0 = one per core that the process may use (affinity and container "
+        "quota), shared out among the lanes. Give 1 where several processes share few cores.",
+    )
+    lanes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Forward passes side by side, in one copy of the weights. More lanes of fewer threads give more "
+        "throughput on many short batches, and a single text takes longer.",
     )
     max_items: int = Field(1024, ge=1, description="Most items in one request.")
     max_stream_items: int = Field(
@@ -91,7 +99,11 @@ class RewardConfig(ServerConfig):
     @property
     def engine_options(self) -> EngineOptions:
         """How the engine is to run."""
-        return EngineOptions(self.device, self.dtype, self.threads, self.strict, self.max_batch_tokens)
+        return EngineOptions(self.device, self.dtype, self._lane_threads, self.strict, self.max_batch_tokens)
+
+    @property
+    def _lane_threads(self) -> int:
+        return self.threads or max(1, usable_cores() // self.lanes)
 
     @property
     def batch_limits(self) -> BatchLimits:

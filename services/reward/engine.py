@@ -45,7 +45,7 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """Scores rows. Blocks, and is called from one thread only. Knows neither text nor protobuf.
+    """Scores rows. Blocks, and may be called from several threads at once. Knows neither text nor protobuf.
 
     The engine pads on the right and reads each row at its true last token (decoders) or its first (encoders); a row's
     score does not depend on the rows beside it beyond rounding.

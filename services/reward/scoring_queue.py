@@ -28,6 +28,7 @@ class ScoringQueue:
             config.batch_limits,
             metrics,
             ReuseLimits(config.deduplicate, config.cache_items, keep=_are_finite),
+            lanes=config.lanes,
         )
 
     def open(self, model: RewardModel) -> Hashable:

@@ -39,6 +39,7 @@ class Dispatcher(Generic[Item, Result]):
         clock: Monotonic seconds.
         observer: Told about batches.
         answers: Told about jobs.
+        lanes: Batches that the engine computes side by side.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Dispatcher(Generic[Item, Result]):
         clock: Callable[[], float],
         observer: Observer,
         answers: Answers[Item, Result],
+        lanes: int,
     ) -> None:
         self.handoff: Handoff[Item, Result] = Handoff(clock)
         self._waiting = waiting
@@ -57,12 +59,13 @@ class Dispatcher(Generic[Item, Result]):
         self._answers = answers
         self._costs, self._pace = Costs(), Pace()
         self._offered: Batch[Item, Result] | None = None
-        self._running: Batch[Item, Result] | None = None
+        self._lanes = lanes
+        self._running: set[Batch[Item, Result]] = set()
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed."""
-        return self._running is None and not len(self._waiting)
+        return not self._running and not len(self._waiting)
 
     def outlook(self, work: Work[Item]) -> Outlook:
         """How fast `work`, and a backlog, would be computed."""
@@ -91,7 +94,8 @@ class Dispatcher(Generic[Item, Result]):
     def began(self, batch: Batch[Item, Result]) -> None:
         """The engine took a batch; one without jobs means that it was late for all of them."""
         self._offered = None
-        self._running = batch if batch.jobs else None
+        if batch.jobs:
+            self._running.add(batch)
         for job in batch.jobs:
             self._waiting.start(job)
             for entry in job.entries:
@@ -107,15 +111,17 @@ class Dispatcher(Generic[Item, Result]):
 
     def ended(self, batch: Batch[Item, Result]) -> None:
         """The engine is done with a batch."""
-        self._running = None
+        self._running.discard(batch)
         if self._offered is None and len(self._waiting):
             self.plan()
         if self.idle:
             self._answers.emptied()
 
     def _free_at(self, now: float) -> float:
-        """When the engine can begin the next batch."""
-        return now if self._running is None else max(now, self._running.begun + self._running.seconds)
+        """When a lane of the engine can begin the next batch."""
+        if len(self._running) < self._lanes:
+            return now
+        return max(now, min(batch.begun + batch.seconds for batch in self._running))
 
     def _seconds(self, jobs: list[Job[Item, Result]]) -> float:
         return self._costs.of(jobs[0].group).safe(padded_tokens([job.size for job in jobs]))
@@ -126,7 +132,7 @@ class Dispatcher(Generic[Item, Result]):
         self._observer.batch_done(len(sizes), sum(sizes), padded, run.seconds)
         self._costs.learn(group, padded, run.seconds, self._clock())
         if len(self._waiting):
-            self._pace = self._pace.after(sum(sizes), run.seconds)
+            self._pace = self._pace.after(sum(sizes), run.seconds / self._lanes)
 
     def _expire(self, start: float) -> None:
         """Takes out who could not be answered in time even if his item were computed alone and next."""
@@ -135,7 +141,7 @@ class Dispatcher(Generic[Item, Result]):
                 self._waiting.leave(job, late)
                 for entry in late:
                     self._answers.expired(job, entry)
-                if self._running is None:
+                if not self._running:
                     self._costs.doubt(job.group, start)
 
     def _late(self, job: Job[Item, Result], start: float) -> list[Entry[Item, Result]]:

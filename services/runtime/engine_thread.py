@@ -1,4 +1,4 @@
-"""The thread that runs the engine: batch after batch without waiting for the event loop; a failing one item by item."""
+"""A thread that runs the engine: batch after batch without waiting for the event loop; a failing one item by item."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.runtime.handoff import Batch, Handoff
 from services.runtime.work import Item, Job, Result
 
 RunBatch: TypeAlias = Callable[[Hashable, Sequence[Item]], Sequence[Result]]
-"""The engine: one result per item of one group, in order; blocks; called from one thread."""
+"""The engine: one result per item of one group, in order; blocks; called from a thread for each lane."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,8 @@ class Holdings:
         if not self._held[caller]:
             del self._held[caller]
 
-    def fits(self, caller: str, amount: int) -> bool:
-        """Whether `caller` may hold so much more now."""
-        return self.excess(caller, amount) <= 0
-
     def excess(self, caller: str, amount: int) -> int:
-        """How much must go before `caller` may hold so much more."""
+        """How much must go before `caller` may hold so much more; not positive where he may now."""
         held = self._held.get(caller, 0)
         callers = len(self._held) + (not held)
         over_share = held * max(callers, 2) > self._limit

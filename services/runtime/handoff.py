@@ -1,4 +1,4 @@
-"""Between event loop and engine thread: the one batch that is ready while another is computed."""
+"""Between event loop and engine threads: the one batch that is ready while others are computed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Handoff(Generic[Item, Result]):
         """Lets who waits for a batch go without one."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def wait(self) -> Batch[Item, Result] | None:
         """The next batch as soon as there is one; None once stopped. Blocks."""

@@ -1,9 +1,9 @@
 """A bounded queue before a blocking engine: urgent work first, dead work never, everything accepted answered.
 
 Knows no model: it moves items with a size and gives back results. All methods belong to one event loop; the engine runs
-in a thread of its own, one batch at a time. A batch closes when the engine is free, so an idle server adds no delay.
-The next batch lies ready while one is computed; until the engine takes it, a more urgent arrival replaces it, and who
-gives up leaves it.
+in threads of its own, one batch at a time in each. A batch closes when a thread is free, so an idle server adds no
+delay. The next batch lies ready while others are computed; until the engine takes it, a more urgent arrival replaces
+it, and who gives up leaves it.
 """
 
 from __future__ import annotations
@@ -66,12 +66,13 @@ class Scheduler(Generic[Item, Result]):
     """Queue and worker.
 
     Args:
-        run_batch: The engine; called from one thread.
+        run_batch: The engine; called from as many threads as there are lanes.
         queue: What may wait at once.
         batch: What the engine takes at once.
         observer: Told about queue and batches.
         reuse: What is not computed again.
         clock: Monotonic seconds, from any thread; deadlines are in its terms.
+        lanes: Batches that the engine computes side by side, each in a thread of its own.
         start_engine: Makes what takes batches from the handoff.
     """
 
@@ -83,6 +84,7 @@ class Scheduler(Generic[Item, Result]):
         observer: Observer,
         reuse: ReuseLimits = ReuseLimits(),
         clock: Callable[[], float] = time.monotonic,
+        lanes: int = 1,
         start_engine: Callable[..., EngineThread[Item, Result]] = EngineThread,
     ) -> None:
         self._run_batch = run_batch
@@ -90,6 +92,7 @@ class Scheduler(Generic[Item, Result]):
         self._observer = observer
         self._reuse = reuse
         self._clock = clock
+        self._lanes = lanes
         self._start_engine = start_engine
         self._waiting: Waiting[Item, Result] = Waiting(
             queue.max_items,
@@ -99,11 +102,11 @@ class Scheduler(Generic[Item, Result]):
         )
         self._in_flight: InFlight[Item, Result] = InFlight(self._reuse.deduplicate)
         self._cache: Cache[Result] = Cache(self._reuse.cache_items)
-        self._dispatcher: Dispatcher[Item, Result] = Dispatcher(self._waiting, batch, clock, observer, self)
+        self._dispatcher: Dispatcher[Item, Result] = Dispatcher(self._waiting, batch, clock, observer, self, lanes)
         self._admitted = self._runs = 0
         self._planning = self._closing = False
         self._room, self._idle = asyncio.Event(), asyncio.Event()
-        self._engine: EngineThread[Item, Result] | None = None
+        self._engine: list[EngineThread[Item, Result]] = []
 
     async def run(self, works: Sequence[Work[Item]], terms: Terms) -> list[Outcome[Result]]:
         """Waits for the results of `works`, in their order. Cancelling this drops what is not yet being computed.
@@ -176,16 +179,16 @@ class Scheduler(Generic[Item, Result]):
         if not self._dispatcher.idle:
             await self._idle.wait()
         self._dispatcher.handoff.stop()
-        if self._engine is not None:
-            self._engine.join()
+        for lane in self._engine:
+            lane.join()
 
     def _admit(self, works: Sequence[Work[Item]], terms: Terms) -> list[Entry[Item, Result]]:
         if self._closing:
             raise NotReady("the server is shutting down; try another replica")
         check_size(self._limits, len(works), sum(work.size for work in works))
-        known = [self._cache.find(work) for work in works]
-        self._check([work for work, found in zip(works, known, strict=True) if found is None], terms)
         now = self._clock()
+        known = [self._cache.find(work) if now < terms.deadline else None for work in works]
+        self._check([work for work, found in zip(works, known, strict=True) if found is None], terms)
         entries = [
             self._wait(work, terms, now) if found is None else self._known(found[0], terms, now)
             for work, found in zip(works, known, strict=True)
@@ -235,10 +238,13 @@ class Scheduler(Generic[Item, Result]):
     def _plan_soon(self) -> None:
         """Plans once for everything that happens in this turn of the loop."""
         loop = asyncio.get_running_loop()
-        if self._engine is None:
+        if not self._engine:
             handoff = self._dispatcher.handoff
             post = loop.call_soon_threadsafe
-            self._engine = self._start_engine(self._run_batch, handoff, self._clock, self._dispatcher, post)
+            self._engine = [
+                self._start_engine(self._run_batch, handoff, self._clock, self._dispatcher, post)
+                for _ in range(self._lanes)
+            ]
         if not self._planning:
             self._planning = True
             loop.call_soon(self._plan)

@@ -30,7 +30,7 @@ REFUSED, LATE = Answer("RESOURCE_EXHAUSTED", 0.001, b""), Answer("DEADLINE_EXCEE
 
 def test_an_overload_is_judged_by_what_came_in_time():
     answers = (scored(30, 0.25), scored(50, 0.5), REFUSED, REFUSED)
-    found = judged(Sent(2.0, 0.5, answers, 0.01), computed_tokens=100, rate=2.0, seconds=1.0)
+    found = judged(Sent(2.0, 0.5, answers, 0.01), computed_tokens=100, rate=2.0, moments=[0.25, 0.5, 0.6, 0.7])
     assert found.late_share == pytest.approx(0.2)
     assert found.goodput == 1.0
     assert found.p99 == 0.5
@@ -40,7 +40,7 @@ def test_an_overload_is_judged_by_what_came_in_time():
 
 @pytest.mark.parametrize("miss", [LATE, expired(0.1)])
 def test_an_admitted_item_without_an_answer_in_time_has_the_deadline_for_its_latency(miss):
-    found = judged(Sent(1.0, 0.1, (scored(10, 0.1), miss)), computed_tokens=10, rate=1.0, seconds=1.0)
+    found = judged(Sent(1.0, 0.1, (scored(10, 0.1), miss)), computed_tokens=10, rate=1.0, moments=[0.9, 1.0])
     assert found.p99 >= 1.0
     assert found.goodput == 1.0
     assert found.late_share == 0.0

@@ -21,7 +21,6 @@ from palate.client import (
     Message,
     MessageTooLarge,
     NotFound,
-    Overloaded,
     RewardClient,
     Scored,
     TokenIds,
@@ -200,7 +199,10 @@ def test_a_message_over_the_limit(server, client):
     with pytest.raises(MessageTooLarge, match="the limit is 4194304"):
         client.score([text], ["b"])
     careless = ChannelOptions(max_message_bytes=64 * 2**20, max_attempts=1)
-    with RewardClient(server.target, options=careless) as other, pytest.raises(Overloaded, match="larger than max"):
+    with (
+        RewardClient(server.target, options=careless) as other,
+        pytest.raises(InvalidArgument, match="larger than max"),
+    ):
         other.score([text], ["b"])
 
 

@@ -97,9 +97,10 @@ def _of_messages(inputs: Mapping[str, _Input], _: str) -> Iterable[Item]:
 
 def _talk(document: str) -> Item:
     """The last message, which is the assistant's, is the completion; those before it are the prompt."""
+    fields = [_fields(message) for message in _parsed(document)]
     try:
-        messages = [common.ChatMessage(**_fields(message)) for message in _parsed(document)]
-    except ValueError as error:
+        messages = [common.ChatMessage(**texts) for texts in fields]
+    except ValueError as error:  # protobuf's, of texts that are no Unicode
         raise RenderingError("MESSAGES holds a lone surrogate and is not valid Unicode; clean it") from error
     if not messages or messages[-1].role != "assistant":
         raise RenderingError("the last of MESSAGES must be the assistant's: it is what gets the score")

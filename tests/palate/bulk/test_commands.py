@@ -268,7 +268,9 @@ class TestOneRevision:
         entries = [Entry(str(n), {"prompt": "p", "completion": str(n)}) for n in range(4)]
         with serve(folder) as first, RewardClient(first.target) as client:
             before = revision_of(first)
-            calls = Calls(client, Truncation.MODEL_DEFAULT, OneRevision([], tmp_path / "out.jsonl.partial", ""))
+            calls = Calls(
+                client, Truncation.MODEL_DEFAULT, OneRevision([], tmp_path / "out.jsonl.partial", ""), pytest.fail
+            )
             batches = scored_rows(calls, entries, Columns("prompt", "completion"), Limits(2, 2**20))
             assert {row["scored_by"]["revision"] for row in next(batches)} == {before}
             first.stop()

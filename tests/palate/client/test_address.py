@@ -8,7 +8,6 @@ from palate.client.address import stays_here
 HERE = [
     "127.0.0.1:50051",
     "127.8.9.1:50051",
-    "127.0.0.1",
     "localhost:50051",
     "[::1]:50051",
     "::1",
@@ -24,7 +23,6 @@ HERE = [
 ELSEWHERE = [
     "10.0.0.1:50051",
     "reward:50051",
-    "reward",
     "0.0.0.0:50051",
     "[2001:db8::1]:50051",
     "2001:db8::1",
@@ -47,6 +45,11 @@ def test_this_machine(target):
         pass
 
 
+def test_a_host_without_a_port():
+    assert stays_here("127.0.0.1")
+    assert not stays_here("reward")
+
+
 @pytest.mark.parametrize("target", ELSEWHERE)
 def test_other_machines(target):
     assert not stays_here(target)
@@ -66,3 +69,20 @@ def test_other_machines(target):
 def test_what_is_no_address(target):
     with pytest.raises(InvalidInput, match="target is"):
         RewardClient(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["127.0.0.1:99999", "127.0.0.1:abc", "127.0.0.1:0", "localhost", "dns:///reward", "ipv4:10.0.0.1:1,10.0.0.2"],
+)
+def test_a_target_without_a_port_that_exists_is_refused_before_anything_is_asked(target):
+    with pytest.raises(InvalidInput, match="end it in a port"):
+        RewardClient(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["[::1]:50051", "dns:///reward:50051", "dns://10.0.0.53/reward:50051", "unix:/tmp/socket", "xds:///reward"],
+)
+def test_a_target_with_a_port_or_one_that_needs_none_is_taken(target):
+    RewardClient(target).close()

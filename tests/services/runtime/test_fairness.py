@@ -28,7 +28,7 @@ def test_the_number_of_remembered_callers_is_bounded():
 def test_a_queue_is_never_overfull_and_keeps_room_for_those_who_have_less(demands: list[tuple[str, int]]):
     holdings, held = Holdings(160), {"a": 0, "b": 0, "c": 0}
     for caller, amount in demands:
-        if holdings.fits(caller, amount):
+        if holdings.excess(caller, amount) <= 0:
             held[caller] += amount
             holdings.change(caller, amount)
         else:
@@ -40,11 +40,11 @@ def test_a_queue_is_never_overfull_and_keeps_room_for_those_who_have_less(demand
 
 def test_a_flood_leaves_room_for_another_caller():
     holdings = Holdings(4096)
-    while holdings.fits("flood", 1):
+    while holdings.excess("flood", 1) <= 0:
         holdings.change("flood", 1)
     assert holdings.total == 4096 - 512
-    assert holdings.fits("other", 512)
-    assert not holdings.fits("other", 513)
+    assert holdings.excess("other", 512) <= 0
+    assert holdings.excess("other", 513) == 1
 
 
 def test_callers_are_identities_else_hosts_and_local_connections():

@@ -3,121 +3,13 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from services.runtime.batching import BatchLimits
 from services.runtime.errors import NotReady, Overloaded, TooLarge
 from services.runtime.queue_admission import QueueLimits
-from services.runtime.reuse import Cache
-from services.runtime.scheduler import ReuseLimits, Scheduler
-from services.runtime.work import Done, FailureKind, ItemFailure, Reuse, Terms, Work
-
-FAR = 1e9
-
-
-class Engine:
-    """Computes a batch only when told to; remembers every batch."""
-
-    def __init__(self, poisoned: Sequence[int] = ()) -> None:
-        self.batches: list[list[int]] = []
-        self.poisoned = set(poisoned)
-        self._gate = threading.Semaphore(0)
-        self._started = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    def __call__(self, group: str, items: Sequence[int]) -> list[int]:
-        self.batches.append(list(items))
-        self._loop.call_soon_threadsafe(self._started.set)
-        assert self._gate.acquire(timeout=60), "the test forgot to release the engine"
-        if self.poisoned & set(items):
-            raise ArithmeticError("poison")
-        return [item * 10 for item in items]
-
-    def release(self, batches: int = 100_000) -> None:
-        self._gate.release(batches)
-
-    async def started(self) -> None:
-        """Waits until the engine holds a batch."""
-        await asyncio.wait_for(self._started.wait(), 60)
-
-
-class Watch:
-    """Counts what the scheduler reports."""
-
-    def __init__(self) -> None:
-        self.waiting = (0, 0)
-        self.most = (0, 0)
-        self.dropped = {"cancelled": 0, "expired": 0}
-        self.batches: list[tuple[int, int, int]] = []
-        self.begun = 0
-        self.reused = {Reuse.CACHED: 0, Reuse.DEDUPLICATED: 0}
-
-    def queue_changed(self, items: int, tokens: int) -> None:
-        self.waiting = (items, tokens)
-        self.most = (max(self.most[0], items), max(self.most[1], tokens))
-
-    def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        assert seconds >= 0
-        self.batches.append((rows, tokens, padded_tokens))
-
-    def item_started(self, queue_seconds: float) -> None:
-        assert queue_seconds >= 0
-        self.begun += 1
-
-    def items_dropped(self, reason: str, count: int) -> None:
-        self.dropped[reason] += count
-
-    def item_reused(self, how: Reuse) -> None:
-        self.reused[how] += 1
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Bench:
-    """A scheduler with a commanded engine; must be made inside an event loop."""
-
-    def __init__(
-        self,
-        *,
-        rows: int = 4,
-        tokens: int = 100,
-        items: int = 1000,
-        poisoned: Sequence[int] = (),
-        reuse: ReuseLimits = ReuseLimits(),
-    ) -> None:
-        self.engine, self.watch, self.clock = Engine(poisoned), Watch(), Clock()
-        self.scheduler: Scheduler[int, int] = Scheduler(
-            self.engine, QueueLimits(items, 10_000), BatchLimits(rows, tokens), self.watch, reuse, self.clock
-        )
-
-    def submit(
-        self, *items: int, size: int = 10, priority: int = 0, deadline: float = FAR, caller: str = ""
-    ) -> asyncio.Task:
-        works = [Work(item, size, "group", item) for item in items]
-        return asyncio.create_task(self.scheduler.run(works, Terms(priority, deadline, caller)))
-
-    async def occupy(self) -> asyncio.Task:
-        """Gives the engine a batch that it holds until released, so that what follows waits."""
-        task = self.submit(0)
-        await self.engine.started()
-        return task
-
-
-def values(outcomes: Sequence) -> list:
-    return [outcome.value if isinstance(outcome, Done) else outcome.kind for outcome in outcomes]
-
-
-async def settle() -> None:
-    """Lets tasks that were just made or cancelled run."""
-    for _ in range(4):
-        await asyncio.sleep(0)
+from services.runtime.scheduler import Scheduler
+from services.runtime.work import FailureKind, Terms, Work
+from tests.services.runtime.bench import FAR, Bench, Watch, settle, values
 
 
 async def test_results_come_back_in_the_order_of_the_items():
@@ -139,27 +31,6 @@ async def test_idle_scheduler_computes_at_once_and_busy_one_batches_what_came_me
     assert bench.engine.batches == [[0], [1, 2, 3]]
     assert bench.watch.batches == [(1, 10, 10), (3, 30, 30)]
     await bench.scheduler.close()
-
-
-ORDERED = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=12)
-
-
-@settings(max_examples=60)
-@given(ORDERED, st.integers(1, 4))
-def test_priority_first_then_the_earliest_deadline_then_arrival(works: list[tuple[int, int]], rows: int):
-    async def scenario() -> None:
-        bench = Bench(rows=rows)
-        tasks = [await bench.occupy()]
-        for item, (priority, deadline) in enumerate(works, 1):
-            tasks.append(bench.submit(item, priority=priority, deadline=1000.0 + deadline))
-        await settle()
-        bench.engine.release()
-        await asyncio.gather(*tasks)
-        await bench.scheduler.close()
-        order = [item for batch in bench.engine.batches[1:] for item in batch]
-        assert order == sorted(order, key=lambda item: (-works[item - 1][0], works[item - 1][1], item))
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
@@ -410,208 +281,17 @@ async def test_a_batch_holds_one_group():
     await scheduler.close()
 
 
-@pytest.mark.parametrize("cancelled", [0, 1, 2])
-@pytest.mark.parametrize("begun", [False, True])
-async def test_equal_items_share_a_computation_and_whoever_leaves_harms_nobody(cancelled: int, begun: bool):
-    bench = Bench()
-    first = None if begun else await bench.occupy()
-    tasks = [bench.submit(1)]
-    if begun:
-        await bench.engine.started()
-    tasks += [bench.submit(1), bench.submit(1)]
-    await settle()
-    tasks.pop(cancelled).cancel()
-    await settle()
-    bench.engine.release()
-    assert [values(await task) for task in tasks] == [[10], [10]]
-    assert bench.engine.batches == ([[1]] if begun else [[0], [1]])
-    assert bench.watch.reused[Reuse.DEDUPLICATED] == 2
-    if first is not None:
-        await first
-    await bench.scheduler.close()
-    assert bench.watch.waiting == (0, 0)
+async def test_lanes_compute_side_by_side_and_every_item_is_answered_once():
+    together = threading.Barrier(2, timeout=60)  # breaks, and fails every item, where one thread had to do for both
+    threads: set[str] = set()
 
+    def engine(group: str, items: Sequence[int]) -> list[int]:
+        together.wait()
+        threads.add(threading.current_thread().name + str(threading.get_ident()))
+        return [item * 10 for item in items]
 
-async def test_a_follower_in_more_hurry_makes_the_shared_item_urgent():
-    bench = Bench(rows=1)
-    first = await bench.occupy()
-    tasks = [bench.submit(item, deadline=100.0 + item) for item in (1, 2, 3)]
-    await settle()
-    tasks += [bench.submit(3, deadline=50.0), bench.submit(2, priority=1, deadline=500.0)]
-    await settle()
-    bench.engine.release()
-    await asyncio.gather(first, *tasks)
-    assert bench.engine.batches == [[0], [2], [3], [1]]
-    await bench.scheduler.close()
-
-
-async def test_a_shared_item_lives_as_long_as_anybody_has_time():
-    bench = Bench()
-    first = await bench.occupy()
-    hasty, patient = bench.submit(1, deadline=5.0), bench.submit(1, deadline=50.0)
-    await settle()
-    bench.clock.now = 6.0
-    bench.engine.release()
-    await first
-    assert values(await patient) == [10]
-    assert (await hasty)[0].queue_seconds >= 0
-    await bench.scheduler.close()
-
-
-async def test_what_everybody_left_while_it_ran_is_computed_anew():
-    bench = Bench()
-    only = bench.submit(1)
-    await bench.engine.started()
-    only.cancel()
-    await settle()
-    again = bench.submit(1)
-    await settle()
-    bench.engine.release()
-    assert values(await again) == [10]
-    assert bench.engine.batches == [[1], [1]]
-    await bench.scheduler.close()
-
-
-async def test_known_results_are_given_at_once_and_failures_are_not_kept():
-    bench = Bench(poisoned=[3], reuse=ReuseLimits(cache_items=2, keep=lambda value: value != 40))
-    bench.engine.release()
-    for item in (1, 2, 3, 4):
-        await bench.submit(item)
-    bench.engine.poisoned, computed = set(), len(bench.engine.batches)
-    assert values(await bench.submit(1, 2, 3, 4)) == [10, 20, 30, 40]
-    assert sorted(item for batch in bench.engine.batches[computed:] for item in batch) == [3, 4]
-    assert bench.watch.reused[Reuse.CACHED] == 2
-    done = (await bench.submit(3))[0]
-    assert (done.value, done.queue_seconds, done.compute_seconds, done.batch) == (30, 0.0, 0.0, 0)
-    other = await bench.scheduler.run([Work(3, 10, "another group", 3)], Terms(0, FAR))
-    assert other[0].batch > 0
-    await bench.scheduler.close()
-
-
-@given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 5))
-def test_the_cache_is_bounded_and_keeps_what_was_used_last(keys: list[int], size: int):
-    cache: Cache[int] = Cache(size)
-    recent: list[int] = []
-    for key in keys:
-        work = Work(key, 1, "group", key)
-        assert (cache.find(work) is not None) == (key in recent)
-        cache.put(work, key * 10)
-        recent = [*(other for other in recent if other != key), key][-size:] if size else []
-        assert len(cache) == len(recent)
-        assert all(cache._values[("group", other)] == other * 10 for other in recent)
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 100), st.integers(1, 9)), min_size=1, max_size=60),
-    st.integers(1, 4),
-)
-def test_nobody_gets_ahead_by_more_than_the_quantum(drawn: list[tuple[str, int, int]], rows: int):
-    """Of those who wait, the least served is at most a quantum and one item behind; within it deadlines decide."""
-
-    async def scenario() -> None:
-        bench = Bench(rows=rows)
-        tasks = [await bench.occupy()]
-        for item, (caller, size, deadline) in enumerate(drawn, 1):
-            tasks.append(bench.submit(item, size=size, deadline=1000.0 + deadline, caller=caller))
-        await settle()
-        bench.engine.release()
-        await asyncio.gather(*tasks)
-        await bench.scheduler.close()
-        check(bench.engine.batches[1:])
-
-    def check(batches: list[list[int]]) -> None:
-        served = dict.fromkeys("abc", 0)
-        left = dict(enumerate(drawn, 1))
-        for batch in batches:
-            waiting = {caller for caller, _, _ in left.values()}
-            least = min(served[caller] for caller in waiting)
-            fair = [(left[item][2], item) for item in left if served[left[item][0]] <= least + 400]
-            assert (left[batch[0]][2], batch[0]) == min(fair)
-            outside = {caller for caller, _, _ in (left[item] for item in left if item not in batch)}
-            for item in batch:
-                caller, size, _ = left.pop(item)
-                served[caller] += size
-                assert served[caller] <= least + 400 + 100 or not outside - {caller}
-
-    asyncio.run(scenario())
-
-
-SUBMIT = st.tuples(
-    st.just("submit"),
-    st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True),  # items, some of them wanted more than once
-    st.integers(0, 2),  # priority
-    st.integers(1, 20),  # seconds until the deadline
-    st.sampled_from("abc"),  # caller
-)
-ACTIONS = st.lists(
-    st.one_of(
-        SUBMIT,
-        st.tuples(st.just("cancel"), st.integers(0, 20)),
-        st.tuples(st.just("release"), st.integers(1, 3)),
-        st.tuples(st.just("pass"), st.integers(1, 10)),
-    ),
-    max_size=25,
-)
-
-
-@settings(max_examples=120)
-@given(ACTIONS, st.integers(1, 4), st.sets(st.integers(0, 30), max_size=4), st.booleans(), st.integers(0, 3))
-def test_nothing_is_lost_answered_twice_or_computed_for_nobody(
-    actions: list, rows: int, poisoned: set[int], deduplicate: bool, cache_items: int
-):
-    async def scenario() -> None:
-        reuse = ReuseLimits(deduplicate, cache_items)
-        bench = Bench(rows=rows, items=12, poisoned=list(poisoned), reuse=reuse)
-        tasks: list[tuple[asyncio.Task, list[int]]] = []
-        for action in actions:
-            if action[0] == "submit":
-                _, items, priority, timeout, caller = action
-                works = [Work(item, 1 + 5 * item, "group", item) for item in items]
-                run = bench.scheduler.run(works, Terms(priority, bench.clock.now + timeout, caller))
-                tasks.append((asyncio.create_task(run), items))
-            elif action[0] == "cancel" and tasks:
-                tasks[action[1] % len(tasks)][0].cancel()
-            elif action[0] == "release":
-                bench.engine.release(action[1])
-            elif action[0] == "pass":
-                bench.clock.now += action[1]
-            await settle()
-        bench.engine.release()
-        await bench.scheduler.close()
-        results = await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
-        check(bench, [items for _, items in tasks], results)
-
-    def check(bench: Bench, requests: list[list[int]], results: list) -> None:
-        computed = [item for batch in bench.engine.batches for item in batch]
-        answered = admitted = 0
-        for items, result in zip(requests, results, strict=True):
-            if isinstance(result, asyncio.CancelledError | Overloaded):
-                continue
-            assert len(result) == len(items)
-            for item, outcome in zip(items, result, strict=True):
-                answered += 1
-                if isinstance(outcome, Done):
-                    assert outcome.value == item * 10
-                    assert item in computed
-                    assert item not in poisoned
-                else:
-                    assert isinstance(outcome, ItemFailure)
-                    assert outcome.kind is FailureKind.EXPIRED or item in poisoned
-        for batch in bench.engine.batches:
-            assert len(set(batch)) == len(batch) <= rows or not deduplicate
-            assert len(batch) == 1 or len(batch) * max(1 + 5 * item for item in batch) <= 100
-        # Every admitted item was known, or went to the engine, or was dropped before it; no item did two of these.
-        admitted = sum(len(items) for items, result in zip(requests, results, strict=True)
-                       if not isinstance(result, Overloaded))  # fmt: skip
-        watch = bench.watch
-        assert watch.begun + sum(watch.dropped.values()) + watch.reused[Reuse.CACHED] <= admitted
-        assert watch.begun + watch.dropped["expired"] + watch.reused[Reuse.CACHED] >= answered
-        # Nothing is computed for nobody, and what fails is tried once more, alone.
-        assert len(computed) <= 2 * watch.begun if poisoned else len(computed) <= watch.begun
-        assert watch.waiting == (0, 0)
-        assert watch.most[0] <= 12
-        assert len(bench.scheduler._cache) <= cache_items
-        assert not bench.scheduler._in_flight._jobs
-
-    asyncio.run(scenario())
+    scheduler: Scheduler[int, int] = Scheduler(engine, QueueLimits(99, 999), BatchLimits(1, 999), Watch(), lanes=2)
+    outcomes = await scheduler.run([Work(item, 10, "a", item) for item in range(6)], Terms(0, FAR))
+    assert values(outcomes) == [0, 10, 20, 30, 40, 50]
+    assert len(threads) == 2
+    await scheduler.close()

@@ -60,17 +60,29 @@ def test_a_flat_column_is_one_too():
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("document", "message"),
     [
-        b"\xff", b"{", b"[" * 100_000, b"1" * 5000, b"[]", b"{}", b"null", ["text"], [said("user", "Hi")],
-        [{"role": "assistant"}], [{**said("assistant", "x"), "name": "y"}], [said("assistant", None)],
-        [said("assistant", "\ud800")], [said("user", "x"), [1]],
+        (b"\xff", "not UTF-8"),
+        (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"1" * 5000, "not JSON"),
+        (b"[]", "must be the assistant's"),
+        (b"{}", "no list of messages"),
+        (b"null", "no list of messages"),
+        (["text"], "object of role and content"),
+        ([said("user", "Hi")], "must be the assistant's"),
+        ([{"role": "assistant"}], "object of role and content"),
+        ([{**said("assistant", "x"), "name": "y"}], "object of role and content"),
+        ([said("assistant", None)], "must be strings"),
+        ([said("assistant", "\ud800")], "lone surrogate"),
+        ([said("user", "x"), [1]], "object of role and content"),
     ],
-)  # fmt: skip
-def test_a_bad_conversation_is_the_error_of_its_item_alone(document):
+)
+def test_a_bad_conversation_is_the_error_of_its_item_alone(document, message):
     good, bad = items_of(messages([said("assistant", "x")], document))
     assert isinstance(good, tuple)
     assert isinstance(bad, RenderingError)
+    assert message in str(bad)
 
 
 @given(

@@ -105,7 +105,8 @@ class Scorer:
             ServiceError: The request as a whole does not fit into the queue, or its time is over.
         """
         rendered, tokenize = await self.render(items, demand.truncation)
-        _check_in_time(demand)
+        if time.monotonic() >= demand.deadline:
+            raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
         rows = list(dict.fromkeys(_row(item) for item in rendered if isinstance(item, Rendered)))
         outcomes = await self._queue.scheduler.run([self._work(row) for row in rows], _terms(demand))
         by_row = dict(zip(rows, outcomes, strict=True))
@@ -125,7 +126,6 @@ class Scorer:
             return _unrendered(item)
         row = _row(item)
         try:
-            _check_in_time(demand)
             entry = await self._queue.scheduler.enter(self._work(row), _terms(demand))
         except Expired as error:
             return FailedItem(ItemOutcome.EXPIRED, str(error))
@@ -182,16 +182,6 @@ class Scorer:
 
 def _unrendered(error: RenderingError) -> FailedItem:
     return FailedItem(ItemOutcome.TOO_LONG if isinstance(error, TooLong) else ItemOutcome.INVALID, str(error))
-
-
-def _check_in_time(demand: Demand) -> None:
-    """Late is late, whether or not the score is known already.
-
-    Raises:
-        Expired: The deadline has passed.
-    """
-    if time.monotonic() >= demand.deadline:
-        raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
 
 
 def _terms(demand: Demand) -> Terms:

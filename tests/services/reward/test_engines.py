@@ -98,7 +98,7 @@ def test_scores_equal_transformers_on_real_texts(
 @pytest.mark.data
 def test_real_encoder_equals_transformers_on_real_texts(minilm: Path, tmp_path: Path):
     # Longer texts are cut, which changes nothing here but the minutes.
-    folder = export(minilm, tmp_path / "exported", overrides={"max_tokens": 64}).path
+    folder = export(minilm, tmp_path / "exported", overrides={"max_tokens": 160}).path
     pairs = tuple(real_texts(300))
     assert len(pairs) == 300
     expected = by_transformers(folder, pairs)

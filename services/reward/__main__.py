@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 import grpc
@@ -32,6 +33,8 @@ NAMES = ("palate.v1.RewardService", "palate.v1.AdminService", protocol.NAME)
 def main(prog: str = "python -m services.reward") -> None:
     """Reads the command line and serves until told to stop."""
     config = RewardConfig.from_command_line(sys.argv[1:], prog)
+    # The cores are the engine's: the tokenizer's own threads would only take turns with it, and spin between texts.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     collected = CollectorRegistry()
     server_metrics, metrics = ServerMetrics(collected), RewardMetrics(collected)
     health = Health(NAMES, ["model"])

@@ -13,6 +13,7 @@ from palate.models.tolerances import tolerance_of
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
 from services.reward.hardware import usable_cores
+from services.reward.layout import MOST_TOKENS, share_threads
 from services.runtime.batching import BatchLimits
 from services.runtime.config import ServerConfig
 
@@ -59,15 +60,15 @@ class RewardConfig(ServerConfig):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of a forward pass; 0 = one per core that the process may use (affinity and container "
-        "quota), shared out among the lanes. Give 1 where several processes share few cores.",
+        description="CPU threads of all forward passes together; 0 = one per core that the process may use (affinity "
+        "and container quota). Give 1 where several processes share few cores.",
     )
     lanes: int = Field(
-        1,
-        ge=1,
+        0,
+        ge=0,
         le=64,
-        description="Forward passes side by side, in one copy of the weights. More lanes of fewer threads give more "
-        "throughput on many short batches, and a single text takes longer.",
+        description="Forward passes side by side, which share out --threads; 0 = one per thread on a CPU, one on a "
+        "GPU. A pass that runs alone takes all threads, save in strict mode.",
     )
     max_items: int = Field(1024, ge=1, description="Most items in one request.")
     max_stream_items: int = Field(
@@ -77,7 +78,10 @@ class RewardConfig(ServerConfig):
     max_queue_tokens: int = Field(1_048_576, ge=1, description="Tokens that may wait; more is refused, streams wait.")
     max_batch_items: int = Field(64, ge=1, description="Rows that the engine takes at once.")
     max_batch_tokens: int = Field(
-        8192, ge=1, description="Padded tokens (rows x longest) of a batch; a longer row goes alone."
+        0,
+        ge=0,
+        description="Padded tokens (rows x longest) of a batch, a longer row goes alone; 0 = what suits the engine: "
+        "few for ONNX Runtime on a CPU, whose caches are small, many on a GPU and for prompts that are shared.",
     )
     deduplicate: bool = Field(
         True, description="Equal items of different calls that wait or are being computed share one computation."
@@ -99,16 +103,14 @@ class RewardConfig(ServerConfig):
     @property
     def engine_options(self) -> EngineOptions:
         """How the engine is to run."""
-        return EngineOptions(self.device, self.dtype, self._lane_threads, self.strict, self.max_batch_tokens)
+        threads = self.threads or usable_cores()
+        lanes = self.lanes or threads
+        shared = share_threads(threads, lanes, strict=self.strict)
+        return EngineOptions(self.device, self.dtype, shared, lanes, self.strict, self.max_batch_tokens or MOST_TOKENS)
 
-    @property
-    def _lane_threads(self) -> int:
-        return self.threads or max(1, usable_cores() // self.lanes)
-
-    @property
-    def batch_limits(self) -> BatchLimits:
-        """How large batches become."""
-        return BatchLimits(self.max_batch_items, self.max_batch_tokens)
+    def batch_limits(self, suits: int = MOST_TOKENS) -> BatchLimits:
+        """How large batches become, where an engine is suited by so many padded tokens."""
+        return BatchLimits(self.max_batch_items, self.max_batch_tokens or suits)
 
     def tolerance(self, dtype: str) -> float:
         """What the check at start allows an engine of that number format, in standard deviations."""

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from services.reward.layout import ONE_THREAD, Layout, Threads
+
 DtypeName = Literal["auto", "float32", "bfloat16", "int8"]
 
 
@@ -32,14 +34,16 @@ class EngineOptions:
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1" etc.
         dtype: Number format of the forward pass; "auto" is that of model.onnx, float32 for torch.
-        threads: CPU threads of a forward pass; 0 = one per core that this process may use.
+        threads: CPU threads of a forward pass.
+        lanes: Forward passes side by side on a CPU.
         strict: Whether a row's score must be the same bits whatever is beside it.
         max_batch_tokens: Tokens whose keys and values may be held at once for rows that share a prefix.
     """
 
     device: str = "auto"
     dtype: DtypeName = "auto"
-    threads: int = 0
+    threads: Threads = ONE_THREAD
+    lanes: int = 1
     strict: bool = False
     max_batch_tokens: int = 8192
 
@@ -58,6 +62,10 @@ class Engine(Protocol):
     @property
     def dtype(self) -> str:
         """Number format of the forward pass: "float32", "bfloat16", or "int8" (weights and products)."""
+
+    @property
+    def layout(self) -> Layout:
+        """How it likes its work, for whoever makes the batches."""
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(B, M) raw scores: a column for each member of an ensemble, one for a model without members."""

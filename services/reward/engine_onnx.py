@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
 from services.reward.engine import DtypeName, EngineOptions, Row
-from services.reward.hardware import gpu_number, usable_cores
+from services.reward.hardware import gpu_number
+from services.reward.layout import MOST_TOKENS, Layout, Passes
 from services.reward.padding import pad
 from services.reward.reading import read_scores
 
 FILE_NAME = "model.onnx"
+
+_CPU_TOKENS = 384
+"""Beyond so many, a batch's activations leave a core's cache, and it gets slower per token (docs/decisions.md)."""
+
+_COPIED_BYTES = 512 * 1024 * 1024
+"""Up to this size a second session is opened for passes that run alone; it holds the weights once more."""
 
 
 class OnnxEngine:
@@ -37,18 +44,25 @@ class OnnxEngine:
         self._manifest = manifest
         self._pad_id = ModelFolder(path).pad_token_id or 0
         gpu = _gpu(options.device, made.precision)
-        self._session = _open(file, options.threads or usable_cores(), gpu)
+        self._session = _open(file, options.threads.each, gpu)
+        self._wide = self._session
+        if gpu is None and options.threads.alone > options.threads.each and file.stat().st_size <= _COPIED_BYTES:
+            self._wide = _open(file, options.threads.alone, None)
+        self._passes = Passes()
         self._one_by_one = options.strict and gpu is not None
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
+        self.layout = Layout(options.lanes, _CPU_TOKENS) if gpu is None else Layout(1, MOST_TOKENS)
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(B, M) one raw score per row and member."""
         batches = [[row] for row in rows] if self._one_by_one else [rows]
-        return read_scores(np.concatenate([self._logits(batch) for batch in batches]), self._manifest)
+        with self._passes.one_more() as alone:
+            session = self._wide if alone else self._session
+            return read_scores(np.concatenate([self._logits(session, batch) for batch in batches]), self._manifest)
 
-    def _logits(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def _logits(self, session: Any, rows: Sequence[Row]) -> NDArray[np.float32]:
         batch = pad(rows, self._pad_id)
-        (logits,) = self._session.run(["logits"], {name: getattr(batch, name) for name in self._inputs})
+        (logits,) = session.run(["logits"], {name: getattr(batch, name) for name in self._inputs})
         return np.asarray(logits, np.float32)
 
 

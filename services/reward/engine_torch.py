@@ -15,13 +15,17 @@ from palate.models.classifier import MaskedClassifier, load_classifier
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest
 from services.reward.engine import DtypeName, EngineOptions, Row
-from services.reward.hardware import gpu_number, usable_cores
+from services.reward.hardware import gpu_number
+from services.reward.layout import MOST_TOKENS, Layout, Passes
 from services.reward.padding import pad
 from services.reward.prefix_reuse import obstacle_to_reuse
 from services.reward.reading import read_scores
 from services.reward.sharing import Group, choose_groups, chunks_of
 
 logger = logging.getLogger(__name__)
+
+_CPU_TOKENS = 1024
+"""Beyond so many, a batch without shared prompts gets no faster per token on a CPU (docs/decisions.md)."""
 
 
 class TorchEngine:
@@ -34,7 +38,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, path: Path, manifest: Manifest, options: EngineOptions) -> None:
-        torch.set_num_threads(options.threads or usable_cores())
+        torch.set_num_threads(options.threads.alone)
         folder = ModelFolder(path)
         self._manifest = manifest
         self._device = _device(options.device)
@@ -46,14 +50,22 @@ class TorchEngine:
         self._one_by_one = options.strict or (dtype == torch.bfloat16 and self._device.type == "cpu")
         self._max_tokens = options.max_batch_tokens
         self.reuses_prefixes = not self._one_by_one and _can_reuse(self._model)
+        on_cpu = self._device.type == "cpu"
+        self.layout = Layout(
+            options.lanes if on_cpu else 1, _CPU_TOKENS if on_cpu and not self.reuses_prefixes else MOST_TOKENS
+        )
+        self._threads, self._passes = options.threads, Passes()
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(B, M) one raw score per row and member."""
         logits = np.empty((len(rows), self._model.model.config.num_labels), np.float32)
-        for group in self._groups(rows):
-            for places, values in self._compute(group, rows):
-                logits[list(places)] = values.float().cpu().numpy()
+        with self._passes.one_more() as alone:
+            # Counts for the calling thread alone, as far as its own parallel regions go.
+            torch.set_num_threads(self._threads.alone if alone else self._threads.each)
+            for group in self._groups(rows):
+                for places, values in self._compute(group, rows):
+                    logits[list(places)] = values.float().cpu().numpy()
         return read_scores(logits, self._manifest)
 
     def _groups(self, rows: Sequence[Row]) -> list[Group]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.reward.engine import Engine, Row
+from services.reward.layout import Layout
 
 
 class EnsembleEngine:
@@ -17,6 +18,8 @@ class EnsembleEngine:
         self._members = tuple(members)
         self.name = "+".join(dict.fromkeys(member.name for member in members))
         self.dtype = "+".join(dict.fromkeys(member.dtype for member in members))
+        layouts = [member.layout for member in members]
+        self.layout = Layout(min(one.lanes for one in layouts), min(one.batch_tokens for one in layouts))
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(B, M) the members' scores side by side, in the order of the members."""

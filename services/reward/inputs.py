@@ -14,6 +14,9 @@ from palate.v1 import common_pb2 as common
 SLICE = 64
 """Items that are rendered at a stretch: another request's turn comes after so many."""
 
+_AT_ONCE_BYTES, _ITEM_BYTES = 4096, 256
+"""So little text is read where it came in: that takes less time than handing it to another thread and back."""
+
 Pair: TypeAlias = tuple[common.Content, common.Content]
 """(prompt, completion)."""
 
@@ -24,7 +27,9 @@ Item: TypeAlias = Pair | RenderingError
 async def render_items(
     items: Sequence[Item], renderer: Renderer, truncation: Truncation, executor: Executor
 ) -> list[Rendered | RenderingError]:
-    """What the model reads for every item, or why it cannot; runs in `executor`, off the event loop."""
+    """What the model reads for every item, or why it cannot; long work runs in `executor`, off the event loop."""
+    if sum(map(_bytes, items)) <= _AT_ONCE_BYTES:
+        return render_slice(items, renderer, truncation)
     loop = asyncio.get_running_loop()
     rendered: list[Rendered | RenderingError] = []
     for begin in range(0, len(items), SLICE):
@@ -50,6 +55,11 @@ def render_slice(items: Sequence[Item], renderer: Renderer, truncation: Truncati
     for index, result in zip(texts, renderer.render_pairs(list(texts.values()), truncation), strict=True):
         results[index] = result
     return [result for result in results if result is not None]
+
+
+def _bytes(item: Item) -> int:
+    """Bytes of text, and as many as an item's own overhead is worth."""
+    return _ITEM_BYTES + (0 if isinstance(item, RenderingError) else sum(content.ByteSize() for content in item))
 
 
 def _has_ids(pair: Pair) -> bool:

@@ -21,20 +21,22 @@ class ScoringQueue:
     """The scheduler, and the engines its batches go to. Belongs to one event loop."""
 
     def __init__(self, config: RewardConfig, metrics: RewardMetrics) -> None:
+        self._config = config
         self._engines: dict[Hashable, Engine] = {}
         self.scheduler: Scheduler[Row, Members] = Scheduler(
             self._score,
             QueueLimits(config.max_queue_items, config.max_queue_tokens),
-            config.batch_limits,
+            config.batch_limits(),
             metrics,
             ReuseLimits(config.deduplicate, config.cache_items, keep=_are_finite),
-            lanes=config.lanes,
+            limits_of=lambda group: config.batch_limits(self._engines[group].layout.batch_tokens),
         )
 
     def open(self, model: RewardModel) -> Hashable:
         """Takes a model's engine on; gives the group of its work, which names all that changes a score."""
         group = (model.digests.revision, model.engine.name, model.engine.dtype)
         self._engines[group] = model.engine
+        self.scheduler.widen(self._config.lanes or model.engine.layout.lanes)
         return group
 
     def leave(self, model: RewardModel, group: Hashable) -> None:

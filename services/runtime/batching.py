@@ -76,7 +76,9 @@ class Growing(Generic[T]):
 
 
 def choose_batch(
-    tiers: Iterable[Sequence[T]], limits: BatchLimits, end: Callable[[Hashable, int], float] = lambda group, padded: 0.0
+    tiers: Iterable[Sequence[T]],
+    limits_of: Callable[[Hashable], BatchLimits],
+    end: Callable[[Hashable, int], float] = lambda group, padded: 0.0,
 ) -> list[T]:
     """The next batch; empty where nothing waits.
 
@@ -86,14 +88,15 @@ def choose_batch(
 
     Args:
         tiers: What waits, tier by tier, most urgent first within each.
-        limits: What a batch may hold.
+        limits_of: What a batch of a group may hold.
         end: When a batch of one group and so many padded tokens ends.
     """
     growing: Growing[T] | None = None
     for tier in tiers:
         rest = list(tier)
         if growing is None and rest:
-            growing = Growing(rest.pop(0), limits, end)
+            head = rest.pop(0)
+            growing = Growing(head, limits_of(head.group), end)
         if growing is not None and not _fill(growing, rest):
             break
     return [] if growing is None else growing.items

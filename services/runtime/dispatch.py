@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, Protocol
 
 from services.runtime.batching import BatchLimits, choose_batch, padded_tokens
@@ -35,11 +35,12 @@ class Dispatcher(Generic[Item, Result]):
 
     Args:
         waiting: The queue.
-        limits: What a batch may hold.
+        limits: The most that a batch may hold.
         clock: Monotonic seconds.
         observer: Told about batches.
         answers: Told about jobs.
-        lanes: Batches that the engine computes side by side.
+        lanes: Batches that the engine computes side by side; may be raised.
+        limits_of: What a batch of a group may hold, where that is less.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Dispatcher(Generic[Item, Result]):
         observer: Observer,
         answers: Answers[Item, Result],
         lanes: int,
+        limits_of: Callable[[Hashable], BatchLimits],
     ) -> None:
         self.handoff: Handoff[Item, Result] = Handoff(clock)
         self._waiting = waiting
@@ -59,7 +61,8 @@ class Dispatcher(Generic[Item, Result]):
         self._answers = answers
         self._costs, self._pace = Costs(), Pace()
         self._offered: Batch[Item, Result] | None = None
-        self._lanes = lanes
+        self.lanes = lanes
+        self._limits_of = limits_of
         self._running: set[Batch[Item, Result]] = set()
 
     @property
@@ -77,16 +80,25 @@ class Dispatcher(Generic[Item, Result]):
         """Whether a job that came just now, or became more urgent, may change the batch that lies ready."""
         if self._offered is None or not self._offered.jobs:
             return True
-        if len(self._waiting) <= self._waiting.window and len(self._offered.jobs) < self._limits.max_items:
+        if len(self._waiting) <= self._waiting.window and self._may_join(job, self._offered.jobs):
             return True
         return job.rank() < self._offered.jobs[0].rank()
+
+    def _may_join(self, job: Job[Item, Result], others: list[Job[Item, Result]]) -> bool:
+        limits = self._limits_of(others[0].group)
+        sizes = [other.size for other in others]
+        return len(sizes) < limits.max_items and padded_tokens([*sizes, job.size]) <= limits.max_tokens
 
     def plan(self) -> None:
         """Drops what cannot be in time any more, and lays the best batch ready."""
         self._waiting.level()
         start = self._free_at(self._clock())
         self._expire(start)
-        jobs = choose_batch(self._waiting.tiers(), self._limits, lambda group, n: start + self._costs.of(group).safe(n))
+        jobs = choose_batch(
+            self._waiting.tiers(),
+            self._limits_of,
+            lambda group, padded: start + self._costs.of(group).safe(padded),
+        )
         batch = Batch(jobs, self._seconds(jobs)) if jobs else None
         if self.handoff.replace(self._offered, batch):
             self._offered = batch
@@ -119,7 +131,7 @@ class Dispatcher(Generic[Item, Result]):
 
     def _free_at(self, now: float) -> float:
         """When a lane of the engine can begin the next batch."""
-        if len(self._running) < self._lanes:
+        if len(self._running) < self.lanes:
             return now
         return max(now, min(batch.begun + batch.seconds for batch in self._running))
 
@@ -132,7 +144,7 @@ class Dispatcher(Generic[Item, Result]):
         self._observer.batch_done(len(sizes), sum(sizes), padded, run.seconds)
         self._costs.learn(group, padded, run.seconds, self._clock())
         if len(self._waiting):
-            self._pace = self._pace.after(sum(sizes), run.seconds / self._lanes)
+            self._pace = self._pace.after(sum(sizes), run.seconds / self.lanes)
 
     def _expire(self, start: float) -> None:
         """Takes out who could not be answered in time even if his item were computed alone and next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias
 
 from services.runtime.handoff import Batch, Handoff
@@ -77,11 +78,27 @@ class EngineThread(Generic[Item, Result]):
         self._thread.join()
 
     def _work(self) -> None:
-        while (batch := self._handoff.wait()) is not None:
-            self._post(self._listener.began, batch)
+        news: list[Callable[[], None]] = []
+        while (batch := self._next(news)) is not None:
+            self._tell([*news, partial(self._listener.began, batch)])
+            news = []
             for run in self._runs(batch):
-                self._post(self._listener.ran, batch, run)
-            self._post(self._listener.ended, batch)
+                self._tell(news)
+                news = [partial(self._listener.ran, batch, run)]
+            news.append(partial(self._listener.ended, batch))
+
+    def _next(self, news: list[Callable[[], None]]) -> Batch[Item, Result] | None:
+        """The next batch; where there is none yet, the news are told before waiting for it."""
+        if (batch := self._handoff.take()) is None:
+            self._tell(news)
+            news.clear()
+            batch = self._handoff.wait()
+        return batch
+
+    def _tell(self, news: Sequence[Callable[[], None]]) -> None:
+        """Posts all at once: every post wakes the loop, and takes turns with it."""
+        if news:
+            self._post(_in_order, tuple(news))
 
     def _runs(self, batch: Batch[Item, Result]) -> Iterator[Run[Item, Result]]:
         """The whole batch; where it fails, its jobs one by one, so that only those to blame fail."""
@@ -101,3 +118,8 @@ class EngineThread(Generic[Item, Result]):
         except BaseException as error:  # whatever it is, the thread must live on, and the items must be answered
             return Run(jobs, (), error, self._clock() - begin, final)
         return Run(jobs, values, None, self._clock() - begin, True)
+
+
+def _in_order(news: Sequence[Callable[[], None]]) -> None:
+    for tell in news:
+        tell()

@@ -64,6 +64,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._metrics = metrics
         self._in_flight = 0
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -75,7 +76,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return self._absent(service, name)
         if service not in self._services and service not in _REFLECTION:
             return handler
-        return self._guarded(handler, Method(service, name, _kind(handler)))
+        known = self._wrapped.get(details.method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[details.method] = (
+                handler,
+                self._guarded(handler, Method(service, name, _kind(handler))),
+            )
+        return known[1]
 
     def _guarded(self, handler: Any, method: Method) -> Any:
         inner = _inner(handler)

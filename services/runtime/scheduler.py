@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -68,11 +68,12 @@ class Scheduler(Generic[Item, Result]):
     Args:
         run_batch: The engine; called from as many threads as there are lanes.
         queue: What may wait at once.
-        batch: What the engine takes at once.
+        batch: The most that the engine takes at once.
         observer: Told about queue and batches.
         reuse: What is not computed again.
         clock: Monotonic seconds, from any thread; deadlines are in its terms.
-        lanes: Batches that the engine computes side by side, each in a thread of its own.
+        lanes: Batches that the engine computes side by side, each in a thread of its own; `widen` asks for more.
+        limits_of: What a batch of a group may hold, where that is less than `batch`; None = never.
         start_engine: Makes what takes batches from the handoff.
     """
 
@@ -85,6 +86,7 @@ class Scheduler(Generic[Item, Result]):
         reuse: ReuseLimits = ReuseLimits(),
         clock: Callable[[], float] = time.monotonic,
         lanes: int = 1,
+        limits_of: Callable[[Hashable], BatchLimits] | None = None,
         start_engine: Callable[..., EngineThread[Item, Result]] = EngineThread,
     ) -> None:
         self._run_batch = run_batch
@@ -92,7 +94,6 @@ class Scheduler(Generic[Item, Result]):
         self._observer = observer
         self._reuse = reuse
         self._clock = clock
-        self._lanes = lanes
         self._start_engine = start_engine
         self._waiting: Waiting[Item, Result] = Waiting(
             queue.max_items,
@@ -102,11 +103,17 @@ class Scheduler(Generic[Item, Result]):
         )
         self._in_flight: InFlight[Item, Result] = InFlight(self._reuse.deduplicate)
         self._cache: Cache[Result] = Cache(self._reuse.cache_items)
-        self._dispatcher: Dispatcher[Item, Result] = Dispatcher(self._waiting, batch, clock, observer, self, lanes)
+        self._dispatcher: Dispatcher[Item, Result] = Dispatcher(
+            self._waiting, batch, clock, observer, self, lanes, limits_of or (lambda group: batch)
+        )
         self._admitted = self._runs = 0
         self._planning = self._closing = False
         self._room, self._idle = asyncio.Event(), asyncio.Event()
         self._engine: list[EngineThread[Item, Result]] = []
+
+    def widen(self, lanes: int) -> None:
+        """Computes at least so many batches side by side from now on."""
+        self._dispatcher.lanes = max(self._dispatcher.lanes, lanes)
 
     async def run(self, works: Sequence[Work[Item]], terms: Terms) -> list[Outcome[Result]]:
         """Waits for the results of `works`, in their order. Cancelling this drops what is not yet being computed.
@@ -124,11 +131,10 @@ class Scheduler(Generic[Item, Result]):
             return []
         entries = self._admit(works, terms)
         try:
-            await asyncio.wait([entry.answer for entry in entries])
+            return [await entry.answer for entry in entries]
         except asyncio.CancelledError:
             self.forget(entries, "cancelled")
             raise
-        return [entry.answer.result() for entry in entries]
 
     async def enter(self, work: Work[Item], terms: Terms) -> Entry[Item, Result]:
         """Puts one item into the queue; where `run` would refuse it for load, this waits until there is room.
@@ -159,8 +165,8 @@ class Scheduler(Generic[Item, Result]):
         """
         dropped = 0
         for entry in entries:
-            job = entry.job
-            if job is None or not entry.answer.cancel():
+            job, entry.job = entry.job, None
+            if job is None or not (entry.answer.cancel() or entry.answer.cancelled()):
                 continue
             if self._dispatcher.handoff.withdraw(job):
                 self._waiting.leave(job, [entry])
@@ -238,13 +244,9 @@ class Scheduler(Generic[Item, Result]):
     def _plan_soon(self) -> None:
         """Plans once for everything that happens in this turn of the loop."""
         loop = asyncio.get_running_loop()
-        if not self._engine:
-            handoff = self._dispatcher.handoff
-            post = loop.call_soon_threadsafe
-            self._engine = [
-                self._start_engine(self._run_batch, handoff, self._clock, self._dispatcher, post)
-                for _ in range(self._lanes)
-            ]
+        while len(self._engine) < self._dispatcher.lanes:
+            handoff, post = self._dispatcher.handoff, loop.call_soon_threadsafe
+            self._engine.append(self._start_engine(self._run_batch, handoff, self._clock, self._dispatcher, post))
         if not self._planning:
             self._planning = True
             loop.call_soon(self._plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -78,6 +79,12 @@ def run(
         raise SystemExit(1) from error
 
 
+def _settle() -> None:
+    """What is there by now stays: the collector need not look at it again, which would hold up calls."""
+    gc.collect()
+    gc.freeze()
+
+
 class _LateServer:
     """A server that already runs, as stubs see it: generic handlers may still be added, the faster registered ones no
     more, and the stubs offer both.
@@ -130,6 +137,7 @@ async def _serve(
         if loading.done():
             service = loading.result()
             service.add_to(_LateServer(server))
+            _settle()
             await health.set("model", True)
             metrics.ready.set(1)
             logger.info(

@@ -6,6 +6,7 @@ import heapq
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Generic
 
 from services.runtime.fairness import Holdings, Served
@@ -134,10 +135,14 @@ class Waiting(Generic[Item, Result]):
         for priority in sorted(self._priorities, reverse=True):
             lanes = self._priorities[priority]
             shares = [(lane, lane.within(allowance, self.window)) for lane, allowance in self._allowances(lanes)]
-            fair = (job for lane, count in shares for job in lane.jobs[:count])
-            yield heapq.nsmallest(self.window, fair, key=Job.rank)
-            ahead = (job for lane, count in shares for job in lane.jobs[count : count + self.window])
-            yield heapq.nsmallest(self.window, ahead, key=Job.rank)
+            yield self._most_urgent([lane.jobs[:count] for lane, count in shares])
+            yield self._most_urgent([lane.jobs[count : count + self.window] for lane, count in shares])
+
+    def _most_urgent(self, ranked: Sequence[list[Job[Item, Result]]]) -> list[Job[Item, Result]]:
+        """The first of several lists, each in order, none longer than the window."""
+        if len(ranked) == 1:
+            return ranked[0]
+        return list(islice(heapq.merge(*ranked, key=Job.rank), self.window))
 
     def tokens_ahead(self, terms: Terms, tokens: int) -> float:
         """Tokens that go before all of `tokens` more on these terms, if nothing else comes."""

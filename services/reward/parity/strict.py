@@ -25,6 +25,7 @@ class OneByOne:
         self._engine = engine
         self.name = engine.name
         self.dtype = engine.dtype
+        self.layout = engine.layout
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(B, M) raw scores."""

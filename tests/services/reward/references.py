@@ -37,7 +37,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str]]:
 def open_folder(folder: Path, engine: EngineName, **options: Any) -> tuple[Engine, Renderer]:
     manifest = load_manifest(folder).manifest
     weights = digest_folder(folder, manifest).weights
-    opened = open_engine(engine, folder, manifest, weights, EngineOptions(**{"device": "cpu", "threads": 1, **options}))
+    opened = open_engine(engine, folder, manifest, weights, EngineOptions(**{"device": "cpu", **options}))
     return opened, Renderer.from_folder(folder, manifest)
 
 

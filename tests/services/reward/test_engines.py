@@ -21,7 +21,7 @@ from palate.models.rendering import Renderer
 from palate.models.score_position import transformers_score_position
 from services.reward.engine import Row
 from services.reward.engine_torch import computes_bfloat16
-from services.reward.hardware import usable_cores
+from services.reward.layout import MOST_TOKENS, Threads
 from tests.reward_folders import change_json, make_bert, make_llama, texts
 from tests.services.reward.references import direct_scores, open_folder, real_texts, rows_of, scores_of
 
@@ -297,15 +297,16 @@ def test_gpu_that_onnxruntime_fails_to_use_is_no_silent_processor(
     assert open_folder(int8_bert, "onnx", device="auto")[0].dtype == "int8"
 
 
-def test_threads_are_the_usable_cores_unless_told(bert: Path):
-    before = torch.get_num_threads()
-    try:
-        open_folder(bert, "torch", threads=0)
-        assert torch.get_num_threads() == usable_cores()
-        open_folder(bert, "torch", threads=1)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_pass_that_runs_alone_has_all_threads(exported_bert: Path, engine: str):
+    """The scores are the same; lanes of the processor and small batches are what both engines like on a CPU."""
+    opened, renderer = open_folder(exported_bert, engine, threads=Threads(1, 2), lanes=2)
+    rows = rows_of(renderer, [("how are you?", "fine"), ("and you?", "well, thank you")])
+    assert opened.layout.lanes == 2
+    assert opened.layout.batch_tokens < MOST_TOKENS
+    alone = opened.score(rows)
+    with opened._passes.one_more():
+        np.testing.assert_allclose(opened.score(rows), alone, rtol=0, atol=1e-6)
 
 
 def test_torch_refuses_weights_that_would_be_random(own_bert: Path):

@@ -23,7 +23,7 @@ def items(sizes: Sequence[int]) -> list[Item]:
 
 def choose(sizes: list[int], limits: BatchLimits) -> list[int]:
     """Indices of the chosen items."""
-    return [item.index for item in choose_batch([items(sizes)], limits)]
+    return [item.index for item in choose_batch([items(sizes)], lambda group: limits)]
 
 
 @given(SIZES, st.integers(1, 8), st.integers(50, 1000))
@@ -52,12 +52,19 @@ def test_unsuitable_lengths_wait_for_their_own_batch():
 
 
 def test_nothing_makes_no_batch():
-    assert choose_batch([[], []], BatchLimits(4, 100)) == []
+    assert choose_batch([[], []], lambda group: BatchLimits(4, 100)) == []
 
 
 def in_tiers(*tiers: Sequence[int], max_items: int = 8) -> list[int]:
     """Sizes of the chosen items."""
-    return [item.size for item in choose_batch([items(tier) for tier in tiers], BatchLimits(max_items, 1000))]
+    limits = BatchLimits(max_items, 1000)
+    return [item.size for item in choose_batch([items(tier) for tier in tiers], lambda group: limits)]
+
+
+def test_each_group_has_limits_of_its_own():
+    tiers = [[Item(0, 10, "b"), Item(1, 10, "a"), Item(2, 10, "b"), Item(3, 10, "b")]]
+    chosen = choose_batch(tiers, lambda group: BatchLimits(8, {"a": 100, "b": 20}[group]))
+    assert [item.index for item in chosen] == [0, 2]
 
 
 def test_less_urgent_items_only_fill_what_is_left():
@@ -73,7 +80,11 @@ def test_less_urgent_items_delay_nobody_who_stays_out():
 @given(st.lists(st.tuples(st.integers(1, 100), st.sampled_from("ab"), st.integers(1, 400)), min_size=1, max_size=30))
 def test_a_batch_has_one_group_and_ends_before_every_deadline_in_it(drawn: list[tuple[int, str, int]]):
     tier = [Item(index, *values) for index, values in enumerate(drawn)]
-    chosen = choose_batch([tier], BatchLimits(8, 1000), lambda group, padded: padded + (10.0 if group == "a" else 0.0))
+    chosen = choose_batch(
+        [tier],
+        lambda group: BatchLimits(8, 1000),
+        lambda group, padded: padded + (10.0 if group == "a" else 0.0),
+    )
     assert len({item.group for item in chosen}) == 1
     end = padded_tokens([item.size for item in chosen]) + (10.0 if chosen[0].group == "a" else 0.0)
     assert len(chosen) == 1 or end <= min(item.deadline for item in chosen)

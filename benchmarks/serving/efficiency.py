@@ -17,7 +17,7 @@ from palate.local_server import LocalServer
 
 CALLERS = 32
 GROUP, GROUP_CALLERS = 16, 4
-_BATCHES = (4, 8, 16, 32, 64)
+_BATCHES = (1, 2, 4, 8, 16, 32)
 _SCREENING_ROUNDS = 3
 _FINALISTS = 2
 

@@ -15,6 +15,9 @@ from benchmarks.texts import Texts
 from benchmarks.wire import method, score_requests, scores
 from palate.models.rendering import Rendered
 
+_TEXTS = 8
+"""Of a round: few, so that both ways see the machine at the same moments."""
+
 
 def idle_latency(bench: Bench) -> Iterator[Finding]:
     """One text at a time, through the service and by the engine alone, each text's time against its own."""
@@ -35,8 +38,8 @@ def idle_latency(bench: Bench) -> Iterator[Finding]:
             return Run(sum(run.seconds for run in runs), [(run.answer, run.seconds) for run in runs])
 
         ways = [Way("engine alone", alone), Way("service", service)]
-        contest = Contest(ways, lambda number: bench.dialogues.take(number, bench.sizes.items // 4), _same)
-        runs = bench.turns("idle latency", contest)
+        contest = Contest(ways, lambda number: bench.dialogues.take(number, _TEXTS), _same)
+        runs = bench.turns("idle latency", contest, bench.sizes.items * bench.sizes.rounds // 4 // _TEXTS)
     rounds = [
         [(slow, quick) for (_, slow), (_, quick) in zip(served.answer, plain.answer, strict=True)]
         for served, plain in zip(runs["service"], runs["engine alone"], strict=True)

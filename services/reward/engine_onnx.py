@@ -47,7 +47,7 @@ class OnnxEngine:
         self._session = _open(file, options.threads.each, gpu)
         self._wide = self._session
         if gpu is None and options.threads.alone > options.threads.each and file.stat().st_size <= _COPIED_BYTES:
-            self._wide = _open(file, options.threads.alone, None)
+            self._wide = _open(file, options.threads.alone, None, spin=True)
         self._passes = Passes()
         self._one_by_one = options.strict and gpu is not None
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
@@ -103,12 +103,14 @@ def _gpu(wanted: str, precision: str) -> int | None:
     return number
 
 
-def _open(file: Path, threads: int, gpu: int | None) -> Any:
+def _open(file: Path, threads: int, gpu: int | None, *, spin: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait sleep: spinning takes the processors from the front and from other servers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that wait sleep: spinning takes the processors from the front and from other servers. A pass that runs
+    # alone takes nothing from anybody, as long as its threads stop with it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     if gpu is not None:  # TF32 would round float32 products to 10 bits
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu, "use_tf32": "0"}))

@@ -92,7 +92,7 @@ def _screened(bench: Bench) -> list[Way[Texts, list[float]]]:
         for layout, engine in engines
         for batch in _BATCHES
     ]
-    contest = Contest(ways, partial(_texts, bench), same_scores)
+    contest = Contest(ways, lambda number: bench.dialogues.take(number, bench.sizes.items // 4), same_scores)
     runs = bench.turns("the engine alone: layouts and batch sizes", contest, _SCREENING_ROUNDS)
     return sorted(ways, key=lambda way: _median(runs[way.name]))[:_FINALISTS]
 

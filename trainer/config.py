@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from palate.access import Access
-from palate.settings import Group, Settings
+from palate.settings import Group
 from trainer.access import AccessFields
+from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import MissingEos, OptimizerName, WhitenAdvantages
 
 
@@ -178,10 +178,8 @@ class RecordGroup(Group):
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")
 
 
-class PPOConfig(Settings):
+class PPOConfig(PhaseSettings):
     """Trains a policy against a reward service with PPO."""
-
-    model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
 
     out: Path = Field(description="Folder of the run: metrics, samples, checkpoints, and the trained model in model/.")
     policy: Path = Field(description="Folder of the policy to start from; the policy service serves the same one.")

@@ -295,3 +295,10 @@ def test_a_wrong_identities_file_is_explained(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(IdentityFileError, match=message):
         read_identities(path)
+
+
+def test_an_identity_with_a_key_given_twice_is_refused(tmp_path):
+    file = tmp_path / "identities.yaml"
+    file.write_text("- name: a\n  roles: [scorer]\n  certificate: a\n  roles: [admin]\n")
+    with pytest.raises(IdentityFileError, match="roles is given twice, again in line 4"):
+        read_identities(file)

@@ -16,7 +16,7 @@ from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
 from palate.verify.run import verify
 from palate.verify.show import as_json, print_report
-from palate.verify.subject import EngineChoice, Running, Started, Subject, engines_here
+from palate.verify.subject import EngineChoice, Running, Started, Subject, check_folder, engines_here
 
 app = typer.Typer(add_completion=False)
 
@@ -56,10 +56,12 @@ def run(
     """Prove that a text scores the same alone, in batches, ranked, streamed, and in every engine.
 
     Each engine is started as a server of this machine, one after the other. What is allowed is in docs/parity.md.
-    The exit code is 1 where something is beyond it, or could not be asked.
+    The exit code is 1 where something is beyond it, or could not be asked, and 2 where the folder or another value
+    cannot be used.
     """
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     try:
+        check_folder(model)
         pairs = GOLDEN if texts is None else _read(texts)
         subjects: list[Subject] = [Started(model, each, strict) for each in engine or engines_here(model)]
     except (FileProblem, FolderError) as error:

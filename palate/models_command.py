@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from palate.access import Access
-from palate.client import AdminClient, PalateError, RewardClient
+from palate.client import AdminClient, ModelListing, PalateError, RewardClient
 from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
 
 app = typer.Typer(
@@ -41,11 +38,10 @@ def list_models(
     access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     with _told(), RewardClient(target, timeout=timeout, options=options_for(target, access)) as reward:
         models = reward.list_models()
-    table = Table("name", "default", "kind", "members", "revision")
-    for model in models:
-        members = str(model.member_count) if model.member_count else "-"
-        table.add_row(escape(model.name), "yes" if model.is_default else "", model.kind, members, model.revision)
-    Console(highlight=False).print(table)
+    rows = [("name", "default", "kind", "members", "revision"), *map(_cells, models)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # one line each, never cut: a revision is there to be copied
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()
@@ -106,6 +102,11 @@ def set_default(
     with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
         previous = admin.set_default_model(name)
     typer.echo(f"{name} is the default now; before: {previous}")
+
+
+def _cells(model: ModelListing) -> tuple[str, ...]:
+    members = str(model.member_count) if model.member_count else "-"
+    return (model.name, "yes" if model.is_default else "-", model.kind, members, model.revision)
 
 
 @contextmanager

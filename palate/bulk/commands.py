@@ -23,7 +23,7 @@ from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import Entry, FileProblem, Row, count_entries, read_entries, without
 from palate.bulk.scoring import SCORE_FIELDS, scored_rows
 from palate.client import ChannelOptions, FailedPrecondition, PalateError, RewardClient, Truncation
-from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
+from palate.connection import Seconds, Target, options_for, with_access
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
@@ -39,7 +39,6 @@ PromptField = Annotated[str, typer.Option(help="Field with the prompt: text, or 
 Cut = Annotated[
     Truncation, typer.Option("--truncation", help="What to do with what is too long.", case_sensitive=False)
 ]
-Seconds = Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)]
 Model = Annotated[str, typer.Option(help="Name of the model; empty = the server's default.")]
 Revision = Annotated[
     str,
@@ -61,6 +60,7 @@ _MESSAGE_BYTES = ChannelOptions().max_message_bytes
 
 
 @score_app.command()
+@with_access
 def score(
     source: Input,
     out: Output,
@@ -73,12 +73,8 @@ def score(
     truncation: Cut = Truncation.MODEL_DEFAULT,
     timeout: Seconds = 60.0,
     max_message_bytes: MessageBytes = _MESSAGE_BYTES,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Score every row of a file.
 
@@ -90,7 +86,6 @@ def score(
 
     Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     columns = Columns(prompt_field, completion_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
@@ -104,6 +99,7 @@ def score(
 
 
 @rank_app.command()
+@with_access
 def rank(
     source: Input,
     out: Output,
@@ -115,12 +111,8 @@ def rank(
     truncation: Cut = Truncation.MODEL_DEFAULT,
     timeout: Seconds = 60.0,
     max_message_bytes: MessageBytes = _MESSAGE_BYTES,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Rank the completions of every row of a file, best first.
 
@@ -133,7 +125,6 @@ def rank(
 
     Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     columns = Columns(prompt_field, completions_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from palate.access import Access
 from palate.bulk.rows import FileProblem, read_entries
-from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, TokenFile, options_for
+from palate.connection import Seconds, options_for, with_access
 from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
 from palate.verify.run import verify
@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@with_access
 def run(
     model: Annotated[Path, typer.Option(help="Folder of a reward model.")],
     engine: Annotated[
@@ -45,13 +46,9 @@ def run(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)] = 60.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    timeout: Seconds = 60.0,
+    *,
+    access: Access,
 ) -> None:
     """Prove that a text scores the same alone, in batches, ranked, streamed, and in every engine.
 
@@ -67,7 +64,6 @@ def run(
     except (FileProblem, FolderError) as error:
         raise typer.BadParameter(str(error)) from error
     if against:
-        access = Access(ca, certificate, key, server_name, token_file, insecure_token)
         subjects.append(Running(against, name, options_for(against, access)))
     with progress.status("starting") as status:
         report = verify(subjects, pairs, timeout, lambda title: status.update(f"verifying {title}"))

@@ -61,14 +61,14 @@ class Scripted(RewardServiceServicer):
 
 
 @contextmanager
-def scorer_of(answer, items_per_call=4, attempts=3):
+def scorer_of(answer, items_per_call=4, attempts=3, **channel):
     server = grpc.server(futures.ThreadPoolExecutor(4))
     servicer = Scripted(answer)
     add_RewardServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     # One attempt in the channel: the retries under test are the trainer's own.
-    client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1))
+    client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1, **channel))
     scorer = Scorer(client, ScorerSettings(items_per_call, concurrency=2, attempts=attempts, timeout=10))
     try:
         yield scorer, servicer
@@ -84,6 +84,18 @@ def test_scores_come_back_in_order_in_calls_of_the_right_size():
     assert [result.score for result in results] == [float(i) for i in range(10)]
     assert {result.revision for result in results} == {"rev-1"}
     assert sorted(servicer.sizes) == [2, 4, 4]
+
+
+def test_a_call_over_the_message_limit_is_halved_until_it_fits():
+    long = [replace(each, prompt="p" * 400 if each.seed != 5 else "p" * 4000) for each in rollouts(8)]
+    with scorer_of(lambda item, times: scored(item), items_per_call=8, max_message_bytes=1000) as (scorer, servicer):
+        results = scorer.score(long)
+    assert [result.score for result in results if result.rollout.seed != 5] == [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0]
+    assert isinstance(results[5], DroppedRollout)
+    assert results[5].cause is DropCause.TOO_LONG
+    assert "the limit is 1000" in results[5].message
+    assert servicer.sizes == [2, 2, 1, 2]
+    assert set(servicer.asked.values()) == {1}
 
 
 def test_retryable_items_are_tried_again_alone():

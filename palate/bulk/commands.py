@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palate.access import Access
+from palate.aggregate import HELP, AggregateName, aggregate_of, check_members
 from palate.bulk.calls import PATIENCE_SECONDS, Calls
 from palate.bulk.items import ENVELOPE_BYTES, Columns, Limits
 from palate.bulk.ranking import RANK_FIELDS, ranked_rows
@@ -22,7 +23,8 @@ from palate.bulk.results import Results
 from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import Entry, FileProblem, Row, count_entries, read_entries, without
 from palate.bulk.scoring import SCORE_FIELDS, scored_rows
-from palate.client import ChannelOptions, FailedPrecondition, PalateError, RewardClient, Truncation
+from palate.client import ChannelOptions, FailedPrecondition, InvalidInput, PalateError, RewardClient, Truncation
+from palate.client.types import ScoreOptions
 from palate.connection import Seconds, Target, options_for, with_access
 
 score_app = typer.Typer(add_completion=False)
@@ -39,6 +41,8 @@ PromptField = Annotated[str, typer.Option(help="Field with the prompt: text, or 
 Cut = Annotated[
     Truncation, typer.Option("--truncation", help="What to do with what is too long.", case_sensitive=False)
 ]
+Way = Annotated[AggregateName | None, typer.Option("--aggregate", help=HELP["aggregate"])]
+Weight = Annotated[float | None, typer.Option("--variance-weight", help=HELP["variance_weight"], min=0.0)]
 Model = Annotated[str, typer.Option(help="Name of the model; empty = the server's default.")]
 Revision = Annotated[
     str,
@@ -71,6 +75,8 @@ def score(
     model: Model = "",
     revision: Revision = "",
     truncation: Cut = Truncation.MODEL_DEFAULT,
+    aggregate: Way = None,
+    variance_weight: Weight = None,
     timeout: Seconds = 60.0,
     max_message_bytes: MessageBytes = _MESSAGE_BYTES,
     *,
@@ -87,13 +93,14 @@ def score(
     Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
+    how = _how(truncation, aggregate, variance_weight)
     columns = Columns(prompt_field, completion_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            limits = _limits(client, options)
+            limits = _limits(client, options, how)
             limits = replace(limits, items=min(batch, limits.items))
-            return scored_rows(Calls(client, truncation, held, _say_waiting), entries, columns, limits)
+            return scored_rows(Calls(client, how, held, _say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored))
 
@@ -109,6 +116,8 @@ def rank(
     model: Model = "",
     revision: Revision = "",
     truncation: Cut = Truncation.MODEL_DEFAULT,
+    aggregate: Way = None,
+    variance_weight: Weight = None,
     timeout: Seconds = 60.0,
     max_message_bytes: MessageBytes = _MESSAGE_BYTES,
     *,
@@ -126,13 +135,12 @@ def rank(
     Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
+    how = _how(truncation, aggregate, variance_weight)
     columns = Columns(prompt_field, completions_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            return ranked_rows(
-                Calls(client, truncation, held, _say_waiting), entries, columns, _limits(client, options)
-            )
+            return ranked_rows(Calls(client, how, held, _say_waiting), entries, columns, _limits(client, options, how))
 
         _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked))
 
@@ -152,8 +160,17 @@ class _Work:
     error: Callable[[Row], str]
 
 
-def _limits(client: RewardClient, options: ChannelOptions) -> Limits:
-    return Limits(client.model_info().max_items, options.max_message_bytes - ENVELOPE_BYTES)
+def _how(truncation: Truncation, name: AggregateName | None, variance_weight: float | None) -> ScoreOptions:
+    try:
+        return ScoreOptions(truncation=truncation, aggregate=aggregate_of(name, variance_weight))
+    except InvalidInput as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _limits(client: RewardClient, options: ChannelOptions, how: ScoreOptions) -> Limits:
+    info = client.model_info()
+    check_members(how["aggregate"], info)
+    return Limits(info.max_items, options.max_message_bytes - ENVELOPE_BYTES)
 
 
 def _run(source: Path, out: Path, revision: str, work: _Work) -> None:

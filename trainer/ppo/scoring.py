@@ -16,7 +16,7 @@ from palate.client.errors import (
     Unavailable,
 )
 from palate.client.reward import RewardClient
-from palate.client.types import Failed, Scored
+from palate.client.types import Aggregate, AggregateLike, Failed, Scored
 from trainer.ppo.errors import RewardModelChanged
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
@@ -39,12 +39,14 @@ class ScorerSettings:
         concurrency: Calls at a time.
         attempts: How often an item is tried.
         timeout: Seconds for one call.
+        aggregate: How an ensemble's members become one score.
     """
 
     items_per_call: int
     concurrency: int
     attempts: int
     timeout: float
+    aggregate: AggregateLike = Aggregate.MODEL_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ class Scorer:
     def _call(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout | _Retry]:
         prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
         try:
-            reply = self._client.score(prompts, completions, timeout=self._settings.timeout)
+            reply = self._client.score(
+                prompts, completions, timeout=self._settings.timeout, aggregate=self._settings.aggregate
+            )
         except tuple(_CALL_CAUSES) as error:
             return [_Retry(_CALL_CAUSES[type(error)], str(error), error.retry_after)] * len(rollouts)
         except MessageTooLarge as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import Field, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,16 +17,32 @@ from palate.client.channel import check_way
 Target = Annotated[
     str, typer.Option("--target", envvar="PALATE_TARGET", help="Address, e.g. 127.0.0.1:50051 or dns:///reward:50051.")
 ]
-CaFile = Annotated[Path | None, typer.Option("--ca", envvar="PALATE_CA", help=HELP["ca"])]
-Certificate = Annotated[
-    Path | None, typer.Option("--certificate", envvar="PALATE_CERTIFICATE", help=HELP["certificate"])
-]
-Key = Annotated[Path | None, typer.Option("--key", envvar="PALATE_KEY", help=HELP["key"])]
-ServerName = Annotated[str, typer.Option("--server-name", envvar="PALATE_SERVER_NAME", help=HELP["server_name"])]
-TokenFile = Annotated[Path | None, typer.Option("--token-file", envvar="PALATE_TOKEN_FILE", help=HELP["token_file"])]
-InsecureToken = Annotated[
-    bool, typer.Option("--insecure-token", envvar="PALATE_INSECURE_TOKEN", help=HELP["insecure_token"])
-]
+Seconds = Annotated[float, typer.Option(help="Deadline of one call in seconds.", min=0.1)]
+
+Command = Callable[..., None]
+
+
+def with_access(command: Command) -> Command:
+    """`command` with an option for every field of `Access` where it has the parameter `access`."""
+    parameters = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "access"]
+    parameters += [_option(each) for each in fields(Access)]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        access = Access(**{name: given.pop(name) for name in HELP})
+        command(**given, access=access)
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads, and the annotations
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _option(field: Field[Any]) -> Parameter:
+    """The option of one field of `Access`, e.g. --token-file, and PALATE_TOKEN_FILE."""
+    name = field.name
+    option = typer.Option(f"--{name.replace('_', '-')}", envvar=f"PALATE_{name.upper()}", help=HELP[name])
+    kind = get_type_hints(Access)[name]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option])
 
 
 def options_for(target: str, access: Access) -> ChannelOptions:

@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from palate.access import Access
-from palate.client import AdminClient, PalateError, RewardClient
-from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
+from palate.client import AdminClient, ModelListing, PalateError, RewardClient
+from palate.connection import Seconds, Target, options_for, with_access
 
 app = typer.Typer(
     add_completion=False,
@@ -23,32 +20,27 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
-Seconds = Annotated[float, typer.Option(help="Deadline in seconds.", min=0.1)]
 
 
 @app.command("list")
+@with_access
 def list_models(
     target: Target,
     timeout: Seconds = 10.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """List what the server has."""
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     with _told(), RewardClient(target, timeout=timeout, options=options_for(target, access)) as reward:
         models = reward.list_models()
-    table = Table("name", "default", "kind", "members", "revision")
-    for model in models:
-        members = str(model.member_count) if model.member_count else "-"
-        table.add_row(escape(model.name), "yes" if model.is_default else "", model.kind, members, model.revision)
-    Console(highlight=False).print(table)
+    rows = [("name", "default", "kind", "members", "revision"), *map(_cells, models)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # one line each, never cut: a revision is there to be copied
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()
+@with_access
 def load(
     name: Name,
     path: Annotated[str, typer.Argument(help="Folder as the server sees it: absolute, or from its model root on.")],
@@ -56,56 +48,48 @@ def load(
     default: Annotated[bool, typer.Option("--default", help="Make it the default model as well.")] = False,
     revision: Annotated[str, typer.Option(help="The revision that the folder must have.")] = "",
     timeout: Seconds = 300.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Load a folder beside what is served; a model of the same name is replaced once the new one is checked."""
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
         loaded = admin.load_model(name, path, set_default=default, revision=revision)
     typer.echo(f"{name} is revision {loaded.provenance.revision} now; before: {loaded.previous_revision or 'nothing'}")
 
 
 @app.command()
+@with_access
 def unload(
     name: Name,
     target: Target,
     timeout: Seconds = 10.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Take a model away; calls that have begun finish."""
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
         revision = admin.unload_model(name)
     typer.echo(f"{name} is unloaded; it was revision {revision}")
 
 
 @app.command("default")
+@with_access
 def set_default(
     name: Name,
     target: Target,
     timeout: Seconds = 10.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Choose the model that answers requests without a name."""
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     with _told(), AdminClient(target, timeout=timeout, options=options_for(target, access)) as admin:
         previous = admin.set_default_model(name)
     typer.echo(f"{name} is the default now; before: {previous}")
+
+
+def _cells(model: ModelListing) -> tuple[str, ...]:
+    members = str(model.member_count) if model.member_count else "-"
+    return (model.name, "yes" if model.is_default else "-", model.kind, members, model.revision)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.markup import escape
 from palate.access import Access
 from palate.client import CallError, ChannelOptions, PalateError, PolicyClient, RewardClient
 from palate.client.channel import call_metadata, errors_of, open_channel
-from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
+from palate.connection import Seconds, Target, options_for, with_access
 
 app = typer.Typer(add_completion=False)
 
@@ -23,22 +23,19 @@ _NAMES = ("live", "palate.v1.RewardService", "palate.v1.PolicyService")
 
 
 @app.command()
+@with_access
 def ping(
     target: Target,
-    timeout: float = 5.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    timeout: Seconds = 5.0,
+    *,
+    access: Access,
 ) -> None:
     """Ask a server how it is and what it serves.
 
     The exit code is 0 when it takes calls, 1 when it does not, 2 when nobody answers.
     """
     console = Console(highlight=False)
-    options = options_for(target, Access(ca, certificate, key, server_name, token_file, insecure_token))
+    options = options_for(target, access)
     try:
         health, milliseconds = _health(target, options, timeout)
     except PalateError as error:

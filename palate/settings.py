@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -20,7 +20,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from palate.environment import misspelt, variable_of
 from palate.spelling import unknown
+from palate.yaml_document import KeyGivenTwice, read_yaml
 
 
 class Group(BaseModel):
@@ -56,12 +58,19 @@ class Settings(BaseSettings):
         strange = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
         if strange:
             _refuse(prog, _suggestion(strange[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
+        if not {"--help", "-h"} & set(arguments) and (problem := _environment_problem(cls)):
+            _refuse(prog, problem)
         try:
             return _sourced(cls, arguments, config_file, prog)()
         except ValidationError as error:
             _refuse(prog, "\n".join(_explain(cls, problem) for problem in error.errors()))
         except SettingsError as error:
             _refuse(prog, _unparsed(cls, str(error)))
+
+    @classmethod
+    def variables_of_others(cls) -> frozenset[str]:
+        """Environment variables that begin as this configuration's do, and are somebody else's."""
+        return frozenset()
 
     def describe(self) -> str:
         """One line per field, secrets hidden."""
@@ -81,6 +90,33 @@ def flag_names(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             names.extend(flag_names(field.annotation, f"{flag}."))
     return names
+
+
+def variables(cls: type[Settings]) -> frozenset[str]:
+    """Every environment variable of a configuration class."""
+    return frozenset(variable_of(_prefix(cls), flag) for flag in flag_names(cls))
+
+
+def _prefix(cls: type[Settings]) -> str:
+    return str(cls.model_config.get("env_prefix", ""))
+
+
+def _environment_problem(cls: type[Settings]) -> str:
+    """Which environment variable means this configuration and is none of it; empty where there is none.
+
+    Without a prefix of its own a class cannot tell: PALATE_DATA and many others begin like that.
+    """
+    prefix = _prefix(cls)
+    if prefix == _prefix(Settings):
+        return ""
+    known = variables(cls)
+    mappings = [variable_of(prefix, name) for name, field in cls.model_fields.items() if _is_mapping(field.annotation)]
+    name = misspelt(os.environ, prefix, known | cls.variables_of_others(), mappings)
+    return "" if name is None else f"the environment variable {_suggestion(name, sorted(known))}"
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
 
 
 def _sourced(cls: type[SettingsT], arguments: list[str], config_file: str | None, prog: str) -> type[SettingsT]:
@@ -114,7 +150,7 @@ def _sourced(cls: type[SettingsT], arguments: list[str], config_file: str | None
 
     Sourced.__doc__ = (
         f"{(cls.__doc__ or '').strip()} Every value can also come from --config FILE (YAML, the same names with _) "
-        f"or from the environment ({cls.model_config.get('env_prefix', '')}NAME); flags win, then the environment."
+        f"or from the environment ({_prefix(cls)}NAME); flags win, then the environment."
     )
     Sourced.__name__ = Sourced.__qualname__ = cls.__name__
     return Sourced
@@ -138,11 +174,13 @@ def _split_config_flag(argv: Sequence[str]) -> tuple[list[str], str | None]:
 def _file_problem(file: Path) -> str:
     """Why the file cannot be used; empty where it can."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file)
     except FileNotFoundError:
         return "does not exist"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except KeyGivenTwice as error:
+        return f"contradicts itself: {error}"
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return f"is not YAML: {error}"
     return (

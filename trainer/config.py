@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from palate.access import Access
-from palate.settings import Group, Settings
+from palate.aggregate import HELP, AggregateName, aggregate_of
+from palate.client.types import AggregateLike
+from palate.settings import Group
 from trainer.access import AccessFields
+from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import MissingEos, OptimizerName, WhitenAdvantages
 
 
@@ -65,6 +67,8 @@ class ScoringGroup(Group):
 
     standardize: bool = Field(default=False, description="Standardise scores by those of the starting policy.")
     standardize_samples: int = Field(default=256, ge=2, description="Completions of the starting policy to measure.")
+    aggregate: AggregateName | None = Field(default=None, description=HELP["aggregate"])
+    variance_weight: float | None = Field(default=None, ge=0, description=HELP["variance_weight"])
     clip: float | None = Field(default=None, gt=0, description="Largest absolute score, after standardising.")
     missing_eos: MissingEos = Field(
         default="none",
@@ -88,6 +92,15 @@ class ScoringGroup(Group):
         description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no score and be "
         "drawn again; above it a run stops.",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.way()
+        return self
+
+    def way(self) -> AggregateLike:
+        """How members become one score."""
+        return aggregate_of(self.aggregate, self.variance_weight)
 
 
 class PPOGroup(Group):
@@ -178,10 +191,8 @@ class RecordGroup(Group):
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")
 
 
-class PPOConfig(Settings):
+class PPOConfig(PhaseSettings):
     """Trains a policy against a reward service with PPO."""
-
-    model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
 
     out: Path = Field(description="Folder of the run: metrics, samples, checkpoints, and the trained model in model/.")
     policy: Path = Field(description="Folder of the policy to start from; the policy service serves the same one.")

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from palate.settings import Settings
+from trainer.phase_settings import PhaseSettings
 
 
-class FitConfig(Settings):
+class FitConfig(PhaseSettings):
     """Values that pretraining, fine-tuning and reward modelling have in common."""
 
     out: Path = Field(

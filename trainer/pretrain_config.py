@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from trainer.fit_config import FitConfig
 
 
 class PretrainConfig(FitConfig):
     """Trains a small base model and its tokenizer on plain text."""
-
-    model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
 
     documents: Path = Field(description='JSONL file, one {"text": "..."} a line.')
     tokenizer_texts: Path | None = Field(

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from trainer.fit_config import FitConfig
 
 
 class SftConfig(FitConfig):
     """Fine-tunes a language model on demonstrations: what to write, and where to stop."""
-
-    model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
 
     model: Path = Field(description="Folder of the causal language model to start from.")
     data: Path = Field(description='JSONL file, one {"prompt": "...", "completion": "..."} a line.')

@@ -16,10 +16,9 @@ from palate.client import (
     Ranking,
     RewardClient,
     ScoreReply,
-    Truncation,
     Unavailable,
 )
-from palate.client.types import ContentLike
+from palate.client.types import ContentLike, ScoreOptions
 
 Answer = TypeVar("Answer")
 
@@ -30,33 +29,33 @@ PATIENCE_SECONDS = 300.0
 class Calls:
     """Asks a reward service.
 
-    `waiting` is told once for every time that the server is away. Every method raises `ModelChanged` where another
-    revision answers than before, and `CallError` where the server refuses or stayed away for longer than
-    `PATIENCE_SECONDS`.
+    `options` say how to score. `waiting` is told once for every time that the server is away. Every method raises
+    `ModelChanged` where another revision answers than before, and `CallError` where the server refuses or stayed away
+    for longer than `PATIENCE_SECONDS`.
     """
 
     def __init__(
         self,
         client: RewardClient,
-        truncation: Truncation,
+        options: ScoreOptions,
         revision: OneRevision,
         waiting: Callable[[PalateError], None],
     ) -> None:
         self._client = client
-        self._truncation = truncation
+        self._options = options
         self._revision = revision
         self._waiting = waiting
 
     def score(self, pairs: Sequence[Pair]) -> ScoreReply:
         """Scores all pairs in one request."""
         prompts, completions = [pair.prompt for pair in pairs], [pair.completion for pair in pairs]
-        reply = self._patiently(lambda: self._client.score(prompts, completions, truncation=self._truncation))
+        reply = self._patiently(lambda: self._client.score(prompts, completions, **self._options))
         self._revision.check(reply.provenance)
         return reply
 
     def rank(self, prompt: ContentLike, completions: Sequence[ContentLike]) -> Ranking:
         """Ranks completions of a prompt."""
-        ranking = self._patiently(lambda: self._client.rank(prompt, completions, truncation=self._truncation))
+        ranking = self._patiently(lambda: self._client.rank(prompt, completions, **self._options))
         self._revision.check(ranking.provenance)
         return ranking
 

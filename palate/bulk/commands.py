@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palate.access import Access
+from palate.aggregate import HELP, AggregateName, aggregate_of, check_members
 from palate.bulk.calls import PATIENCE_SECONDS, Calls
 from palate.bulk.items import ENVELOPE_BYTES, Columns, Limits
 from palate.bulk.ranking import RANK_FIELDS, ranked_rows
@@ -22,8 +23,9 @@ from palate.bulk.results import Results
 from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import Entry, FileProblem, Row, count_entries, read_entries, without
 from palate.bulk.scoring import SCORE_FIELDS, scored_rows
-from palate.client import ChannelOptions, FailedPrecondition, PalateError, RewardClient, Truncation
-from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, Target, TokenFile, options_for
+from palate.client import ChannelOptions, FailedPrecondition, InvalidInput, PalateError, RewardClient, Truncation
+from palate.client.types import ScoreOptions
+from palate.connection import Seconds, Target, options_for, with_access
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
@@ -39,7 +41,8 @@ PromptField = Annotated[str, typer.Option(help="Field with the prompt: text, or 
 Cut = Annotated[
     Truncation, typer.Option("--truncation", help="What to do with what is too long.", case_sensitive=False)
 ]
-Seconds = Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)]
+Way = Annotated[AggregateName | None, typer.Option("--aggregate", help=HELP["aggregate"])]
+Weight = Annotated[float | None, typer.Option("--variance-weight", help=HELP["variance_weight"], min=0.0)]
 Model = Annotated[str, typer.Option(help="Name of the model; empty = the server's default.")]
 Revision = Annotated[
     str,
@@ -61,6 +64,7 @@ _MESSAGE_BYTES = ChannelOptions().max_message_bytes
 
 
 @score_app.command()
+@with_access
 def score(
     source: Input,
     out: Output,
@@ -71,14 +75,12 @@ def score(
     model: Model = "",
     revision: Revision = "",
     truncation: Cut = Truncation.MODEL_DEFAULT,
+    aggregate: Way = None,
+    variance_weight: Weight = None,
     timeout: Seconds = 60.0,
     max_message_bytes: MessageBytes = _MESSAGE_BYTES,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Score every row of a file.
 
@@ -90,20 +92,21 @@ def score(
 
     Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
+    how = _how(truncation, aggregate, variance_weight)
     columns = Columns(prompt_field, completion_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            limits = _limits(client, options)
+            limits = _limits(client, options, how)
             limits = replace(limits, items=min(batch, limits.items))
-            return scored_rows(Calls(client, truncation, held, _say_waiting), entries, columns, limits)
+            return scored_rows(Calls(client, how, held, _say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored))
 
 
 @rank_app.command()
+@with_access
 def rank(
     source: Input,
     out: Output,
@@ -113,14 +116,12 @@ def rank(
     model: Model = "",
     revision: Revision = "",
     truncation: Cut = Truncation.MODEL_DEFAULT,
+    aggregate: Way = None,
+    variance_weight: Weight = None,
     timeout: Seconds = 60.0,
     max_message_bytes: MessageBytes = _MESSAGE_BYTES,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    *,
+    access: Access,
 ) -> None:
     """Rank the completions of every row of a file, best first.
 
@@ -133,15 +134,13 @@ def rank(
 
     Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
-    access = Access(ca, certificate, key, server_name, token_file, insecure_token)
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
+    how = _how(truncation, aggregate, variance_weight)
     columns = Columns(prompt_field, completions_field)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            return ranked_rows(
-                Calls(client, truncation, held, _say_waiting), entries, columns, _limits(client, options)
-            )
+            return ranked_rows(Calls(client, how, held, _say_waiting), entries, columns, _limits(client, options, how))
 
         _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked))
 
@@ -161,8 +160,17 @@ class _Work:
     error: Callable[[Row], str]
 
 
-def _limits(client: RewardClient, options: ChannelOptions) -> Limits:
-    return Limits(client.model_info().max_items, options.max_message_bytes - ENVELOPE_BYTES)
+def _how(truncation: Truncation, name: AggregateName | None, variance_weight: float | None) -> ScoreOptions:
+    try:
+        return ScoreOptions(truncation=truncation, aggregate=aggregate_of(name, variance_weight))
+    except InvalidInput as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _limits(client: RewardClient, options: ChannelOptions, how: ScoreOptions) -> Limits:
+    info = client.model_info()
+    check_members(how["aggregate"], info)
+    return Limits(info.max_items, options.max_message_bytes - ENVELOPE_BYTES)
 
 
 def _run(source: Path, out: Path, revision: str, work: _Work) -> None:

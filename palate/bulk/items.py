@@ -82,12 +82,13 @@ def content_of(row: Row, name: str) -> ContentLike:
     """A row's text or conversation.
 
     Raises:
-        Unusable: The field is missing, is neither, or holds what is no Unicode text.
+        Unusable: The field is missing or null, is neither, or holds what is no Unicode text.
     """
-    value = row.get(name)
-    if value is None:
+    if name in row and row[name] is None:
+        raise Unusable(f"field {name!r} is null; give a text, or a list of {{role, content}}")
+    if name not in row:
         raise Unusable(f"field {name!r} is missing; the row has {', '.join(sorted(row)) or 'no fields'}")
-    return content(value, f"field {name!r}")
+    return content(row[name], f"field {name!r}")
 
 
 def content(value: Any, what: str) -> ContentLike:

@@ -32,19 +32,20 @@ class _Client:
     def __init__(self, service: str, target: str, timeout: float, options: ChannelOptions | None) -> None:
         self.target = target
         self._service = service
-        self._timeout = checks.some_seconds(timeout, "timeout")
+        self._timeout = checks.seconds(timeout, "timeout")
         self._options = ChannelOptions() if options is None else checks.instance(options, ChannelOptions, "options")
         self._metadata = call_metadata(self._options)
         self._closed = False
 
-    def _begin(
-        self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], timeout: float | None
-    ) -> Any:
+    def _seconds(self, timeout: float | None) -> float:
+        """The deadline of a call; None = the client's."""
+        return self._timeout if timeout is None else checks.seconds(timeout, "timeout")
+
+    def _begin(self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], seconds: float) -> Any:
         """Begins a call with its deadline."""
         self._check_open()
         if isinstance(request, ProtoMessage):
             checked_size(request, self._options)
-        seconds = self._timeout if timeout is None else checks.seconds(timeout, "timeout")
         return method(request, timeout=seconds, metadata=self._metadata)
 
     def _check_open(self) -> None:
@@ -77,14 +78,12 @@ class BlockingClient(_Client):
         self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], timeout: float | None
     ) -> Any:
         with errors_of(self.target, self._service):
-            return self._begin(method, request, timeout)
+            return self._begin(method, request, self._seconds(timeout))
 
-    def _replies(
-        self, method: Callable[..., Any], request: ProtoMessage, timeout: float | None
-    ) -> Generator[Any, None, None]:
+    def _replies(self, method: Callable[..., Any], request: ProtoMessage, seconds: float) -> Generator[Any, None, None]:
         """Replies as they come; closed early, it cancels the call."""
         with errors_of(self.target, self._service):
-            call = self._begin(method, request, timeout)
+            call = self._begin(method, request, seconds)
             try:
                 yield from call
             finally:
@@ -114,14 +113,14 @@ class AwaitedClient(_Client):
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: ProtoMessage, timeout: float | None) -> Any:
         with self._errors():
-            return await self._begin(method, request, timeout)
+            return await self._begin(method, request, self._seconds(timeout))
 
     async def _replies(
-        self, method: Callable[..., Any], request: ProtoMessage, timeout: float | None
+        self, method: Callable[..., Any], request: ProtoMessage, seconds: float
     ) -> AsyncGenerator[Any, None]:
         """Replies as they come; closed early, it cancels the call."""
         with self._errors():
-            call = self._begin(method, request, timeout)
+            call = self._begin(method, request, seconds)
             try:
                 async for reply in call:
                     yield reply

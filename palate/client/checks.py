@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from array import array
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -63,17 +62,10 @@ def number(value: object, name: str) -> float:
 
 
 def seconds(value: object, name: str) -> float:
-    """A time to wait; what is not above 0 is over already."""
+    """A time to wait, above 0: without any a call would end before it began."""
     found = number(value, name)
-    if not (math.isfinite(found) and found <= _LONGEST_SECONDS):
-        raise InvalidInput(f"{name} is {found:g}; give seconds, at most {_LONGEST_SECONDS:.0f} (a year)")
-    return found
-
-
-def some_seconds(value: object, name: str) -> float:
-    """A time to wait, above 0."""
-    if (found := seconds(value, name)) <= 0:
-        raise InvalidInput(f"{name} is {found:g}; give seconds above 0")
+    if not 0 < found <= _LONGEST_SECONDS:  # NaN is neither
+        raise InvalidInput(f"{name} is {found:g}; give seconds above 0, at most {_LONGEST_SECONDS:.0f} (a year)")
     return found
 
 

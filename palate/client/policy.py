@@ -61,7 +61,7 @@ class PolicyClient(BlockingClient):
         request = policy_requests.generate_request(
             prompts, sampling, completions_per_prompt, seeds, required_policy_version
         )
-        return self._drawn(request, timeout, convert.finished)
+        return self._drawn(request, self._seconds(timeout), convert.finished)
 
     def generate_tokens(
         self,
@@ -82,7 +82,7 @@ class PolicyClient(BlockingClient):
         request = policy_requests.generate_request(
             prompts, sampling, completions_per_prompt, seeds, required_policy_version, stream_tokens=True
         )
-        return self._drawn(request, timeout, convert.drawn)
+        return self._drawn(request, self._seconds(timeout), convert.drawn)
 
     def compute_logprobs(
         self,
@@ -183,10 +183,10 @@ class PolicyClient(BlockingClient):
     def _drawn(
         self,
         request: policy.GenerateRequest,
-        timeout: float | None,
+        seconds: float,
         read: Callable[[policy.GenerateResponse], T | None],
     ) -> Generator[T, None, None]:
-        with closing(self._replies(self._stub.Generate, request, timeout)) as replies:
+        with closing(self._replies(self._stub.Generate, request, seconds)) as replies:
             for reply in replies:
                 if (event := read(reply)) is not None:
                     yield event
@@ -216,7 +216,7 @@ class AsyncPolicyClient(AwaitedClient):
         request = policy_requests.generate_request(
             prompts, sampling, completions_per_prompt, seeds, required_policy_version
         )
-        return self._drawn(request, timeout, convert.finished)
+        return self._drawn(request, self._seconds(timeout), convert.finished)
 
     def generate_tokens(
         self,
@@ -232,7 +232,7 @@ class AsyncPolicyClient(AwaitedClient):
         request = policy_requests.generate_request(
             prompts, sampling, completions_per_prompt, seeds, required_policy_version, stream_tokens=True
         )
-        return self._drawn(request, timeout, convert.drawn)
+        return self._drawn(request, self._seconds(timeout), convert.drawn)
 
     async def compute_logprobs(
         self,
@@ -254,10 +254,10 @@ class AsyncPolicyClient(AwaitedClient):
     async def _drawn(
         self,
         request: policy.GenerateRequest,
-        timeout: float | None,
+        seconds: float,
         read: Callable[[policy.GenerateResponse], T | None],
     ) -> AsyncGenerator[T, None]:
-        async with aclosing(self._replies(self._stub.Generate, request, timeout)) as replies:
+        async with aclosing(self._replies(self._stub.Generate, request, seconds)) as replies:
             async for reply in replies:
                 if (event := read(reply)) is not None:
                     yield event

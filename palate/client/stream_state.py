@@ -59,7 +59,7 @@ class StreamOptions:
     def __post_init__(self) -> None:
         checks.count(self.window, "window", smallest=1)
         if self.timeout is not None:
-            checks.some_seconds(self.timeout, "timeout_per_item")
+            checks.seconds(self.timeout, "timeout_per_item")
         if not checks.number(self.patience, "patience") >= 0:
             raise InvalidInput(f"patience is {self.patience}; give seconds, 0 or more")
 

@@ -93,7 +93,8 @@ def _kind(folder: ModelFolder) -> str:
         return "reward"
     raise FolderError(
         f"config.json of {folder.path} names {names or 'no architecture'}; a reward model is a "
-        "...ForSequenceClassification and a policy a ...ForCausalLM"
+        "...ForSequenceClassification and a policy a ...ForCausalLM. `palate train reward` makes a reward model of a "
+        "language model or an encoder; a policy must have been trained to go on with a text"
     )
 
 

@@ -11,17 +11,18 @@ from rich.console import Console
 
 from palate.access import Access
 from palate.bulk.rows import FileProblem, read_entries
-from palate.connection import CaFile, Certificate, InsecureToken, Key, ServerName, TokenFile, options_for
+from palate.connection import Seconds, options_for, with_access
 from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
 from palate.verify.run import verify
 from palate.verify.show import as_json, print_report
-from palate.verify.subject import EngineChoice, Running, Started, Subject, engines_here
+from palate.verify.subject import EngineChoice, Running, Started, Subject, check_folder, engines_here
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@with_access
 def run(
     model: Annotated[Path, typer.Option(help="Folder of a reward model.")],
     engine: Annotated[
@@ -45,27 +46,24 @@ def run(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Deadline of one request in seconds.", min=0.1)] = 60.0,
-    ca: CaFile = None,
-    certificate: Certificate = None,
-    key: Key = None,
-    server_name: ServerName = "",
-    token_file: TokenFile = None,
-    insecure_token: InsecureToken = False,
+    timeout: Seconds = 60.0,
+    *,
+    access: Access,
 ) -> None:
     """Prove that a text scores the same alone, in batches, ranked, streamed, and in every engine.
 
     Each engine is started as a server of this machine, one after the other. What is allowed is in docs/parity.md.
-    The exit code is 1 where something is beyond it, or could not be asked.
+    The exit code is 1 where something is beyond it, or could not be asked, and 2 where the folder or another value
+    cannot be used.
     """
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     try:
+        check_folder(model)
         pairs = GOLDEN if texts is None else _read(texts)
         subjects: list[Subject] = [Started(model, each, strict) for each in engine or engines_here(model)]
     except (FileProblem, FolderError) as error:
         raise typer.BadParameter(str(error)) from error
     if against:
-        access = Access(ca, certificate, key, server_name, token_file, insecure_token)
         subjects.append(Running(against, name, options_for(against, access)))
     with progress.status("starting") as status:
         report = verify(subjects, pairs, timeout, lambda title: status.update(f"verifying {title}"))

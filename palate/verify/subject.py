@@ -12,6 +12,8 @@ from pathlib import Path
 from palate.client import ChannelOptions, RewardClient
 from palate.local_server import local_server
 from palate.models.ensemble import is_ensemble, read_ensemble
+from palate.models.folder import FolderError
+from palate.models.manifest import load_manifest
 
 _READY_SECONDS = 600.0
 
@@ -58,16 +60,30 @@ Subject = Running | Started
 _COMPUTED = ("--cache-items", "0", "--no-deduplicate")
 
 
+def check_folder(folder: Path) -> None:
+    """Reads what a server would read first, so that a wrong folder is told before one is started.
+
+    Raises:
+        FolderError: It, or a member of the ensemble that it is, is no reward model.
+    """
+    for part in _parts(folder):
+        if load_manifest(part).manifest.kind != "reward":
+            raise FolderError(f"{part} holds a policy; what is verified is the scores of a reward model")
+
+
 def engines_here(folder: Path) -> list[EngineChoice]:
     """The engines that this machine and folder have; PyTorch, the usual reference, first.
 
     Raises:
         FolderError: It is an ensemble that cannot be read.
     """
-    parts = [folder / member.path for member in read_ensemble(folder).members] if is_ensemble(folder) else [folder]
     engines = [EngineChoice.TORCH] if find_spec("torch") and find_spec("transformers") else []
-    has_onnx = find_spec("onnxruntime") and all((part / "model.onnx").is_file() for part in parts)
+    has_onnx = find_spec("onnxruntime") and all((part / "model.onnx").is_file() for part in _parts(folder))
     return [*engines, *([EngineChoice.ONNX] if has_onnx else [])]
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [folder / member.path for member in read_ensemble(folder).members] if is_ensemble(folder) else [folder]
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _folder(config: PolicyConfig) -> tuple[Manifest, Renderer]:
     except FolderError as error:
         raise StartupError(str(error)) from error
     if loaded.manifest.kind != "policy":
-        raise StartupError(f"{config.model} holds a {loaded.manifest.kind} model; this server serves policies")
+        raise StartupError(f"{config.model} is a reward model; serve it with `palate serve reward`")
     for remark in loaded.inferred:
         logger.info("the folder leaves open: %s; assumed: %s", remark.missing, remark.assumed)
     return loaded.manifest, renderer

@@ -100,15 +100,15 @@ def inside(root: Path, path: str) -> Path:
     if not path or "\0" in path:
         raise InvalidRequest("path: a folder, absolute or from the server's model root on")
     root = root.resolve()
-    folder = _resolved(root, root / path)
+    folder = _resolved(root, root / path, path)
     for part in folders_of(folder):
-        for file in (_resolved(root, part), *part.glob("*")):
-            _resolved(root, file)
+        for file in (_resolved(root, part, part.name), *part.glob("*")):
+            _resolved(root, file, file.name)
     return folder
 
 
-def _resolved(root: Path, path: Path) -> Path:
+def _resolved(root: Path, path: Path, named: str) -> Path:
     resolved = path.resolve()
     if not resolved.is_relative_to(root):
-        raise PermissionDenied(f"{path.name[:100]!r} lies outside of the server's model root")
+        raise PermissionDenied(f"{named[:100]!r} lies outside of the server's model root")
     return resolved

@@ -9,6 +9,9 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 from pydantic_settings import SettingsConfigDict
 
+from palate.client.adapters.endpoint import VARIABLES
+from palate.client.adapters.openrlhf import END_TOKEN
+from palate.client.adapters.verl import PROMPT_KEY
 from palate.models.tolerances import tolerance_of
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
@@ -99,6 +102,11 @@ class RewardConfig(ServerConfig):
         description="How far built-in texts scored alone and in one batch may be apart at start, in standard "
         "deviations of their scores; beyond it the server refuses to start. Default: 0.0001, for bfloat16 0.1.",
     )
+
+    @classmethod
+    def variables_of_others(cls) -> frozenset[str]:
+        """Those of the reward functions for other trainers, which may run beside a server."""
+        return frozenset({*VARIABLES.values(), PROMPT_KEY, END_TOKEN})
 
     @property
     def engine_options(self) -> EngineOptions:

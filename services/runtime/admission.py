@@ -7,7 +7,9 @@ from contextlib import suppress
 
 import grpc
 
+from services.runtime.callers import current_caller
 from services.runtime.errors import NotReady, Overloaded
+from services.runtime.fairness import Holdings
 from services.runtime.health import Health
 
 _MOMENT_SECONDS = 0.05
@@ -22,15 +24,15 @@ class Admission:
 
     Args:
         health: Says when there is something to serve.
-        max_calls: Calls that may be open at once.
+        max_calls: Calls that may be open at once; shared among callers as the queue is.
     """
 
     def __init__(self, health: Health, max_calls: int) -> None:
         self._health = health
+        self._calls = Holdings(max_calls)
         self._max_calls = max_calls
         self._refusing = False
         self._asked = 0
-        self._open = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
 
@@ -44,7 +46,7 @@ class Admission:
 
         Raises:
             NotReady: The server loads, or takes no more calls.
-            Overloaded: Too many calls are open.
+            Overloaded: Too many calls are open, or so many of this caller's that the rest is kept for others.
         """
         self._asked += 1
         if self._refusing:
@@ -53,11 +55,16 @@ class Admission:
         if self.loading:
             waiting_for = ", ".join(self._health.missing())
             raise NotReady(f"the server is still loading (waiting for {waiting_for}); try again soon", retry_after=1.0)
-        if self._open >= self._max_calls:
-            raise Overloaded(f"{self._max_calls} calls are in flight, the server's limit", retry_after=0.1)
-        self._open += 1
+        caller = current_caller()
+        if self._calls.excess(caller, 1) > 0:
+            raise Overloaded(
+                f"{self._calls.total} calls are in flight, the server takes {self._max_calls} and keeps some for those "
+                "who have few; come back later, or send more items in a call",
+                retry_after=0.1,
+            )
+        self._calls.change(caller, 1)
         self._none_open.clear()
-        context.add_done_callback(lambda _: self._ended())
+        context.add_done_callback(lambda _: self._ended(caller))
 
     def refuse(self) -> None:
         """Takes no call on any more."""
@@ -81,7 +88,7 @@ class Admission:
             await asyncio.wait_for(self._none_open.wait(), seconds)
         return self._none_open.is_set()
 
-    def _ended(self) -> None:
-        self._open -= 1
-        if not self._open:
+    def _ended(self, caller: str) -> None:
+        self._calls.change(caller, -1)
+        if not self._calls.total:
             self._none_open.set()

@@ -44,7 +44,10 @@ class ServerConfig(Settings):
         description="How long calls on such a connection may still take; default: --max-deadline-seconds.",
     )
     max_concurrent_calls: int = Field(
-        1024, ge=1, description="Calls in flight at once; one more is refused with RESOURCE_EXHAUSTED."
+        1024,
+        ge=1,
+        description="Calls in flight at once; one more is refused with RESOURCE_EXHAUSTED. One caller never has all: "
+        "an eighth is for those who have less than their share.",
     )
     tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain.")
     tls_key: Path | None = Field(None, description="PEM file with its private key.")

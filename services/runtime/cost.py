@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _MEMORY = 0.95
 """What one batch leaves of the weight of those before it: the last twenty or so count."""
@@ -86,7 +86,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a backlog goes: seconds per real token, over batches after which something still waited.
+    """How fast a group's backlog goes: seconds per real token, over batches after which some of it still waited.
 
     A lone item says little about that: it has no company to share the batch's fixed cost with.
     """
@@ -104,27 +104,51 @@ class Pace:
         return self.seconds / self.tokens if self.tokens else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a group, and since when."""
+
+    cost: Cost = Cost()
+    pace: Pace = Pace()
+    since: float = 0.0
+
+
 class Costs:
-    """The costs of every group; those used longest ago are forgotten first."""
+    """Cost and pace of every group; those used longest ago are forgotten first."""
 
     def __init__(self) -> None:
-        self._costs: OrderedDict[Hashable, tuple[Cost, float]] = OrderedDict()
+        self._known: OrderedDict[Hashable, _Known] = OrderedDict()
 
     def of(self, group: Hashable) -> Cost:
-        """What is known of `group`."""
-        return self._costs[group][0] if group in self._costs else Cost()
+        """What a batch of `group` costs."""
+        return self._of(group).cost
+
+    def token_seconds(self, group: Hashable, full_batch: int) -> float:
+        """What a token of a backlog of `group` takes: by its pace, else as in full batches of so many padded tokens."""
+        known = self._of(group)
+        return known.pace.token_seconds or known.cost.expected(full_batch) / full_batch
 
     def learn(self, group: Hashable, padded: int, seconds: float, now: float) -> None:
         """A batch of `group` took so long."""
-        self._put(group, self.of(group).after(padded, seconds), now)
+        known = self._of(group)
+        self._put(group, _Known(known.cost.after(padded, seconds), known.pace, now))
+
+    def follow(self, group: Hashable, tokens: int, seconds: float) -> None:
+        """So many tokens of a backlog of `group` took so long."""
+        known = self._of(group)
+        self._put(group, replace(known, pace=known.pace.after(tokens, seconds)))
 
     def doubt(self, group: Hashable, now: float) -> None:
         """Work was turned away by belief alone; after a while without a batch that belief is weakened."""
-        if group in self._costs and now - self._costs[group][1] >= _DOUBT_SECONDS:
-            self._put(group, self.of(group).doubted(), now)
+        known = self._of(group)
+        if group in self._known and now - known.since >= _DOUBT_SECONDS:
+            self._put(group, _Known(known.cost.doubted(), known.pace, now))
 
-    def _put(self, group: Hashable, cost: Cost, now: float) -> None:
-        self._costs[group] = (cost, now)
-        self._costs.move_to_end(group)
-        if len(self._costs) > _MAX_GROUPS:
-            self._costs.popitem(last=False)
+    def _of(self, group: Hashable) -> _Known:
+        return self._known.get(group, _Known())
+
+    def _put(self, group: Hashable, known: _Known) -> None:
+        self._known[group] = known
+        self._known.move_to_end(group)
+        if len(self._known) > _MAX_GROUPS:
+            self._known.popitem(last=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, Protocol
 
 from services.runtime.batching import BatchLimits, choose_batch, padded_tokens
-from services.runtime.cost import Costs, Pace
+from services.runtime.cost import Costs
 from services.runtime.engine_thread import Run
 from services.runtime.handoff import Batch, Handoff
 from services.runtime.queue_admission import Outlook
@@ -59,7 +59,7 @@ class Dispatcher(Generic[Item, Result]):
         self._clock = clock
         self._observer = observer
         self._answers = answers
-        self._costs, self._pace = Costs(), Pace()
+        self._costs = Costs()
         self._offered: Batch[Item, Result] | None = None
         self.lanes = lanes
         self._limits_of = limits_of
@@ -72,9 +72,11 @@ class Dispatcher(Generic[Item, Result]):
 
     def outlook(self, work: Work[Item]) -> Outlook:
         """How fast `work`, and a backlog, would be computed."""
-        now, cost = self._clock(), self._costs.of(work.group)
-        pace = self._pace.token_seconds or cost.expected(self._limits.max_tokens) / self._limits.max_tokens
-        return Outlook(now, self._free_at(now) - now, cost.safe(work.size), pace)
+        now = self._clock()
+        item_seconds = self._costs.of(work.group).safe(work.size)
+        return Outlook(
+            now, self._free_at(now) - now, item_seconds, self._token_seconds(work.group), self._token_seconds
+        )
 
     def improved_by(self, job: Job[Item, Result]) -> bool:
         """Whether a job that came just now, or became more urgent, may change the batch that lies ready."""
@@ -138,13 +140,16 @@ class Dispatcher(Generic[Item, Result]):
     def _seconds(self, jobs: list[Job[Item, Result]]) -> float:
         return self._costs.of(jobs[0].group).safe(padded_tokens([job.size for job in jobs]))
 
+    def _token_seconds(self, group: Hashable) -> float:
+        return self._costs.token_seconds(group, self._limits.max_tokens)
+
     def _learn(self, run: Run[Item, Result]) -> None:
         sizes, group = [job.size for job in run.jobs], run.jobs[0].group
         padded = padded_tokens(sizes)
         self._observer.batch_done(len(sizes), sum(sizes), padded, run.seconds)
         self._costs.learn(group, padded, run.seconds, self._clock())
-        if len(self._waiting):
-            self._pace = self._pace.after(sum(sizes), run.seconds / self.lanes)
+        if self._waiting.holds(group):
+            self._costs.follow(group, sum(sizes), run.seconds / self.lanes)
 
     def _expire(self, start: float) -> None:
         """Takes out who could not be answered in time even if his item were computed alone and next."""

@@ -1,4 +1,4 @@
-"""Who has had how much of the engine, and who may hold how much of the queue."""
+"""Who has had how much of the engine, and who may hold how much of the queue and of the calls in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 _MAX_CALLERS = 4096
 
 _RESERVED = 8
-"""One part in so many of the queue is for those who hold less than their fair share of it."""
+"""One part in so many is for those who hold less than their fair share."""
 
 
 class Served:
@@ -41,7 +41,7 @@ class Served:
 
 
 class Holdings:
-    """How much of a bounded queue every caller holds, in items or in tokens."""
+    """How much of something bounded every caller holds: of the queue in items or in tokens, of the calls in flight."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

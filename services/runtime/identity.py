@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from palate.yaml_document import read_yaml
 from services.runtime.errors import PermissionDenied, Unauthenticated
 from services.runtime.roles import OPEN, TABLE, Role
 
@@ -140,8 +141,8 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
         IdentityFileError: It is missing, no list, or an entry is wrong.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        document = read_yaml(path)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise IdentityFileError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, list) or not document:
         raise IdentityFileError(f"{path} must hold a list with at least one identity")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.runtime.errors import Overloaded, TooLarge
-from services.runtime.waiting import Waiting
+from services.runtime.waiting import Pace, Waiting
 from services.runtime.work import Terms
 
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.05, 30.0
@@ -45,13 +45,15 @@ class Outlook:
         now: The scheduler's clock.
         busy_seconds: Until it is done with what it computes now.
         item_seconds: What the largest item takes alone, with a margin.
-        token_seconds: What a token of a backlog takes; 0 = not known.
+        token_seconds: What a token of the request's group takes in a backlog; 0 = not known.
+        pace: The same of any group.
     """
 
     now: float
     busy_seconds: float
     item_seconds: float
     token_seconds: float
+    pace: Pace
 
 
 def check_size(limits: QueueLimits, items: int, tokens: int) -> None:
@@ -79,9 +81,10 @@ def check_room(waiting: Waiting[Any, Any], need: Need, caller: str, outlook: Out
         excess = max(excess, more * tokens.total // max(items.total, 1))
     elif not excess:
         return
+    token_seconds = waiting.token_seconds(outlook.pace)
     raise Overloaded(
         f"{items.total} items with {tokens.total} tokens are waiting; come back later",
-        retry_after=_retry_after(excess * outlook.token_seconds if outlook.token_seconds else _UNKNOWN_RETRY_SECONDS),
+        retry_after=_retry_after(excess * token_seconds if token_seconds else _UNKNOWN_RETRY_SECONDS),
     )
 
 
@@ -96,7 +99,7 @@ def check_time(waiting: Waiting[Any, Any], need: Need, terms: Terms, outlook: Ou
     """
     left = terms.deadline - outlook.now
     own = max(need.tokens * outlook.token_seconds, outlook.item_seconds)
-    ahead = outlook.busy_seconds + waiting.tokens_ahead(terms, need.tokens) * outlook.token_seconds
+    ahead = outlook.busy_seconds + waiting.seconds_ahead(terms, need.tokens, outlook.pace)
     needed = own if own <= left else outlook.item_seconds
     late = _MARGIN * (ahead + needed) - left
     if ahead > 0 and needed <= left and late > 0:

@@ -71,7 +71,6 @@ def run(
 ) -> None:
     """Serves until SIGTERM or SIGINT, drains, and exits with 0; with 1 and a message where loading fails."""
     configure_logging(config.log_level)
-    logger.info("configuration\n%s", config.describe())
     try:
         asyncio.run(_serve(config, service_names, metrics, health, load, early))
     except StartupError as error:
@@ -140,6 +139,8 @@ async def _serve(
             _settle()
             await health.set("model", True)
             metrics.ready.set(1)
+            # Not before: where a start fails, its cause is what is to be seen.
+            logger.info("configuration\n%s", config.describe())
             logger.info(
                 "ready on %s:%d, metrics on %s:%d", config.host, port, config.metrics_host, metrics_server.server_port
             )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import islice
-from typing import Generic
+from typing import Generic, TypeAlias
 
 from services.runtime.fairness import Holdings, Served
 from services.runtime.work import Entry, Item, Job, Result, Terms
+
+Pace: TypeAlias = Callable[[Hashable], float]
+"""Seconds that a token of a group takes in a backlog."""
 
 
 class Lane(Generic[Item, Result]):
@@ -19,18 +23,33 @@ class Lane(Generic[Item, Result]):
     def __init__(self) -> None:
         self.jobs: list[Job[Item, Result]] = []
         self.tokens = 0
+        self.tokens_of: Counter[Hashable] = Counter()
 
     def add(self, job: Job[Item, Result]) -> None:
         """Puts it in its place."""
         insort(self.jobs, job, key=Job.rank)
-        self.tokens += job.size
+        self._count(job, job.size)
 
     def remove(self, job: Job[Item, Result]) -> None:
         """Takes it out; its terms are those it was added with."""
         index = bisect_left(self.jobs, job.rank(), key=Job.rank)
         assert self.jobs[index] is job, "a job changed its terms while it was in a lane; this is a bug"
         del self.jobs[index]
-        self.tokens -= job.size
+        self._count(job, -job.size)
+
+    def _count(self, job: Job[Item, Result], tokens: int) -> None:
+        self.tokens += tokens
+        self.tokens_of[job.group] += tokens
+        if not self.tokens_of[job.group]:
+            del self.tokens_of[job.group]
+
+    def seconds(self, pace: Pace) -> float:
+        """How long all of it takes."""
+        return sum(tokens * pace(group) for group, tokens in self.tokens_of.items())
+
+    def token_seconds(self, pace: Pace) -> float:
+        """What one of its tokens takes, whichever it is; a lane that is empty is not kept."""
+        return self.seconds(pace) / self.tokens
 
     def within(self, allowance: float, most: int) -> int:
         """How many jobs, `most` at most, begin within so many tokens."""
@@ -120,7 +139,7 @@ class Waiting(Generic[Item, Result]):
 
     def fronts(self) -> list[list[Job[Item, Result]]]:
         """Every lane's jobs, most urgent first; not to be changed, nor kept."""
-        return [lane.jobs for lanes in self._priorities.values() for lane in lanes.values()]
+        return [lane.jobs for lane in self._lanes()]
 
     def level(self) -> None:
         """Moves the floor of what counts as served."""
@@ -144,16 +163,28 @@ class Waiting(Generic[Item, Result]):
             return ranked[0]
         return list(islice(heapq.merge(*ranked, key=Job.rank), self.window))
 
-    def tokens_ahead(self, terms: Terms, tokens: int) -> float:
-        """Tokens that go before all of `tokens` more on these terms, if nothing else comes."""
+    def holds(self, group: Hashable) -> bool:
+        """Whether something of `group` waits."""
+        return any(group in lane.tokens_of for lane in self._lanes())
+
+    def token_seconds(self, pace: Pace) -> float:
+        """What a token of all that waits takes; 0 where nothing waits, or nothing is known."""
+        return sum(lane.seconds(pace) for lane in self._lanes()) / max(self.tokens.total, 1)
+
+    def seconds_ahead(self, terms: Terms, tokens: int, pace: Pace) -> float:
+        """How long all takes that goes before all of `tokens` more on these terms, if nothing else comes.
+
+        Fairness counts tokens; what part of a lane goes before is taken to cost what the lane's tokens cost on average.
+        """
         higher = sum(
-            lane.tokens
+            lane.seconds(pace)
             for priority, lanes in self._priorities.items()
             if priority > terms.priority
             for lane in lanes.values()
         )
         lanes = self._priorities.get(terms.priority, {})
-        own = lanes[terms.caller].tokens_before(terms.deadline) if terms.caller in lanes else 0
+        mine = lanes.get(terms.caller)
+        own = mine.tokens_before(terms.deadline) if mine is not None else 0
         served = self.served.of(terms.caller)
         last = served + own + tokens + self._quantum  # who has been served more lets these go first
         others = 0.0
@@ -161,8 +192,13 @@ class Waiting(Generic[Item, Result]):
             if caller != terms.caller:
                 theirs = self.served.of(caller)
                 at_least = min(lane.tokens, served - self._quantum - theirs)  # they must catch up first
-                others += max(at_least, min(lane.tokens_before(terms.deadline), last - theirs), 0.0)
-        return higher + own + others
+                ahead = max(at_least, min(lane.tokens_before(terms.deadline), last - theirs), 0.0)
+                others += ahead * lane.token_seconds(pace)
+        return higher + (own * mine.token_seconds(pace) if mine is not None else 0.0) + others
+
+    def _lanes(self) -> Iterator[Lane[Item, Result]]:
+        for lanes in self._priorities.values():
+            yield from lanes.values()
 
     def _allowances(self, lanes: dict[str, Lane[Item, Result]]) -> list[tuple[Lane[Item, Result], float]]:
         """Tokens that may begin before a lane's caller is too far ahead of the least served; negative if it is."""

@@ -35,9 +35,13 @@ def test_models_are_loaded_chosen_listed_and_unloaded(root: Path):
             assert client.score(["a"], ["b"]).provenance.model == "second"
         assert f"second is revision {revisions['second']} now; before: nothing" in said.output
         assert "before: second" in palate_models(server.target, "default", "main").output
-        listed = palate_models(server.target, "list").output
-        assert "main" in listed
-        assert "second" in listed
+        listed = {
+            line.split()[0]: line.split()[1:] for line in palate_models(server.target, "list").output.splitlines()
+        }
+        assert listed["main"] == ["yes", "encoder", "-", revisions["main"]]
+        assert listed["second"] == ["-", "encoder", "-", revisions["second"]]
+        outside = palate_models(server.target, "load", "third", "../etc")
+        assert (outside.exit_code, "'../etc' lies outside" in outside.stderr) == (1, True), outside.stderr
         assert revisions["second"] in palate_models(server.target, "unload", "second").output
         failed = palate_models(server.target, "unload", "main")
         assert (failed.exit_code, "is the default model" in failed.stderr) == (1, True)

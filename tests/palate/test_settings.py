@@ -2,8 +2,12 @@
 
 import pytest
 from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from palate.settings import Group, Settings
+from services.policy.config import PolicyConfig
+from services.reward.config import RewardConfig
+from trainer.sft_config import SftConfig
 
 
 class Inner(Group):
@@ -76,6 +80,8 @@ def test_wrong_input_is_explained(flags, message, capsys):
         (b"\xff\xfe", "is not YAML: 'utf-8' codec"),
         (b"- model\n- x", "holds no names with values"),
         (b"just words", "holds no names with values"),
+        (b"model: x\nlr: 1\nmodel: y", "contradicts itself: model is given twice, again in line 3"),
+        (b"model: x\nppo: {kl_coef: 1, kl_coef: 2}", "kl_coef is given twice, again in line 2"),
         (None, "cannot be read: Is a directory"),
     ],
 )
@@ -92,6 +98,71 @@ def test_a_file_that_is_no_configuration_is_explained(tmp_path, content, message
 def test_an_empty_file_says_nothing(tmp_path):
     (tmp_path / "c.yaml").write_text("# nothing yet\n")
     assert load("--config", str(tmp_path / "c.yaml"), "--model", "m").model == "m"
+
+
+class Named(Settings):
+    """An example with a prefix of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="PALATE_EXAMPLE_")
+
+    lr: float = Field(1e-3, description="Learning rate.")
+    ppo: Inner = Field(default_factory=Inner, description="PPO.")
+    more: dict[str, str] = Field(default_factory=dict, description="More.")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("PALATE_EXAMPLE_LRR", "PALATE_EXAMPLE_LRR is unknown; did you mean PALATE_EXAMPLE_LR?"),
+        ("palate_example_lrr", "palate_example_lrr is unknown"),
+        ("PALATE_EXAMPLE_PPO__KL_COF", "did you mean PALATE_EXAMPLE_PPO__KL_COEF?"),
+        ("PALATE_EXAMPLE_PPO_KL_COEF", "did you mean PALATE_EXAMPLE_PPO__KL_COEF?"),
+        ("PALATE_EXAMPLE_LR__X", "did you mean PALATE_EXAMPLE_LR?"),
+    ],
+)
+def test_a_misspelt_variable_is_named(name, hint, monkeypatch, capsys):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SystemExit, match="2"):
+        Named.from_command_line([], "example")
+    assert f"the environment variable {name} " in (told := capsys.readouterr().err)
+    assert hint in told
+
+
+def test_variables_of_others_are_let_pass(monkeypatch):
+    for name in ("PALATE_DATA", "PALATE_TARGET", "PALATE_REWARD_MODLE", "PALATE_EXAMPLE"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("PALATE_EXAMPLE_V2_PORT", "tcp://10.0.0.1:50051")  # Kubernetes, of a Service
+    monkeypatch.setenv("PALATE_EXAMPLE_V2_SERVICE_PORT_GRPC", "50051")
+    monkeypatch.setenv("PALATE_EXAMPLE_MORE__A", "b")
+    monkeypatch.setenv("PALATE_EXAMPLE_PPO__KL_COEF", "2")
+    config = Named.from_command_line([], "example")
+    assert (config.more, config.ppo.kl_coef) == ({"a": "b"}, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "others", "wrong"),
+    [
+        (RewardConfig, ("PALATE_REWARD_TARGET", "PALATE_REWARD_PROMPT_KEY", "PALATE_POLICY_X"), "PALATE_REWARD_ENGIN"),
+        (PolicyConfig, ("PALATE_REWARD_X",), "PALATE_POLICY_FROZN"),
+        (SftConfig, ("PALATE_TRAIN_PPO__KL_COEF", "PALATE_TRAIN_LABEL_SMOOTHING"), "PALATE_TRAIN_EPOCH"),
+    ],
+)
+def test_every_command_knows_what_else_begins_like_its_own(kind, others, wrong, monkeypatch, capsys):
+    for name in others:
+        monkeypatch.setenv(name, "1")
+    flags = ["--model", "m", *(["--data", "d", "--out", "o"] if kind is SftConfig else [])]
+    assert str(kind.from_command_line(flags, "palate").model) == "m"
+    monkeypatch.setenv(wrong, "1")
+    with pytest.raises(SystemExit, match="2"):
+        kind.from_command_line(flags, "palate")
+    assert f"{wrong} is unknown; did you mean {wrong[:-2]}" in capsys.readouterr().err
+
+
+def test_help_comes_in_spite_of_a_misspelt_variable(monkeypatch, capsys):
+    monkeypatch.setenv("PALATE_EXAMPLE_LRR", "1")
+    with pytest.raises(SystemExit, match="0"):
+        Named.from_command_line(["--help"], "example")
+    assert "Learning rate." in capsys.readouterr().out
 
 
 def test_help_says_what_each_value_is(capsys):

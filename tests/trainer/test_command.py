@@ -66,10 +66,10 @@ def test_a_base_model_comes_of_text_alone(tmp_path):
             "d.jsonl is a file; give a folder as --out",
         ),
         (["reward", "--model", "absent", "--data", "{good}", "--out", "{out}"], "absent is not a folder"),
-        (["reward", "--model", "{base}", "--data", "{data}", "--out", "{out}"], "d.jsonl:1: 'a' must be a text"),
+        (["reward", "--model", "{base}", "--data", "{data}", "--out", "{out}"], "d.jsonl:1: 'a', 'b', 'label' missing"),
         (
             ["reward", "--model", "{base}", "--data", "{pairs}", "--out", "{out}"],
-            "pairs.jsonl:2: 'chosen' must be a text; it is missing (the row has 'prompt', 'rejected')",
+            "pairs.jsonl:2: 'chosen' missing (the row has 'prompt', 'rejected'); a comparison is",
         ),
         (["ppo", "--policy", "absent", "--prompts", "{data}", "--out", "{out}"], "absent is not a folder"),
         (["pretrain", "--documents", "{data}", "--out", "{out}"], "d.jsonl:1: 'text' must be a text; it is missing"),

@@ -12,6 +12,11 @@ from trainer.data.lines import DataError, Row, read_rows
 
 Label: TypeAlias = Literal["a", "b", "tie"]
 
+_WINNER, _LABELLED = ("chosen", "rejected"), ("a", "b", "label")
+"""What a row of either schema must have."""
+
+_FORMS = '{"prompt", "chosen", "rejected"} or {"prompt", "a", "b", "label": "a", "b" or "tie"}'
+
 _WINDOW = 64
 """Sentences among which partners of similar length are found."""
 
@@ -157,7 +162,10 @@ def pairs_from_labelled_sentences(
 
 
 def _comparison(row: Row) -> Comparison:
-    if "chosen" in row.values or "rejected" in row.values:
+    has_winner = "chosen" in row.values or "rejected" in row.values
+    if missing := [key for key in (_WINNER if has_winner else _LABELLED) if key not in row.values]:
+        row.refuse(f"{', '.join(map(repr, missing))} missing (the row has {row.keys()}); a comparison is {_FORMS}")
+    if has_winner:
         a, b, label = row.text("chosen"), row.text("rejected"), "a"
     else:
         a, b, label = row.text("a"), row.text("b"), row.text("label")

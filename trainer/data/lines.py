@@ -32,7 +32,7 @@ class Row:
         """The text under `key`; `default` where there is none, and a refusal where that is None."""
         value = self.values.get(key, default)
         if not isinstance(value, str):
-            self.refuse(f"{key!r} must be a text; it is {_described(self.values, key)}")
+            self.refuse(f"{key!r} must be a text; it is {_described(self, key)}")
         return value
 
     def messages(self, key: str) -> str | list[dict[str, str]]:
@@ -49,8 +49,12 @@ class Row:
         """The number under `key`, `default` where there is none."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.refuse(f"{key!r} must be a number; it is {_described(self.values, key)}")
+            self.refuse(f"{key!r} must be a number; it is {_described(self, key)}")
         return float(value)
+
+    def keys(self) -> str:
+        """What the row has, for complaints."""
+        return ", ".join(map(repr, sorted(self.values))) or "nothing"
 
     def refuse(self, problem: str) -> NoReturn:
         """Raises what is wrong with this row."""
@@ -116,7 +120,8 @@ def _parsed(line: bytes, file: Path, number: int) -> Mapping[str, Any]:
     return value
 
 
-def _described(values: Mapping[str, Any], key: str) -> str:
-    if key not in values:
-        return f"missing (the row has {', '.join(map(repr, sorted(values))) or 'nothing'})"
-    return type(values[key]).__name__
+def _described(row: Row, key: str) -> str:
+    if key not in row.values:
+        return f"missing (the row has {row.keys()})"
+    value = row.values[key]
+    return "null" if value is None else type(value).__name__

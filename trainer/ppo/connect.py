@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from palate.access import channel_options
+from palate.aggregate import check_members
 from palate.client import ModelInfo, PermissionDenied, PolicyClient, PolicyInfo, RewardClient, Unauthenticated
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig, ServicesGroup
@@ -93,10 +94,12 @@ def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> t
         RewardModelChanged: Another one is served, and the configuration does not accept that.
         AccessRefused: The service does not let the trainer in.
         AccessError: A file with certificates or the token cannot be used.
+        InvalidInput: Members are to be aggregated, and the model has none.
     """
     services = config.services
     with _open_reward(services, "") as asked, _let_in(services.reward, REWARD_ACCESS):
         info = asked.model_info()
+    check_members(config.scoring.way(), info)
     served = info.provenance.revision
     if pinned not in (None, served) and not config.accept_new_reward:
         raise RewardModelChanged(

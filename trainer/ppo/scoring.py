@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from palate.client.errors import CallError, DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
+from palate.client.errors import (
+    CallError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    MessageTooLarge,
+    Overloaded,
+    Unavailable,
+)
 from palate.client.reward import RewardClient
-from palate.client.types import Failed, Scored
+from palate.client.types import Aggregate, AggregateLike, Failed, Scored
 from trainer.ppo.errors import RewardModelChanged
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
@@ -32,12 +39,14 @@ class ScorerSettings:
         concurrency: Calls at a time.
         attempts: How often an item is tried.
         timeout: Seconds for one call.
+        aggregate: How an ensemble's members become one score.
     """
 
     items_per_call: int
     concurrency: int
     attempts: int
     timeout: float
+    aggregate: AggregateLike = Aggregate.MODEL_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +115,13 @@ class Scorer:
     def _call(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout | _Retry]:
         prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
         try:
-            reply = self._client.score(prompts, completions, timeout=self._settings.timeout)
+            reply = self._client.score(
+                prompts, completions, timeout=self._settings.timeout, aggregate=self._settings.aggregate
+            )
         except tuple(_CALL_CAUSES) as error:
             return [_Retry(_CALL_CAUSES[type(error)], str(error), error.retry_after)] * len(rollouts)
+        except MessageTooLarge as error:
+            return self._halved(rollouts, error)
         except FailedPrecondition as error:
             raise RewardModelChanged(
                 f"the reward service no longer has the revision this run is pinned to: {error}. Serve that model "
@@ -116,6 +129,15 @@ class Scorer:
             ) from error
         revision = reply.provenance.revision
         return [_outcome(r, result, revision) for r, result in zip(rollouts, reply.results, strict=True)]
+
+    def _halved(
+        self, rollouts: Sequence[Rollout], error: MessageTooLarge
+    ) -> list[ScoredRollout | DroppedRollout | _Retry]:
+        """As many calls as it takes; a rollout that is over the limit by itself gets no score."""
+        if len(rollouts) == 1:
+            return [DroppedRollout(rollouts[0], DropCause.TOO_LONG, str(error))]
+        middle = len(rollouts) // 2
+        return self._call(rollouts[:middle]) + self._call(rollouts[middle:])
 
 
 def _outcome(rollout: Rollout, result: Scored | Failed, revision: str) -> ScoredRollout | DroppedRollout | _Retry:

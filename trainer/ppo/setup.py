@@ -151,4 +151,6 @@ def _rollout_settings(config: PPOConfig, replicas: PolicyReplicas) -> RolloutSet
 
 def _scorer_settings(config: PPOConfig, info: ModelInfo) -> ScorerSettings:
     services = config.services
-    return ScorerSettings(info.max_items, services.scoring_concurrency, services.attempts, services.timeout)
+    return ScorerSettings(
+        info.max_items, services.scoring_concurrency, services.attempts, services.timeout, config.scoring.way()
+    )

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from trainer.fit_config import FitConfig
 
 
 class RewardTrainConfig(FitConfig):
     """Trains a reward model on comparisons (Bradley–Terry) and measures it on groups it has not seen."""
-
-    model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
 
     model: Path = Field(
         description="Folder to start from: a causal language model, an encoder, or a reward model to train further."

@@ -76,9 +76,13 @@ def check_input(tensor: Any, spec: TensorSpec, max_items: int) -> None:
     if tensor.datatype != spec.datatype:
         raise InvalidRequest(f"{shown(tensor.name)} is {spec.datatype}, not {shown(tensor.datatype)}")
     shape = list(tensor.shape)
+    if shape and min(shape) < 0:
+        raise InvalidRequest(
+            f"{shown(tensor.name)} has shape {shape[:8]}; what is sent has a size: give the number of items for -1"
+        )
     is_column = spec.shape[1] == 1 and (len(shape) == 1 or shape[1:] == [1])
     is_table = spec.shape[1] == -1 and len(shape) == 2
-    if not (is_column or is_table) or min(shape) < 0:
+    if not (is_column or is_table):
         raise InvalidRequest(
             f"{shown(tensor.name)} has shape {shape[:8]}; it must be {list(spec.shape)}, -1 = any size"
         )

@@ -11,8 +11,9 @@ from palate.bulk.items import Columns, Limits
 from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import Entry
 from palate.bulk.scoring import scored_rows
-from palate.client import RewardClient, Truncation
+from palate.client import Aggregate, MeanMinusVariance, RewardClient
 from palate.local_server import local_server
+from palate.models.ensemble import write_ensemble
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
 
@@ -43,6 +44,14 @@ def other_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder):
     with start_server("services.reward", folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ensemble_server(folder, other_folder):
+    pair = other_folder.parent / "pair"
+    write_ensemble(pair, [folder, other_folder])
+    with start_server("services.reward", pair) as running:
         yield running
 
 
@@ -83,6 +92,45 @@ def test_scores_are_those_of_the_client_and_say_where_they_come_from(server, tmp
     assert [row["id"] for row in found] == list(range(7))
     assert [row["score"] for row in found] == pytest.approx(expected.scores(), abs=1e-5)
     assert {row["scored_by"]["revision"] for row in found} == {expected.provenance.revision}
+
+
+@pytest.mark.parametrize(
+    ("flags", "aggregate"),
+    [
+        ([], Aggregate.MEAN),
+        (["--aggregate", "mean"], Aggregate.MEAN),
+        (["--aggregate", "min"], Aggregate.MIN),
+        (["--aggregate", "mean-minus-variance", "--variance-weight", "2.5"], MeanMinusVariance(2.5)),
+    ],
+)
+def test_an_ensemble_is_asked_for_one_score_as_the_command_says(ensemble_server, tmp_path, flags, aggregate):
+    source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completion": "fine", "completions": ["fine", "a plan"]}])
+    for command in ("score", "rank"):
+        done = palate(
+            command, str(source), str(tmp_path / command) + ".jsonl", "--target", ensemble_server.target, *flags
+        )
+        assert done.returncode == 0, done.stderr
+    with RewardClient(ensemble_server.target) as client:
+        expected = client.score(["p", "p"], ["fine", "a plan"], aggregate=aggregate).scores()
+    assert read(tmp_path / "score.jsonl")[0]["score"] == pytest.approx(expected[0], abs=1e-5)
+    ranking = read(tmp_path / "rank.jsonl")[0]["ranking"]
+    assert [each["score"] for each in ranking] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--aggregate", "min"], "is one model without members; leave the aggregate out"),
+        (["--aggregate", "mean-minus-variance"], "give both, or neither"),
+        (["--aggregate", "min", "--variance-weight", "1"], "give both, or neither"),
+    ],
+)
+def test_an_aggregate_that_makes_no_sense_is_refused_before_anything_is_scored(server, tmp_path, flags, complaint):
+    source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completion": "fine"}])
+    done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target, *flags)
+    assert done.returncode == STOPPED
+    assert complaint in told(done)
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_row_that_fails_has_an_error_and_no_score(server, tmp_path):
@@ -268,9 +316,7 @@ class TestOneRevision:
         entries = [Entry(str(n), {"prompt": "p", "completion": str(n)}) for n in range(4)]
         with serve(folder) as first, RewardClient(first.target) as client:
             before = revision_of(first)
-            calls = Calls(
-                client, Truncation.MODEL_DEFAULT, OneRevision([], tmp_path / "out.jsonl.partial", ""), pytest.fail
-            )
+            calls = Calls(client, {}, OneRevision([], tmp_path / "out.jsonl.partial", ""), pytest.fail)
             batches = scored_rows(calls, entries, Columns("prompt", "completion"), Limits(2, 2**20))
             assert {row["scored_by"]["revision"] for row in next(batches)} == {before}
             first.stop()

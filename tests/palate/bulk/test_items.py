@@ -48,7 +48,7 @@ TALK = [{"role": "user", "content": "hello"}]
     [
         ({"prompt": "p", "answer": "c"}, "field 'completion' is missing; the row has answer, prompt"),
         ({}, "field 'prompt' is missing; the row has no fields"),
-        ({"prompt": None, "completion": "c"}, "field 'prompt' is missing"),
+        ({"prompt": None, "completion": "c"}, "field 'prompt' is null; give a text"),
         ({"prompt": 5, "completion": "c"}, "field 'prompt' is no text and no conversation"),
         ({"prompt": [], "completion": "c"}, "field 'prompt' is no text and no conversation"),
         ({"prompt": [*TALK, "hello"], "completion": "c"}, "field 'prompt' is no text and no conversation"),

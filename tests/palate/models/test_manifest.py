@@ -69,6 +69,15 @@ def test_foreign_causal_model_is_a_policy(chat_policy: Path):
     assert load_manifest(chat_policy).manifest.kind == "policy"
 
 
+def test_a_masked_language_model_is_neither_and_the_way_to_one_is_told(bert: Path, tmp_path: Path):
+    shutil.copytree(bert, folder := tmp_path / "masked")
+    change_json(folder / "config.json", architectures=["BertForMaskedLM"])
+    with pytest.raises(
+        FolderError, match=r"names \['BertForMaskedLM'\].*`palate train reward` makes a reward model of"
+    ):
+        load_manifest(folder)
+
+
 def test_overrides_win_and_are_no_longer_listed_as_assumed(bert: Path):
     loaded = load_manifest(bert, {"truncation": "left", "max_tokens": 64})
     assert (loaded.manifest.truncation, loaded.manifest.max_tokens) == ("left", 64)

@@ -12,6 +12,7 @@ from palate.verify.command import app
 from palate.verify.subject import EngineChoice, engines_here
 from tests.reward_folders import make_bert, make_llama
 from tests.servers import start_server
+from tests.tiny_models import make_tiny_policy
 
 BROKEN = Path(__file__).with_name("batch_dependent_server.py")
 
@@ -100,6 +101,22 @@ def test_own_texts(llama: Path, tmp_path: Path):
 def test_texts_that_cannot_be_used(llama: Path, tmp_path: Path, content: str, complaint: str):
     (tmp_path / "texts.jsonl").write_text(content)
     said = palate_verify("--model", llama, "--texts", tmp_path / "texts.jsonl")
+    assert (said.exit_code, complaint in said.stderr) == (2, True), said.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (lambda folder: None, "is not a folder"),
+        (lambda folder: folder.mkdir(), "has no config.json"),
+        (lambda folder: make_tiny_policy(folder, 0), "holds a policy"),
+        (lambda folder: make_llama(folder).joinpath("palate.json").write_text("{"), "palate.json"),
+    ],
+)
+def test_a_folder_that_cannot_be_verified_is_told_before_a_server_is_started(tmp_path, monkeypatch, broken, complaint):
+    monkeypatch.setattr("palate.verify.command.verify", lambda *_: pytest.fail("a server would be started"))
+    broken(tmp_path / "model")
+    said = palate_verify("--model", tmp_path / "model", "--engine", "onnx")
     assert (said.exit_code, complaint in said.stderr) == (2, True), said.stderr
 
 

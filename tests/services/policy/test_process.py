@@ -294,5 +294,5 @@ def test_says_what_is_wrong_at_start(tmp_path):
     assert "config.json" in empty.stderr
     reward = run_module("--model", str(make_tiny_reward(tmp_path / "reward", "decoder", seed=0)))
     assert reward.returncode == 1
-    assert "this server serves policies" in reward.stderr
+    assert "is a reward model; serve it with `palate serve reward`" in reward.stderr
     assert "Traceback" not in empty.stderr + reward.stderr

@@ -31,6 +31,7 @@ class Ended:
     arrived: float
     answered: float
     outcome: str  # "done", "expired", "refused"
+    group: str = "model"
 
 
 class SimulatedEngine:
@@ -48,7 +49,7 @@ class SimulatedEngine:
         if not batch.jobs:
             self.listener.ended(batch)
             return
-        seconds = self.simulation.seconds([job.size for job in batch.jobs])
+        seconds = self.simulation.seconds([job.size for job in batch.jobs], batch.jobs[0].group)
         self.simulation.at(self.simulation.now + seconds, lambda: self.end(batch, seconds))
 
     def end(self, batch: Any, seconds: float) -> None:
@@ -73,6 +74,7 @@ class Simulation:
 
     Args:
         fixed, per_token: Seconds of a batch, and of each of its padded tokens.
+        slower: Group → how many times as long its tokens take.
         noise: Standard deviation of the logarithm of what batches take, relative to that.
     """
 
@@ -85,6 +87,7 @@ class Simulation:
     computed: int = 0
     late_seconds: float = 0.0
     busy_seconds: float = 0.0
+    slower: dict[str, float] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
 
@@ -103,8 +106,9 @@ class Simulation:
         self.engine = SimulatedEngine(self, handoff, listener)
         return self.engine
 
-    def seconds(self, sizes: Sequence[int]) -> float:
-        return (self.fixed + self.per_token * padded_tokens(sizes)) * self.random.lognormvariate(0.0, self.noise)
+    def seconds(self, sizes: Sequence[int], group: str) -> float:
+        per_token = self.per_token * self.slower.get(group, 1.0)
+        return (self.fixed + per_token * padded_tokens(sizes)) * self.random.lognormvariate(0.0, self.noise)
 
     def at(self, moment: float, happen: Callable[[], Any]) -> None:
         self._count += 1
@@ -135,11 +139,13 @@ class Simulation:
         if self.engine is not None:
             self.engine.go_on()
 
-    def send(self, caller: str, size: int, timeout: float, priority: int = 0, then: Callable[[], Any] | None = None):
+    def send(
+        self, caller: str, size: int, timeout: float, then: Callable[[], Any] | None = None, group: str = "model"
+    ) -> None:
         """One item of a size, in a call of its own."""
         self._count += 1
-        work = Work(self._count, size, "model", self._count)
-        task = asyncio.create_task(self._call(caller, work, Terms(priority, self.now + timeout, caller), then))
+        work = Work(self._count, size, group, self._count)
+        task = asyncio.create_task(self._call(caller, work, Terms(0, self.now + timeout, caller), then))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -150,7 +156,7 @@ class Simulation:
             what = "done" if isinstance(outcome, Done) else outcome.kind.value
         except Overloaded:
             what = "refused"
-        self.ended.append(Ended(caller, work.size, arrived, self.now, what))
+        self.ended.append(Ended(caller, work.size, arrived, self.now, what, str(work.group)))
         if then is not None:
             then()
 
@@ -164,12 +170,19 @@ class Simulation:
             self.at(0.0, lambda number=number: again(f"caller-{number}"))
 
     def open_loop(
-        self, caller: str, rate: float, sizes: tuple[int, int], timeout: float, end: float, begin: float = 0.0
+        self,
+        caller: str,
+        rate: float,
+        sizes: tuple[int, int],
+        timeout: float,
+        end: float,
+        begin: float = 0.0,
+        group: str = "model",
     ) -> None:
         """A caller that sends on average so many items a second, whatever becomes of them."""
 
         def arrive() -> None:
-            self.send(caller, self.random.randint(*sizes), timeout)
+            self.send(caller, self.random.randint(*sizes), timeout, group=group)
             if (following := self.now + self.random.expovariate(rate)) < end:
                 self.at(following, arrive)
 

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.cost import Cost, Costs, Pace
+from services.runtime.waiting import Waiting
+from services.runtime.work import Entry, Job, Terms, Work
 
 PADDED = st.integers(1, 10_000)
 BATCHES = st.lists(st.tuples(PADDED, st.floats(0.0, 1e3)), max_size=40)
@@ -85,3 +87,43 @@ def test_groups_are_learned_apart_and_their_number_is_bounded():
         costs.learn(number, 100, 1.0 + number, now=0.0)
     assert costs.of(199).expected(100) == pytest.approx(200.0)
     assert costs.of(0) == Cost()
+
+
+def test_every_group_has_a_pace_of_its_own():
+    costs = Costs()
+    assert costs.token_seconds("fast", 1000) == 0.0
+    costs.learn("fast", 1000, 0.1, now=0.0)
+    assert costs.token_seconds("fast", 1000) == pytest.approx(1e-4)  # by its cost, until there was a backlog
+    costs.follow("fast", 500, 0.1)
+    costs.follow("slow", 500, 5.0)
+    assert costs.token_seconds("fast", 1000) == pytest.approx(2e-4)
+    assert costs.token_seconds("slow", 1000) == pytest.approx(1e-2)
+    costs.doubt("slow", now=100.0)
+    assert costs.token_seconds("slow", 1000) == pytest.approx(1e-2)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 100), st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 2)), max_size=12
+    )
+)
+def test_what_waits_takes_what_its_groups_take(drawn: list[tuple[int, str, str, int]]):
+    """Of what goes before the last in line, each token counts at its own group's pace; nothing is left behind."""
+    pace = {"x": 0.25, "y": 8.0}
+    waiting: Waiting[int, int] = Waiting(100, 10_000, quantum=10**9, window=100)
+    jobs = []
+    for number, (size, caller, group, priority) in enumerate(drawn):
+        terms = Terms(priority, 10.0, caller)
+        job, entry = Job(Work(number, size, group, number), number, terms), Entry(terms, 0.0, None)
+        waiting.join(job, entry)
+        jobs.append((job, entry))
+    expected = sum(size * pace[group] for size, _, group, _ in drawn)
+    assert waiting.seconds_ahead(Terms(-1, 99.0, "c"), 1, pace.__getitem__) == expected
+    assert waiting.token_seconds(pace.__getitem__) == expected / max(sum(size for size, *_ in drawn), 1)
+    last = waiting.seconds_ahead(Terms(0, 99.0, "c"), 1, pace.__getitem__)
+    assert last == pytest.approx(expected)  # nobody is ahead by more than the quantum: deadlines decide
+    assert all(waiting.holds(group) == any(each[2] == group for each in drawn) for group in pace)
+    for job, entry in jobs:
+        waiting.leave(job, [entry])
+    assert not any(map(waiting.holds, pace))
+    assert waiting.token_seconds(pace.__getitem__) == 0.0

@@ -107,5 +107,22 @@ def test_two_floods_share_the_engine():
     assert tokens["many"] <= 1.3 * tokens["fewer"]
 
 
+@pytest.mark.parametrize(("rate", "timeout"), [(300.0, 0.5), (250.0, 0.2)])
+def test_a_slow_model_makes_a_fast_one_refuse_nothing(rate: float, timeout: float):
+    """Once the slow model's backlog is gone, its pace says nothing of what waits for the fast one."""
+
+    async def scenario() -> Simulation:
+        simulation = Simulation(slower={"slow": 50.0})
+        simulation.open_loop("one", 20.0, SIZES, timeout=30.0, end=1.0, group="slow")
+        simulation.open_loop("other", rate, SIZES, timeout, begin=8.0, end=9.0, group="fast")
+        await simulation.finish()
+        return simulation
+
+    ended = asyncio.run(scenario()).ended
+    fast = [item for item in ended if item.group == "fast"]
+    assert max(item.answered for item in ended if item.group == "slow") < 8.0
+    assert len(by_outcome(fast, "done")) == len(fast)
+
+
 def test_the_simulation_is_the_same_every_time():
     assert closed_loop(8, 1.0, fixed=0.004)[1].ended == closed_loop(8, 1.0, fixed=0.004)[1].ended

@@ -1,5 +1,6 @@
 """Who may call what, over real TLS: every RPC of the contract × every kind of caller."""
 
+import asyncio
 import hashlib
 import socket
 import subprocess
@@ -16,7 +17,17 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from palate.client import ChannelOptions, InvalidArgument, RewardClient, Scored, Tls, Unauthenticated, Unavailable
+from palate.client import (
+    AsyncRewardClient,
+    ChannelOptions,
+    InvalidArgument,
+    Overloaded,
+    RewardClient,
+    Scored,
+    Tls,
+    Unauthenticated,
+    Unavailable,
+)
 from palate.local_server import local_server
 from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
 from services.reward.oip.protocol import NAME, SERVICE
@@ -96,6 +107,30 @@ def test_a_call_is_handled_in_the_name_of_its_identity(token_server):
             pytest.raises(InvalidArgument, match=f"identity:{role}-team"),
         ):
             client.score(["who am I"], ["x"])
+
+
+def test_one_identity_does_not_take_all_calls(tmp_path):
+    identities = write_identities(tmp_path / "identities.yaml")
+
+    def client_of(role, target):
+        return AsyncRewardClient(target, timeout=20, options=ChannelOptions(token=f"{role}-token", max_attempts=1))
+
+    async def scenario(target):
+        async with client_of("scorer", target) as many, client_of("admin", target) as few:
+            begun = [asyncio.create_task(many.score(["wait"], ["x"])) for _ in range(12)]
+            done = set()
+            while len(done) < 5:  # eight places, of which one is kept
+                ended, _ = await asyncio.wait(set(begun) - done, return_when=asyncio.FIRST_COMPLETED)
+                done |= ended
+            assert all(isinstance(call.exception(), Overloaded) for call in done)
+            answer = await few.score(["release"], ["x"])
+            held = await asyncio.gather(*(set(begun) - done))
+            return len(done), len(held), answer.results[0]
+
+    with local_server([SERVER, "--identities", str(identities), "--max-concurrent-calls", "8"]) as server:
+        refused, held, answer = asyncio.run(scenario(server.target))
+    assert (refused, held) == (5, 7)
+    assert isinstance(answer, Scored)
 
 
 @contextmanager
@@ -295,3 +330,10 @@ def test_a_wrong_identities_file_is_explained(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(IdentityFileError, match=message):
         read_identities(path)
+
+
+def test_an_identity_with_a_key_given_twice_is_refused(tmp_path):
+    file = tmp_path / "identities.yaml"
+    file.write_text("- name: a\n  roles: [scorer]\n  certificate: a\n  roles: [admin]\n")
+    with pytest.raises(IdentityFileError, match="roles is given twice, again in line 4"):
+        read_identities(file)

@@ -49,6 +49,18 @@ def test_an_answer_comes_back(client):
     assert isinstance(client.score(["hello"], ["world"]).results[0], Scored)
 
 
+def test_the_log_tells_the_configuration_where_a_start_succeeds(server, client):
+    assert "max_concurrent_calls" in server.log.read_text()
+
+
+def test_a_start_that_fails_tells_little_but_its_cause():
+    command = [sys.executable, SERVER, "--host", "0.0.0.0", "--port", "0"]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("the server cannot start: ")
+    assert "max_concurrent_calls" not in failed.stderr
+
+
 def test_a_domain_error_becomes_its_status_with_its_reason(client):
     with pytest.raises(InvalidArgument, match="the item is wrong; mend it") as caught:
         client.score(["invalid"], ["x"])

@@ -35,11 +35,19 @@ def test_both_schemas_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"prompt": "p", "a": "x", "label": "a"}, "'b' must be a text; it is missing"),
-        ({"prompt": "p", "a": "x", "b": "y"}, "'label' must be a text; it is missing"),
-        ({"prompt": "p", "chosen": "x"}, "'rejected' must be a text; it is missing"),
+        (
+            {"prompt": "p", "a": "x", "label": "a"},
+            r"'b' missing \(the row has 'a', 'label', 'prompt'\); a comparison is",
+        ),
+        ({"prompt": "p", "a": "x", "b": "y"}, "'label' missing"),
+        ({"prompt": "p", "chosen": "x"}, "'rejected' missing"),
+        (
+            {"text": "p"},
+            r'.*; a comparison is \{"prompt", "chosen", "rejected"\} or \{"prompt", "a", "b", "label": "a", "b" or',
+        ),
+        ({"prompt": "p", "chosen": None, "rejected": "y"}, "'chosen' must be a text; it is null"),
         (ROW | {"label": "A"}, "'label' is 'A'; it can be 'a', 'b' or 'tie'"),
-        (ROW | {"prompt": None}, "'prompt' must be a text; it is NoneType"),
+        (ROW | {"prompt": None}, "'prompt' must be a text; it is null"),
     ],
 )
 def test_wrong_rows_are_refused_with_their_place(tmp_path, row, complaint):

@@ -39,6 +39,8 @@ def test_lists_and_switches():
         (["--ppo.critic-init", "other"], "reward:FOLDER"),
         (["--scoring.missing-eos", "drop"], "replace"),
         (["--sampling.temperature", "0"], "greater than 0"),
+        (["--scoring.variance-weight", "1"], "give both, or neither"),
+        (["--scoring.aggregate", "median"], "mean-minus-variance"),
         (["--ppo.kl-coeff", "0.1"], "did you mean --ppo.kl-coef?"),
     ],
 )

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import grpc
 import pytest
 
-from palate.client import ChannelOptions, RewardClient
+from palate.client import ChannelOptions, InvalidInput, RewardClient
 from palate.client.errors import InvalidArgument
-from palate.client.types import FinishReason, ItemErrorCode, PolicyVersion
+from palate.client.types import Aggregate, FinishReason, ItemErrorCode, PolicyVersion
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
+from trainer.config import PPOConfig
+from trainer.ppo.connect import connect_reward
 from trainer.ppo.errors import RewardModelChanged
 from trainer.ppo.scoring import Scorer, ScorerSettings
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
@@ -47,9 +49,11 @@ class Scripted(RewardServiceServicer):
     answer: Callable
     sizes: list = field(default_factory=list)
     asked: dict = field(default_factory=dict)
+    options: reward.ScoreOptions | None = None
 
     def Score(self, request, context):
         self.sizes.append(len(request.items))
+        self.options = request.options
         results = []
         for item in request.items:
             times = self.asked[number(item)] = self.asked.get(number(item), 0) + 1
@@ -61,15 +65,16 @@ class Scripted(RewardServiceServicer):
 
 
 @contextmanager
-def scorer_of(answer, items_per_call=4, attempts=3):
+def scorer_of(answer, items_per_call=4, attempts=3, aggregate=Aggregate.MODEL_DEFAULT, **channel):
     server = grpc.server(futures.ThreadPoolExecutor(4))
     servicer = Scripted(answer)
     add_RewardServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     # One attempt in the channel: the retries under test are the trainer's own.
-    client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1))
-    scorer = Scorer(client, ScorerSettings(items_per_call, concurrency=2, attempts=attempts, timeout=10))
+    client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1, **channel))
+    settings = ScorerSettings(items_per_call, 2, attempts, timeout=10, aggregate=aggregate)
+    scorer = Scorer(client, settings)
     try:
         yield scorer, servicer
     finally:
@@ -84,6 +89,42 @@ def test_scores_come_back_in_order_in_calls_of_the_right_size():
     assert [result.score for result in results] == [float(i) for i in range(10)]
     assert {result.revision for result in results} == {"rev-1"}
     assert sorted(servicer.sizes) == [2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sent"),
+    [
+        ([], reward.ScoreOptions()),
+        (["--scoring.aggregate", "min"], reward.ScoreOptions(aggregate="AGGREGATE_MIN")),
+        (
+            ["--scoring.aggregate", "mean-minus-variance", "--scoring.variance-weight", "2"],
+            reward.ScoreOptions(aggregate="AGGREGATE_MEAN_MINUS_VARIANCE", variance_weight=2.0),
+        ),
+    ],
+)
+def test_members_become_one_score_as_configured(flags, sent):
+    required = ["--out", "o", "--policy", "p", "--prompts", "q"]
+    way = PPOConfig.from_command_line([*required, *flags], "test").scoring.way()
+    with scorer_of(lambda item, times: scored(item), aggregate=way) as (scorer, servicer):
+        scorer.score(rollouts(1))
+    assert (servicer.options.aggregate, servicer.options.variance_weight) == (sent.aggregate, sent.variance_weight)
+
+
+def test_a_model_without_members_is_not_trained_against_with_an_aggregate(configure):
+    with ExitStack() as stack, pytest.raises(InvalidInput, match="is one model without members"):
+        connect_reward(configure("--scoring.aggregate", "min"), stack, None)
+
+
+def test_a_call_over_the_message_limit_is_halved_until_it_fits():
+    long = [replace(each, prompt="p" * 400 if each.seed != 5 else "p" * 4000) for each in rollouts(8)]
+    with scorer_of(lambda item, times: scored(item), items_per_call=8, max_message_bytes=1000) as (scorer, servicer):
+        results = scorer.score(long)
+    assert [result.score for result in results if result.rollout.seed != 5] == [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0]
+    assert isinstance(results[5], DroppedRollout)
+    assert results[5].cause is DropCause.TOO_LONG
+    assert "the limit is 1000" in results[5].message
+    assert servicer.sizes == [2, 2, 1, 2]
+    assert set(servicer.asked.values()) == {1}
 
 
 def test_retryable_items_are_tried_again_alone():

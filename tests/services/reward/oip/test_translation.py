@@ -122,7 +122,10 @@ IDS, LENGTH = table("INPUT_IDS", [[1, 2]]), column("SEQUENCE_LENGTH", [2], "INT6
         ([A, column("RESPONSE", [b"b", b"c"])], "different numbers of items"),
         ([A, {**B, "datatype": "FP32"}], "'RESPONSE' is BYTES, not 'FP32'"),
         ([A, {**B, "shape": []}], "'RESPONSE' has shape"),
-        ([A, {**B, "shape": [-1, 1]}], "'RESPONSE' has shape"),
+        (
+            [A, {**B, "shape": [-1, 1]}],
+            r"'RESPONSE' has shape \[-1, 1\]; what is sent has a size: give the number of items",
+        ),
         ([A, {**B, "shape": [1, 2]}], "'RESPONSE' has shape"),
         ([A, {**B, "shape": [1, 1, 1]}], "'RESPONSE' has shape"),
         ([A, {**B, "shape": [0, 1]}], "nothing to score"),

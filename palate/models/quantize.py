@@ -22,8 +22,8 @@ _ZERO = np.uint8(128)
 _FEWEST_COLUMNS = 16
 """Of a product that becomes int8: a head is too small to gain by it, and its rounding is a score's."""
 
-_SHORTEST = np.float32(1e-5)
-"""Reach of a channel that is not used, over the longest."""
+_SHORTEST = np.float32(0.01)
+"""Reach over the longest that a channel counts with at least: other texts may use what the samples leave unused."""
 
 _TINY = np.float32(1e-30)
 """Taken for the largest element where all are zero."""
@@ -136,7 +136,8 @@ def _rewrite(graph: onnx.GraphProto, groups: Sequence[_Group], reach: Mapping[st
     for number, group in enumerate(groups):
         writer = _Writer(f"int8.{number}")
         _write(group, reach[group.source], writer)
-        places |= dict.fromkeys(group.weights, []) | {next(iter(group.weights)): writer.nodes}
+        first, *others = group.weights
+        places |= {first: writer.nodes} | {other: [] for other in others}
         graph.initializer.extend(writer.constants)
     nodes = [new for node in graph.node for new in places.get(node.output[0], [node])]
     used = {name for node in nodes for name in node.input}
@@ -162,11 +163,14 @@ def _write(group: _Group, reach: NDArray[np.float32], writer: _Writer) -> None:
 
 def _smoothing(reach: NDArray[np.float32], weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """(D,) factors by which inputs are divided and weights multiplied."""
-    inputs = np.maximum(reach, _SHORTEST * reach.max())
-    outputs = np.max([np.abs(each).max(axis=1) for each in weights], axis=0)
-    outputs = np.maximum(outputs, _SHORTEST * outputs.max())
-    factors: NDArray[np.float32] = np.sqrt(inputs / outputs)
+    theirs = np.max([np.abs(each).max(axis=1) for each in weights], axis=0)
+    factors: NDArray[np.float32] = np.sqrt(_above_zero(reach) / _above_zero(theirs))
     return factors
+
+
+def _above_zero(reach: NDArray[np.float32]) -> NDArray[np.float32]:
+    """With a share of the longest for channels that are hardly used."""
+    return np.maximum(reach, max(_SHORTEST * reach.max(), _TINY))
 
 
 def _per_column(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

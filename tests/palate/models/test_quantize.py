@@ -62,6 +62,15 @@ def test_a_row_gives_the_same_bits_beside_rows_of_any_size(file: Path):
             assert np.array_equal(alone[0], among[4])
 
 
+def test_samples_may_leave_channels_at_zero(tmp_path: Path):
+    for number, used in enumerate((0, 1)):
+        made = graph_of(tmp_path / f"{number}.onnx", {"first": FIRST})
+        quantize(made, [{"x": rows_of(5) * np.float32(used) * (np.arange(ROWS) != 3).astype(np.float32)}])
+        (found,) = run(made, rows_of(6))
+        assert np.isfinite(found).all()
+        assert np.corrcoef(found.ravel(), (rows_of(6) @ FIRST).ravel())[0, 1] > 0.9
+
+
 def test_rows_may_be_zero_large_or_small(file: Path):
     assert all(not found.any() for found in run(file, np.zeros((2, ROWS), np.float32)))
     rows = rows_of(3)

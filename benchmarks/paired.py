@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 Inputs = TypeVar("Inputs")
 Answer = TypeVar("Answer")
@@ -121,9 +122,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     Source of the interval: the percentile bootstrap, Efron 1979; its draws are the same in every run.
     """
     draws = np.random.default_rng(0).choice(np.array(values), (_RESAMPLES, len(values)))
-    medians = np.sort(np.median(draws, axis=1))
-    tail = round((1 - _COVERAGE) / 2 * _RESAMPLES)
-    return Estimate(float(np.median(values)), float(medians[tail]), float(medians[-1 - tail]), len(values))
+    low, high = bounds(np.median(draws, axis=1))
+    return Estimate(float(np.median(values)), low, high, len(values))
+
+
+def bounds(samples: NDArray[np.float64]) -> tuple[float, float]:
+    """Between which 90 % of bootstrap samples lie."""
+    ordered = np.sort(samples)
+    tail = round((1 - _COVERAGE) / 2 * len(ordered))
+    return float(ordered[tail]), float(ordered[-1 - tail])
 
 
 def client_share(runs: Sequence[Run[Answer]]) -> float:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from benchmarks.bench import Bench, Unavailable, palate
 from benchmarks.figures import Figure, Finding, Unmeasured, exact
 from benchmarks.load import closed_loop
-from benchmarks.paired import Contest, Way, client_share, times_as_fast
+from benchmarks.paired import Contest, Estimate, Way, bounds, client_share, times_as_fast
 from benchmarks.serving.efficiency import group_requests
 from benchmarks.texts import Texts, review_sentences
 from benchmarks.wire import Pair, method, score_requests, scores
@@ -24,10 +26,15 @@ _BASELINE = "onnx-float32"
 _CLOSE = 0.1
 """Two texts are a close pair when their scores differ by less, in standard deviations."""
 
+_RESAMPLES = 200
+"""Of the texts, for an interval."""
+
+Scores: TypeAlias = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How scores stand to those they should be; shifts in standard deviations of the right ones.
+    """How scores stand to those they should be; the shift in standard deviations of the right ones.
 
     Attributes:
         spearman: Rank correlation.
@@ -35,9 +42,9 @@ class Fidelity:
         shift: Largest change of a score.
     """
 
-    spearman: float
-    flips: float
-    shift: float
+    spearman: Estimate
+    flips: Estimate
+    shift: Estimate
 
 
 def precision(bench: Bench) -> Iterator[Finding]:
@@ -59,12 +66,26 @@ def precision(bench: Bench) -> Iterator[Finding]:
 def fidelity(expected: Sequence[float], found: Sequence[float]) -> Fidelity:
     """Compares the scores of the same texts."""
     right, given = np.array(expected), np.array(found)
-    scale = right.std()
+    shift = exact(float(np.abs(right - given).max() / right.std()))
+    return Fidelity(_over_texts(_spearman, right, given), _over_texts(_flips, right, given), shift)
+
+
+def _over_texts(of: Callable[[Scores, Scores], float], right: Scores, given: Scores) -> Estimate:
+    """With the interval that other texts of this kind would give, by the bootstrap over texts."""
+    draws = np.random.default_rng(0).integers(len(right), size=(_RESAMPLES, len(right)))
+    low, high = bounds(np.array([of(right[draw], given[draw]) for draw in draws]))
+    return Estimate(of(right, given), low, high, len(right))
+
+
+def _spearman(right: Scores, given: Scores) -> float:
+    return float(spearmanr(right, given).statistic)
+
+
+def _flips(right: Scores, given: Scores) -> float:
     first, second = np.triu_indices(len(right), 1)
     before, after = right[first] - right[second], given[first] - given[second]
-    close = (np.abs(before) < _CLOSE * scale) & (before != 0)
-    flipped = float(np.mean(before[close] * after[close] <= 0)) if close.any() else 0.0
-    return Fidelity(float(spearmanr(right, given).statistic), flipped, float(np.abs(right - given).max() / scale))
+    close = (np.abs(before) < _CLOSE * right.std()) & (before != 0)
+    return float(np.mean(before[close] * after[close] <= 0)) if close.any() else 0.0
 
 
 def _variant(bench: Bench, name: str) -> tuple[Path, tuple[str, ...]]:
@@ -94,9 +115,9 @@ def _fidelity_figures(
     found = fidelity(expected, _scores(bench, server, texts.pairs, 16))
     head = "a trained" if bench.has_trained_head else "a RANDOM"
     text = f"{len(texts.pairs)} texts, {head} head, {name} against {_BASELINE}: "
-    yield Figure(f"precision/{name}-spearman", f"{text}rank correlation", exact(found.spearman))
-    yield Figure(f"precision/{name}-flips", f"{text}close pairs (< {_CLOSE} SD) that flip", exact(found.flips))
-    yield Figure(f"precision/{name}-shift", f"{text}largest change of a score", exact(found.shift), "SD")
+    yield Figure(f"precision/{name}-spearman", f"{text}rank correlation", found.spearman)
+    yield Figure(f"precision/{name}-flips", f"{text}close pairs (< {_CLOSE} SD) that flip", found.flips)
+    yield Figure(f"precision/{name}-shift", f"{text}largest change of a score", found.shift, "SD")
     yield from _batch_figure(bench, name, server, texts, statistics.pstdev(expected))
 
 

@@ -28,7 +28,7 @@ from palate.models.manifest import (
     write_manifest,
 )
 from palate.models.probe_texts import PROBES
-from palate.models.quantize import quantize_weights
+from palate.models.quantize import quantize
 from palate.models.rendering import Rendered, Renderer
 from palate.models.tolerances import TOLERANCES, Tolerance
 
@@ -128,7 +128,7 @@ def _fill(
     model = load_classifier(draft, manifest)
     rows = _probes(draft, manifest)
     _write_onnx(model, draft, rows)
-    if precision == "int8" and quantize_weights(draft / "model.onnx") == 0:
+    if precision == "int8" and quantize(draft / "model.onnx", [_inputs([row], draft) for row in rows]) == 0:
         raise ExportError("the model has no product with a constant matrix to make int8; export it as float32")
     deviation = _check(model, draft, rows, replace(TOLERANCES[precision], shift=tolerance))
     onnx = OnnxExport(file_sha256(draft / "model.onnx"), digests.weights, precision)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
 from services.reward.engine import DtypeName, EngineOptions, Row
-from services.reward.hardware import gpu_number
+from services.reward.hardware import adds_bytes_exactly, gpu_number
 from services.reward.layout import MOST_TOKENS, Layout, Passes
 from services.reward.padding import pad
 from services.reward.reading import read_scores
@@ -86,6 +86,11 @@ def _check_dtype(wanted: DtypeName, made: str) -> None:
         raise FolderError(
             f"--dtype {wanted}, but {FILE_NAME} was exported as {made}; leave --dtype out, or make another folder with "
             f"`palate export --precision {wanted}`"
+        )
+    if made == "int8" and not adds_bytes_exactly():
+        raise FolderError(
+            f"{FILE_NAME} was exported as int8, but this processor shows no VNNI instructions: "
+            "sums of products would be cut off at 16 bits; export with --precision float32 for it"
         )
 
 

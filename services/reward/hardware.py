@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 from pathlib import Path
 
 from palate.models.folder import FolderError
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
+_X86 = ("x86_64", "amd64", "i386", "i686")
 
 
 def gpu_number(wanted: str, *, is_there: bool, otherwise: str) -> int | None:
@@ -31,6 +33,22 @@ def gpu_number(wanted: str, *, is_there: bool, otherwise: str) -> int | None:
     if not is_there:
         raise FolderError(f"--device {wanted}, but {otherwise}")
     return int(match[1] or 0)
+
+
+def adds_bytes_exactly(machine: str = platform.machine(), processors: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether ONNX Runtime's products of unsigned with signed bytes are exact here.
+
+    On x86 without VNNI its kernels add two of them in 16 bits and cut off what is larger. Where nothing says which
+    instructions there are, they count as missing.
+    """
+    if machine.lower() not in _X86:
+        return True
+    try:
+        lines = processors.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return not flags.isdisjoint({"avx512_vnni", "avx_vnni"})
 
 
 def usable_cores(system: Path = Path("/sys")) -> int:

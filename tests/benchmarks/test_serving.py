@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.command import exit_with, order_from
@@ -54,15 +55,25 @@ def test_arrivals_have_the_rate_and_differ_by_seed():
 
 
 def test_fidelity_counts_flips_among_close_pairs_only():
-    right = [0.0, 0.01, 1.0, 2.0]
+    right = [0.0, 0.01, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     same = fidelity(right, right)
-    assert (same.spearman, same.flips, same.shift) == (pytest.approx(1.0), 0.0, 0.0)
-    near = fidelity(right, [0.01, 0.0, 1.0, 2.0])
-    assert near.flips == 1.0  # the one close pair
-    assert near.spearman < 1.0
-    far = fidelity(right, [0.0, 0.01, 2.0, 1.0])
-    assert far.flips == 0.0
-    assert far.shift > 1.0
+    assert (same.spearman.value, same.flips.value, same.shift.value) == (pytest.approx(1.0), 0.0, 0.0)
+    near = fidelity(right, [0.01, 0.0, *right[2:]])
+    assert near.flips.value == 1.0  # the one close pair
+    assert near.spearman.value < 1.0
+    far = fidelity(right, [0.0, 0.01, 2.0, 1.0, *right[4:]])
+    assert far.flips.value == 0.0
+    assert far.shift.value == pytest.approx(1.0 / np.std(right))
+
+
+def test_fidelity_has_an_interval_over_the_texts():
+    right = np.random.default_rng(0).normal(size=200)
+    found = fidelity(list(right), list(right + 0.05 * np.random.default_rng(1).normal(size=200)))
+    for each in (found.spearman, found.flips):
+        assert each.low <= each.value <= each.high
+        assert each.low < each.high
+        assert each.n == 200
+    assert found.spearman.high < 1.0
 
 
 @pytest.fixture(scope="module")

@@ -241,6 +241,12 @@ def test_processor_without_bfloat16_is_told_what_to_do(bert: Path, monkeypatch: 
         open_folder(bert, "torch", dtype="bfloat16")
 
 
+def test_processor_that_cuts_off_sums_of_bytes_is_told_what_to_do(int8_bert: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.reward.engine_onnx.adds_bytes_exactly", lambda: False)
+    with pytest.raises(FolderError, match=r"no VNNI .* --precision float32"):
+        open_folder(int8_bert, "onnx")
+
+
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
 def test_processors_that_multiply_bfloat16_are_known(name: str):
     assert computes_bfloat16({name: True})

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from palate.models.folder import FolderError
-from services.reward.hardware import gpu_number, usable_cores
+from services.reward.hardware import adds_bytes_exactly, gpu_number, usable_cores
 
 NO_GPU = "there is none; use --device cpu"
 
@@ -57,3 +57,20 @@ def test_quota_of_a_container_counts(machine: Path, quota: str, cores: int):
 def test_machine_that_says_nothing_of_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4}, raising=False)
     assert usable_cores(tmp_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "exact"),
+    [
+        ("x86_64", "fpu avx2 avx512f avx512_vnni", True),
+        ("AMD64", "fpu avx2 avx_vnni", True),
+        ("x86_64", "fpu avx2 avx512f avx512_bf16", False),
+        ("x86_64", "", False),
+        ("aarch64", "", True),
+    ],
+)
+def test_processors_that_cut_off_sums_of_bytes_are_known(machine: str, flags: str, exact: bool, tmp_path: Path):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: spectre_v1\n" if flags else "processor\t: 0\n")
+    assert adds_bytes_exactly(machine, file) == exact
+    assert adds_bytes_exactly(machine, tmp_path / "missing") == (machine == "aarch64")

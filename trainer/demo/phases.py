@@ -8,9 +8,10 @@ from random import Random
 
 from palate.models.export import export
 from trainer.collect import CollectConfig, run_collect
-from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
+from trainer.config import PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
 from trainer.data.lines import write_rows
 from trainer.demo.config import DemoConfig
+from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.pretrain import run_pretrain
 from trainer.pretrain_config import PretrainConfig

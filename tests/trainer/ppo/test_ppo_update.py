@@ -15,8 +15,9 @@ from trainer.ppo.errors import InvariantViolated, NotFinite, RatioMismatch
 from trainer.ppo.evaluate import ForwardSettings, LocalRef
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.optimizer import make_optimizer
-from trainer.ppo.update import Updater, UpdateSettings, UpdateStats
-from trainer.types import Sequences, TrainingBatch, length_mask
+from trainer.ppo.stats import UpdateStats
+from trainer.ppo.update import Updater, UpdateSettings
+from trainer.types import Sequences, TrainingBatch, ValueTargets, length_mask
 
 LENGTHS = (7, 1, 5, 12, 3, 9, 2, 6)
 FIRST_EPOCH = [[0, 3, 4, 7], [1, 2, 5, 6]]
@@ -24,6 +25,11 @@ SETTINGS = UpdateSettings(
     num_ppo_epochs=2,
     num_mini_batches=1,
     cliprange=0.2,
+    dual_clip=None,
+    tis_cap=None,
+    kl_place="reward_k1",
+    loss_aggregation="token_mean",
+    max_new_tokens=16,
     cliprange_value=0.2,
     vf_coef=0.1,
     max_grad_norm=1.0,
@@ -77,15 +83,18 @@ def batch_of(learner, model):
     evaluated = learner.evaluate(LocalRef(freeze(model.actor), learner._forward), sequences, FIRST_EPOCH)
     dtype = next(model.parameters()).dtype
     mask = length_mask(LENGTHS)
-    advantages, returns = torch.randn(2, len(LENGTHS), max(LENGTHS), generator=generator, dtype=torch.float64).to(dtype)
+    shape = (3, len(LENGTHS), max(LENGTHS))
+    advantages, returns, noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     zero = torch.zeros((), dtype=dtype)
     return TrainingBatch(
         sequences,
         mask,
         evaluated.old_logprobs,
-        evaluated.values,
+        torch.where(mask, evaluated.old_logprobs - noise, zero),
+        torch.where(mask, evaluated.old_logprobs + noise, zero),
         torch.where(mask, advantages, zero),
-        torch.where(mask, returns, zero),
+        evaluated.critic and ValueTargets(evaluated.critic.values, torch.where(mask, returns, zero)),
+        kl_coef=0.3,
     )
 
 
@@ -131,7 +140,8 @@ def test_an_update_makes_good_tokens_likelier_and_values_better(model, lanes):
     advantages = batch.advantages[batch.mask]
     assert gain[advantages > 0].mean() > 0 > gain[advantages < 0].mean()
     before_error, after_error = (
-        (values - batch.returns)[batch.mask].square().mean() for values in (batch.old_values, after.values)
+        (values - batch.critic.returns)[batch.mask].square().mean()
+        for values in (batch.critic.old_values, after.critic.values)
     )
     assert after_error < before_error
     assert stats["policy/approxkl_avg"] > 0
@@ -210,9 +220,8 @@ def test_changed_weights_fire_the_first_minibatch_invariant(model, lanes):
 def test_a_gradient_that_is_no_number_stops_before_the_step(model, lanes, spoiled):
     learner = updater(model, lanes, whiten_advantages="none")
     batch = batch_of(learner, model)
-    broken = getattr(batch, spoiled).clone()
-    broken[0, 0] = float("nan")
+    (batch.advantages if spoiled == "advantages" else batch.critic.returns)[0, 0] = float("nan")
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(NotFinite, match="policy" if spoiled == "advantages" else "value"):
-        learner.update(replace(batch, **{spoiled: broken}), FIRST_EPOCH, suspects(learner, model))
+        learner.update(batch, FIRST_EPOCH, suspects(learner, model))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

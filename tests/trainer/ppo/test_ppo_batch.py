@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from palate.client.types import FinishReason, PolicyVersion
-from trainer.ppo.advantages import GAE, RLOO
+from trainer.ppo.advantages import GAE, GRPO, RLOO
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.metrics import group_metrics, importance_metrics, objective_metrics, value_metrics
 from trainer.ppo.rewards import ScoreScale
@@ -160,3 +160,25 @@ def test_group_metrics_say_how_much_completions_of_a_prompt_differ():
     _, equal = training_batch(SCORED, torch.tensor([1.0, 1.0]), evaluated(), 0.0, SETTINGS)
     assert group_metrics(equal, 2) == {"group/rewards_std": 0.0, "group/equal_share": 1.0}
     assert group_metrics(equal, 1) == {}
+
+
+def test_the_kl_of_a_batch_is_a_mean_of_sums():
+    """Not a mean over tokens: a target of 6 nats would mean something else for every length."""
+    apart = replace(evaluated(), ref_logprobs=padded([[-2.0, -2.0], [-4.0, -4.0, -4.0]]))
+    _, shaped = training_batch(SCORED, torch.zeros(2), apart, 0.5, SETTINGS)
+    found = objective_metrics(torch.zeros(2), torch.zeros(2), apart, shaped, 0.5)
+    assert found["objective/kl"] == pytest.approx((2.0 + 6.0) / 2)
+
+
+def test_scores_are_clipped_before_a_group_is_normalised():
+    settings = replace(SETTINGS, clip=1.0, estimator=GRPO(2, by_std=False, unbiased=True))
+    _, scores = shape_scores(SCORED, None, settings)
+    batch, _ = training_batch(SCORED, scores, evaluated(), 0.0, settings)
+    assert batch.advantages[:, 0].tolist() == [1.0, -1.0]  # of 1 and −1, not of 3 and −7
+
+
+def test_what_was_cut_off_is_said_by_the_service_not_by_a_token():
+    """A completion that ends with the end-of-sequence token at the limit has ended, and one without it has not."""
+    said = [scored(3, 1.0, FinishReason.STOP), scored(3, 1.0, FinishReason.LENGTH)]
+    _, scores = shape_scores(said, None, replace(SETTINGS, missing_eos="subtract"))
+    assert scores.tolist() == [1.0, 0.0]

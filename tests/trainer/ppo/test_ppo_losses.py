@@ -196,3 +196,9 @@ def test_weights_make_the_loss_one_over_what_was_really_drawn():
     stale = torch.tensor([0] * 4 + [1] * 2 + [2] * 2)
     torch.testing.assert_close(gradient(stale, weigh=True), gradient(on_policy, weigh=False))
     assert not torch.allclose(gradient(stale, weigh=False), gradient(on_policy, weigh=False), atol=1e-2)
+
+
+def test_value_loss_golden_value():
+    """½ max((1 − 2)², (0.5 + 0.2 − 2)²) = ½ · 1.69."""
+    found = losses.value_losses(torch.tensor([[1.0]]), torch.tensor([[0.5]]), torch.tensor([[2.0]]), 0.2)
+    assert found.item() == pytest.approx(0.845)

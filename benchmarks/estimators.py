@@ -40,12 +40,21 @@ GOAL = 1.0
 _KL_HORIZON = 128.0
 _PREPARED = "prepared.json"
 
+_ALONE = {"critic_init": "policy"}
+"""The default again: without a critic there is nothing to start."""
+
 ESTIMATORS: Mapping[str, Mapping[str, Any]] = {
     "gae": {},
-    "grpo": {"estimator": "grpo", "kl_place": "loss_k2"},
-    "dr_grpo": {"estimator": "grpo", "grpo_by_std": False, "kl_place": "loss_k2", "loss_aggregation": "constant"},
-    "rloo": {"estimator": "rloo"},
-    "reinforce_pp": {"estimator": "reinforce_pp"},
+    "grpo": {**_ALONE, "estimator": "grpo", "kl_place": "loss_k2"},
+    "dr_grpo": {
+        **_ALONE,
+        "estimator": "grpo",
+        "grpo_by_std": False,
+        "kl_place": "loss_k2",
+        "loss_aggregation": "constant",
+    },
+    "rloo": {**_ALONE, "estimator": "rloo"},
+    "reinforce_pp": {**_ALONE, "estimator": "reinforce_pp"},
 }
 """What each one changes in the demo's hyperparameters."""
 
@@ -80,7 +89,6 @@ class _World:
     """A seed's servers and clients, and what its SFT policy says to the held-out prompts."""
 
     demo: DemoConfig
-    paths: phases.Paths
     services: ServicesGroup
     policy: PolicyClient
     ref: PolicyClient
@@ -123,7 +131,7 @@ def _world(demo: DemoConfig, stack: ExitStack) -> _World:
     prompts = held_out_prompts(demo.sizes.held_out, Random(f"held out {demo.seed}"))
     before = asked(ref_client, prompts, SAMPLING, demo.seed)
     reward_client = stack.enter_context(RewardClient(reward.target))
-    return _World(demo, paths, services, policy_client, ref_client, reward_client, before)
+    return _World(demo, services, policy_client, ref_client, reward_client, before)
 
 
 def _prepared(demo: DemoConfig, paths: phases.Paths, stack: ExitStack) -> tuple[LocalServer, LocalServer]:
@@ -139,7 +147,7 @@ def _prepared(demo: DemoConfig, paths: phases.Paths, stack: ExitStack) -> tuple[
 def _row(world: _World, name: str, kl_target: float) -> Row:
     clock = Clock()
     with clock.phase(f"seed {world.demo.seed}: {name}"):
-        result = run_ppo(_config(world, name, kl_target))
+        result = run_ppo(estimator_config(world.demo, world.services, name, kl_target))
     said = asked(world.policy, world.before.prompts, SAMPLING, world.demo.seed)
     before, after = (measured(world.reward, sampled) for sampled in (world.before, said))
     return Row(
@@ -154,18 +162,15 @@ def _row(world: _World, name: str, kl_target: float) -> Row:
     )
 
 
-def _config(world: _World, name: str, kl_target: float) -> PPOConfig:
-    """The demo's, with another estimator and a KL to steer to; every run begins anew."""
-    base = phases.ppo_config(world.demo, world.paths, world.services)
-    number = len(list(world.demo.out.glob(f"{name}-*")))
-    options = {**dict(base.ppo), "kl_target": kl_target, "kl_horizon": _KL_HORIZON, **ESTIMATORS[name]}
+def estimator_config(demo: DemoConfig, services: ServicesGroup, name: str, kl_target: float) -> PPOConfig:
+    """The demo's phase 3 with another estimator and a KL to steer to; every run gets a folder of its own."""
+    base = phases.ppo_config(demo, phases.Paths(demo.out), services)
+    steered = {**dict(base.ppo), "kl_target": kl_target, "kl_horizon": _KL_HORIZON}
     size = 1 if name == "gae" else GROUP_SIZE
-    if name != "gae":
-        del options["critic_init"]  # nothing for it to start
     changed = {
-        "out": world.demo.out / f"{name}-{number}",
+        "out": demo.out / f"{name}-{len(list(demo.out.glob(f'{name}-*')))}",
         "sampling": SamplingGroup(**{**dict(base.sampling), "completions_per_prompt": size}),
-        "ppo": PPOGroup(**options),
+        "ppo": PPOGroup(**{**steered, **ESTIMATORS[name]}),
     }
     return PPOConfig(**{**dict(base), **changed})
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from palate.access import Access
 from palate.aggregate import HELP, AggregateName, aggregate_of
@@ -14,7 +14,8 @@ from palate.client.types import AggregateLike
 from palate.settings import Group
 from trainer.access import AccessFields
 from trainer.phase_settings import PhaseSettings
-from trainer.ppo.choices import MissingEos, OptimizerName, WhitenAdvantages
+from trainer.ppo.choices import MissingEos
+from trainer.ppo.hyperparameters import PPOGroup
 
 
 class ServicesGroup(AccessFields):
@@ -57,6 +58,9 @@ class SamplingGroup(Group):
     max_new_tokens: int = Field(default=48, ge=1, description="Longest completion in tokens.")
     temperature: float = Field(
         default=1.0, gt=0, description="Divides the logits, for sampling and for policy and reference logprobs alike."
+    )
+    completions_per_prompt: int = Field(
+        default=1, ge=1, description="Completions of each prompt in a batch; grpo and rloo compare them."
     )
 
 
@@ -101,63 +105,6 @@ class ScoringGroup(Group):
     def way(self) -> AggregateLike:
         """How members become one score."""
         return aggregate_of(self.aggregate, self.variance_weight)
-
-
-class PPOGroup(Group):
-    """Hyperparameters, named as OpenAI and TRL name them."""
-
-    batch_size: int = Field(default=64, ge=1, description="Rollouts per step.")
-    num_ppo_epochs: int = Field(default=4, ge=1, description="Passes over each batch; rows are reshuffled for each.")
-    num_mini_batches: int = Field(default=1, ge=1, description="Optimiser steps per pass.")
-    microbatch_size: int = Field(default=16, ge=1, description="Rollouts per forward pass; changes speed, not results.")
-    learning_rate: float = Field(default=1e-5, gt=0, description="Of the policy.")
-    critic_learning_rate: float | None = Field(default=None, gt=0, description="Of the critic; none = the policy's.")
-    anneal: bool = Field(default=True, description="Let learning rates fall linearly to 0 over all steps.")
-    optimizer: OptimizerName = Field(default="adam", description='"adam" as PyTorch has it, or "adam_tf_style".')
-    adam_eps: float = Field(default=1e-5, gt=0, description="Epsilon of Adam.")
-    max_grad_norm: float = Field(
-        default=1.0, gt=0, description="Gradients are clipped to this norm, policy and critic apart."
-    )
-    kl_coef: float = Field(
-        default=0.05, ge=0, description="Weight of the KL penalty per token; the start where it adapts."
-    )
-    kl_target: float | None = Field(
-        default=None, description="Mean sequence KL in nats to steer to; none = kl_coef stays."
-    )
-    kl_horizon: float = Field(default=10_000, description="Episodes over which the adaptive coefficient reacts.")
-    cliprange: float = Field(default=0.2, gt=0, description="Clipping of the policy ratio.")
-    cliprange_value: float = Field(default=0.2, gt=0, description="Clipping of the value change.")
-    vf_coef: float = Field(default=0.1, gt=0, description="Weight of the value loss.")
-    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount.")
-    lam: float = Field(default=0.95, ge=0, le=1, description="Lambda of the advantage estimate.")
-    bootstrap_truncated: bool = Field(
-        default=False,
-        description="Give completions cut off by the length limit the critic's value behind their end, not 0.",
-    )
-    whiten_rewards: bool = Field(default=False, description="Scale each batch's rewards to variance 1, mean kept.")
-    whiten_advantages: WhitenAdvantages = Field(
-        default="batch", description="Over which rollouts advantages are whitened."
-    )
-    whiten_unbiased: bool = Field(default=True, description="Divide variances by n - 1 (TRL, verl), not by n (OpenAI).")
-    critic_init: str = Field(default="policy", description='"policy" with a head of zeros, or "reward:FOLDER".')
-    critic_warmup_steps: int = Field(default=0, ge=0, description="First steps in which only the critic learns.")
-
-    @field_validator("critic_init")
-    @classmethod
-    def _known_start(cls, value: str) -> str:
-        if value != "policy" and not value.removeprefix("reward:") != value:
-            raise ValueError('critic_init is "policy" or "reward:FOLDER"')
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for name in ("kl_target", "kl_horizon"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}: the adaptive KL controller divides by it")
-        if self.num_mini_batches > self.batch_size:
-            raise ValueError(f"num_mini_batches {self.num_mini_batches} is more than batch_size {self.batch_size}")
-        return self
 
 
 class InvariantsGroup(Group):
@@ -222,5 +169,17 @@ class PPOConfig(PhaseSettings):
             raise ValueError(
                 f"scoring.min_tokens {self.scoring.min_tokens} is more than sampling.max_new_tokens "
                 f"{self.sampling.max_new_tokens}: every completion would be too short"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        size, batch = self.sampling.completions_per_prompt, self.ppo.batch_size
+        if batch % size:
+            raise ValueError(f"ppo.batch_size {batch} is no multiple of sampling.completions_per_prompt {size}")
+        if size == 1 and self.ppo.estimator in ("grpo", "rloo"):
+            raise ValueError(
+                f"ppo.estimator {self.ppo.estimator} compares completions of one prompt: set "
+                "sampling.completions_per_prompt to 2 or more"
             )
         return self

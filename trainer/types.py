@@ -95,10 +95,17 @@ class DroppedRollout:
 
 @dataclass(frozen=True, slots=True)
 class FilledBatch:
-    """As many scored rollouts as a batch needs, and those that fell out on the way."""
+    """As many scored rollouts as a batch needs, and those that fell out on the way.
+
+    Attributes:
+        scored: Group by group: the completions of one prompt stand one after the other, as many for each prompt.
+        dropped: Those that got no score.
+        prompts: How many prompts were drawn, those without a scored completion among them.
+    """
 
     scored: tuple[ScoredRollout, ...]
     dropped: tuple[DroppedRollout, ...]
+    prompts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,19 @@ class Sequences:
 
 
 @dataclass(frozen=True, slots=True)
+class CriticValues:
+    """What the critic says about a batch.
+
+    Attributes:
+        values: (B, T) before each token.
+        final_values: (B,) behind the last token.
+    """
+
+    values: Tensor
+    final_values: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """What the networks say about a batch before it is learnt from; T is the longest completion.
 
@@ -139,35 +159,66 @@ class Evaluated:
         old_logprobs: (B, T) under the policy's weights as they are now, recomputed by the trainer.
         ref_logprobs: (B, T) under the reference policy.
         entropy: (B, T) of the policy's distributions, in nats.
-        values: (B, T) of the critic, before each token.
-        final_values: (B,) of the critic, behind the last token.
+        critic: What the critic says; None where the estimator needs none.
     """
 
     mask: Tensor
     old_logprobs: Tensor
     ref_logprobs: Tensor
     entropy: Tensor
-    values: Tensor
-    final_values: Tensor
+    critic: CriticValues | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueTargets:
+    """What the critic learns: (B, T) its values before the update, and the returns they should have been."""
+
+    old_values: Tensor
+    returns: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """What one update learns from: token ids and (B, T) tensors, 0 at padding."""
+    """What one update learns from: token ids and (B, T) tensors, 0 at padding.
+
+    Attributes:
+        sequences: Prompts and completions.
+        mask: Real completion tokens.
+        old_logprobs: Under the policy before the update, recomputed by the trainer.
+        behaviour_logprobs: As the policy service recorded them when it drew the tokens.
+        ref_logprobs: Under the reference policy.
+        advantages: What the estimator made of the rewards.
+        critic: What the critic learns; None where there is none.
+        kl_coef: Weight of the KL in the loss; 0 where the reward holds it.
+    """
 
     sequences: Sequences
     mask: Tensor
     old_logprobs: Tensor
-    old_values: Tensor
+    behaviour_logprobs: Tensor
+    ref_logprobs: Tensor
     advantages: Tensor
-    returns: Tensor
+    critic: ValueTargets | None
+    kl_coef: float
 
     def rows(self, indices: Sequence[int]) -> TrainingBatch:
         """Some rows, cut to the longest completion among them."""
         longest = max(len(self.sequences.completion_ids[i]) for i in indices)
         index = torch.as_tensor(indices)
-        tensors = (self.mask, self.old_logprobs, self.old_values, self.advantages, self.returns)
-        return TrainingBatch(self.sequences.rows(indices), *(tensor[index, :longest] for tensor in tensors))
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[index, :longest]
+
+        return TrainingBatch(
+            self.sequences.rows(indices),
+            cut(self.mask),
+            cut(self.old_logprobs),
+            cut(self.behaviour_logprobs),
+            cut(self.ref_logprobs),
+            cut(self.advantages),
+            self.critic and ValueTargets(cut(self.critic.old_values), cut(self.critic.returns)),
+            self.kl_coef,
+        )
 
 
 def padded(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -25,11 +25,12 @@ from palate.client import GeneratedCompletion, PolicyClient, RewardClient, Sampl
 from palate.local_server import local_server
 from palate.models.export import export
 from palate.settings import Settings
-from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
+from trainer.config import PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
 from trainer.data.comparisons import Comparison, pairs_from_labelled_sentences
 from trainer.data.lines import write_rows
 from trainer.distinct import distinct_n
 from trainer.evaluation import mean_sequence_kl, sample, scores_of
+from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.report.figures import Axis, curves
 from trainer.report.page import Section, write_page

@@ -8,9 +8,10 @@ from random import Random
 
 from palate.models.export import export
 from trainer.collect import CollectConfig, run_collect
-from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
+from trainer.config import PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
 from trainer.data.lines import write_rows
 from trainer.demo.config import DemoConfig
+from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.pretrain import run_pretrain
 from trainer.pretrain_config import PretrainConfig
@@ -158,24 +159,27 @@ def train_reward(config: DemoConfig, paths: Paths) -> None:
 
 def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
     """Phase 3: PPO against the served reward model."""
-    run_ppo(
-        PPOConfig(
-            out=paths.out / "ppo",
-            policy=paths.sft,
-            prompts=paths.prompts,
-            total_steps=config.sizes.ppo_steps,
-            seed=config.seed,
-            threads=config.threads,
-            services=services,
-            sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
-            scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
-            ppo=PPOGroup(
-                learning_rate=2e-4,
-                kl_coef=0.15,
-                num_ppo_epochs=2,
-                num_mini_batches=2,
-                critic_init=f"reward:{paths.served_reward}",
-            ),
-            record=RecordGroup(checkpoint_every=config.sizes.ppo_steps, progress=config.progress),
-        )
+    run_ppo(ppo_config(config, paths, services))
+
+
+def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup) -> PPOConfig:
+    """How phase 3 learns."""
+    return PPOConfig(
+        out=paths.out / "ppo",
+        policy=paths.sft,
+        prompts=paths.prompts,
+        total_steps=config.sizes.ppo_steps,
+        seed=config.seed,
+        threads=config.threads,
+        services=services,
+        sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
+        scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
+        ppo=PPOGroup(
+            learning_rate=2e-4,
+            kl_coef=0.15,
+            num_ppo_epochs=2,
+            num_mini_batches=2,
+            critic_init=f"reward:{paths.served_reward}",
+        ),
+        record=RecordGroup(checkpoint_every=config.sizes.ppo_steps, progress=config.progress),
     )

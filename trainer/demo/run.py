@@ -37,7 +37,7 @@ from trainer.simulation.gold import gold_reward
 from trainer.simulation.prompts import held_out_prompts
 
 _CONSOLE = Console(stderr=True, highlight=False)
-_SAMPLING = SamplingParams(temperature=phases.TEMPERATURE, max_new_tokens=phases.MAX_NEW_TOKENS)
+SAMPLING = SamplingParams(temperature=phases.TEMPERATURE, max_new_tokens=phases.MAX_NEW_TOKENS)
 _MARK = ".palate-demo"
 _CURVES = ("objective/scores", "objective/kl", "rollout/mean_length")
 _EDGE = 3
@@ -57,7 +57,7 @@ class _Services:
     reward: LocalServer
 
 
-class _Clock:
+class Clock:
     """Times phases, and says which one runs."""
 
     def __init__(self) -> None:
@@ -77,24 +77,12 @@ def run_demo(config: DemoConfig) -> Results:
 
     Servers are processes of their own and end with this function, however it ends.
     """
-    paths, clock = phases.Paths(config.out), _Clock()
+    paths, clock = phases.Paths(config.out), Clock()
     _clear(config.out)
-    with clock.phase("make the world's texts"):
-        phases.make_data(config, paths)
-    with clock.phase("train a base model"):
-        phases.pretrain(config, paths)
-    with clock.phase("phase 1: supervised fine-tuning"):
-        phases.fine_tune(config, paths)
     with ExitStack() as servers:
-        with clock.phase("start policy service and reference policy"):
-            policy = servers.enter_context(_serve_policy(paths, "policy", paths.sft))
-            ref = servers.enter_context(_serve_policy(paths, "ref-policy", paths.sft, "--frozen"))
-        with clock.phase("collect comparisons through both, which are the same so far"):
-            phases.collect(config, paths, f"ipv4:{policy.target},{ref.target}")
-        with clock.phase("phase 2: the reward model"):
-            phases.train_reward(config, paths)
+        policy, ref = train_until_ppo(config, paths, clock, servers)
         with clock.phase("start the reward service"):
-            reward = servers.enter_context(_serve_reward(paths))
+            reward = servers.enter_context(serve_reward(paths))
         services = _Services(policy, ref, reward)
         with clock.phase("measure what came before PPO"):
             before = _measure_before(config, paths, services)
@@ -105,6 +93,34 @@ def run_demo(config: DemoConfig) -> Results:
     write_results(config.out / "results.json", results)
     write_demo_page(config.out / "report.html", results, _history(paths))
     return results
+
+
+def train_until_ppo(
+    config: DemoConfig, paths: phases.Paths, clock: Clock, servers: ExitStack
+) -> tuple[LocalServer, LocalServer]:
+    """Phases 1 and 2 and what comes before them; returns the policy service and the reference, both of the SFT policy.
+
+    They run until `servers` closes.
+    """
+    with clock.phase("make the world's texts"):
+        phases.make_data(config, paths)
+    with clock.phase("train a base model"):
+        phases.pretrain(config, paths)
+    with clock.phase("phase 1: supervised fine-tuning"):
+        phases.fine_tune(config, paths)
+    with clock.phase("start policy service and reference policy"):
+        policy, ref = serve_policies(paths, servers)
+    with clock.phase("collect comparisons through both, which are the same so far"):
+        phases.collect(config, paths, f"ipv4:{policy.target},{ref.target}")
+    with clock.phase("phase 2: the reward model"):
+        phases.train_reward(config, paths)
+    return policy, ref
+
+
+def serve_policies(paths: phases.Paths, servers: ExitStack) -> tuple[LocalServer, LocalServer]:
+    """The policy service and the reference policy, both with the SFT policy."""
+    policy = servers.enter_context(_serve_policy(paths, "policy", paths.sft))
+    return policy, servers.enter_context(_serve_policy(paths, "ref-policy", paths.sft, "--frozen"))
 
 
 def _clear(out: Path) -> None:
@@ -129,7 +145,8 @@ def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str) -> 
     return local_server(command, log=paths.log(name))
 
 
-def _serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
+def serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
+    """The reward service, one thread as the others."""
     command = ("-m", "services.reward", "--model", str(paths.served_reward), "--threads", "1")
     return local_server(command, log=paths.log("reward"))
 
@@ -146,21 +163,21 @@ class _Before:
 def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services) -> _Before:
     prompts = held_out_prompts(config.sizes.held_out, Random(f"held out {config.seed}"))
     with _serve_policy(paths, "base", paths.base, "--frozen") as server, PolicyClient(server.target) as client:
-        base = asked(client, prompts, _SAMPLING, config.seed)
+        base = asked(client, prompts, SAMPLING, config.seed)
     with PolicyClient(services.policy.target) as client:
-        sft, again = (asked(client, prompts, _SAMPLING, config.seed + offset) for offset in (0, 1))
+        sft, again = (asked(client, prompts, SAMPLING, config.seed + offset) for offset in (0, 1))
     return _Before(base, sft, again)
 
 
-def _results(config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: _Clock) -> Results:
+def _results(config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: Clock) -> Results:
     prompts = before.sft.prompts
     with (
         PolicyClient(services.policy.target) as policy,
         PolicyClient(services.ref.target) as ref,
         RewardClient(services.reward.target) as reward,
     ):
-        after = asked(policy, prompts, _SAMPLING, config.seed)
-        base, sft, ppo = (_measured(reward, said) for said in (before.base, before.sft, after))
+        after = asked(policy, prompts, SAMPLING, config.seed)
+        base, sft, ppo = (measured(reward, said) for said in (before.base, before.sft, after))
         return Results(
             seed=config.seed,
             vocab_size=policy.policy_info().vocab_size,
@@ -180,7 +197,8 @@ def _results(config: DemoConfig, paths: phases.Paths, services: _Services, befor
         )
 
 
-def _measured(reward: RewardClient, said: Sampled) -> PolicyMeasure:
+def measured(reward: RewardClient, said: Sampled) -> PolicyMeasure:
+    """What a policy's completions are worth."""
     gold = said.gold
     scores = scores_of(reward, [p.text for p in said.prompts], [c.text for c in said.completions])
     return PolicyMeasure(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from trainer.distinct import distinct_shares
-from trainer.ppo.advantages import estimate_advantages
-from trainer.ppo.choices import MissingEos
+from trainer.ppo.advantages import Advantages, Episodes, Estimator
+from trainer.ppo.choices import KLPlace, MissingEos
 from trainer.ppo.masked import masked_whiten
 from trainer.ppo.rewards import ScoreScale, ShapedRewards, apply_missing_eos, apply_short_penalty, shape_rewards
-from trainer.types import Evaluated, ScoredRollout, Sequences, TrainingBatch
+from trainer.types import CriticValues, Evaluated, ScoredRollout, Sequences, TrainingBatch, ValueTargets, padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,10 @@ class ShapingSettings:
     min_tokens: int
     short_penalty: float
     variety_bonus: float
+    kl_place: KLPlace
     whiten_rewards: bool
     whiten_unbiased: bool
-    gamma: float
-    lam: float
-    bootstrap_truncated: bool
+    estimator: Estimator
 
 
 def shape_scores(
@@ -50,21 +49,31 @@ def training_batch(
     scored: Sequence[ScoredRollout], scores: Tensor, evaluated: Evaluated, kl_coef: float, settings: ShapingSettings
 ) -> tuple[TrainingBatch, ShapedRewards]:
     """What to learn from, advantages not whitened yet, and the rewards behind it (before their whitening)."""
-    shaped = shape_rewards(scores, evaluated.old_logprobs, evaluated.ref_logprobs, evaluated.mask, kl_coef)
+    in_reward, in_loss = (kl_coef, 0.0) if settings.kl_place == "reward_k1" else (0.0, kl_coef)
+    shaped = shape_rewards(scores, evaluated.old_logprobs, evaluated.ref_logprobs, evaluated.mask, in_reward)
     rewards = shaped.rewards
     if settings.whiten_rewards:
         rewards = masked_whiten(rewards, evaluated.mask, shift_mean=False, unbiased=settings.whiten_unbiased)
-    final = torch.where(_truncated(scored), evaluated.final_values, 0) if settings.bootstrap_truncated else None
-    estimated = estimate_advantages(rewards, evaluated.values, evaluated.mask, settings.gamma, settings.lam, final)
+    episodes = Episodes(rewards, evaluated.mask, _truncated(scored), evaluated.critic)
+    estimated = settings.estimator.estimate(episodes)
+    rollouts = [one.rollout for one in scored]
     batch = TrainingBatch(
-        Sequences.of([one.rollout for one in scored]),
+        Sequences.of(rollouts),
         evaluated.mask,
         evaluated.old_logprobs,
-        evaluated.values,
+        padded([rollout.behaviour_logprobs for rollout in rollouts]),
+        evaluated.ref_logprobs,
         estimated.advantages,
-        estimated.returns,
+        _targets(evaluated.critic, estimated),
+        in_loss,
     )
     return batch, shaped
+
+
+def _targets(critic: CriticValues | None, estimated: Advantages) -> ValueTargets | None:
+    if critic is None or estimated.returns is None:
+        return None
+    return ValueTargets(critic.values, estimated.returns)
 
 
 def _variety(scored: Sequence[ScoredRollout]) -> Tensor:

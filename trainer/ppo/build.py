@@ -45,16 +45,18 @@ def load_actor(folder: Path) -> CausalLM:
     return actor
 
 
-def build_actor_critic(policy: Path, critic_init: str, renderer: Renderer) -> ActorCritic:
+def build_actor_critic(policy: Path, critic_init: str | None, renderer: Renderer) -> ActorCritic:
     """Actor from the policy folder; critic as `critic_init` says.
 
     Args:
         policy: Folder of the starting policy.
         critic_init: "policy" = a copy of its backbone with a value head of zeros (as lm-human-preferences), or
-            "reward:FOLDER" = backbone and head of a decoder reward model (as summarize-from-feedback).
+            "reward:FOLDER" = backbone and head of a decoder reward model (as summarize-from-feedback); None = without.
         renderer: Of the policy; the reward model must share its tokenizer.
     """
     actor = load_actor(policy)
+    if critic_init is None:
+        return ActorCritic(actor, None)
     if critic_init == "policy":
         return ActorCritic(actor, _critic_from_policy(actor))
     return ActorCritic(actor, _critic_from_reward(Path(critic_init.removeprefix("reward:")), renderer))

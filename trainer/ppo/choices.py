@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+EstimatorName = Literal["gae", "grpo", "rloo", "reinforce_pp"]
+KLPlace = Literal["reward_k1", "loss_k2", "loss_k3"]
+LossAggregation = Literal["token_mean", "sequence_mean", "constant"]
 MissingEos = Literal["none", "replace", "subtract"]
 OptimizerName = Literal["adam", "adam_tf_style"]
 WhitenAdvantages = Literal["batch", "minibatch", "none"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from palate.models.logprobs import sampled_logprobs
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.losses import entropy_from_logits
-from trainer.ppo.model import ActorCritic, CausalLM, Microbatch, collate, microbatches, scatter
-from trainer.types import Evaluated, Sequences, length_mask
+from trainer.ppo.model import ActorCritic, CausalLM, Critic, Microbatch, collate, microbatches, scatter
+from trainer.types import CriticValues, Evaluated, Sequences, length_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def evaluate(
     """One pass of each network over the batch, without gradients.
 
     Args:
-        model: Actor and critic.
+        model: Actor, and critic where there is one.
         ref: The reference policy.
         sequences: The batch.
         minibatches: Rows of the minibatches that the update will begin with. The passes are cut as that first epoch
@@ -67,13 +67,21 @@ def evaluate(
         lanes: Runs the networks side by side.
     """
     cuts = [cut for rows in minibatches for cut in cut_rows(sequences, rows, settings)]
-    (logprobs, entropy), ref_logprobs, (values, final_values) = lanes.run(
+    (logprobs, entropy), ref_logprobs, critic = lanes.run(
         lambda: in_microbatches(sequences, cuts, settings, lambda batch: _policy_pass(model.actor, batch, settings)),
         lambda: ref.logprobs(sequences),
-        lambda: in_microbatches(sequences, cuts, settings, model.critic.values_with_final),
+        lambda: _critic_values(model.critic, sequences, cuts, settings),
     )
     mask = length_mask([len(ids) for ids in sequences.completion_ids])
-    return Evaluated(mask, logprobs, ref_logprobs, entropy, values, final_values)
+    return Evaluated(mask, logprobs, ref_logprobs, entropy, critic)
+
+
+def _critic_values(
+    critic: Critic | None, sequences: Sequences, cuts: Sequence[Sequence[int]], settings: ForwardSettings
+) -> CriticValues | None:
+    if critic is None:
+        return None
+    return CriticValues(*in_microbatches(sequences, cuts, settings, critic.values_with_final))
 
 
 @torch.no_grad()

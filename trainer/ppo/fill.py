@@ -1,4 +1,4 @@
-"""Fills a batch with scored rollouts: what falls out is drawn again, counted, and has a limit."""
+"""Fills a batch with scored rollouts, whole groups of them: what falls out is drawn again, counted, and has a limit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from statistics import mean
 from trainer.ppo.errors import TooManyDropped
 from trainer.types import DropCause, DroppedRollout, FilledBatch, PromptDraw, Rollout, ScoredRollout
 
-Draw = Callable[[int, int], list[PromptDraw]]
-"""(count, place of the first) → draws."""
+Draw = Callable[[Sequence[int], int], list[PromptDraw]]
+"""(which prompts, 0 = the batch's first; place of the first) → draws."""
 
 Roll = Callable[[Sequence[PromptDraw]], list[Rollout]]
 Score = Callable[[Sequence[Rollout]], list[ScoredRollout | DroppedRollout]]
@@ -60,12 +60,16 @@ class DropLimit:
         self._earlier.extend(isinstance(outcome, DroppedRollout) for outcome in outcomes)
 
 
-def fill_batch(size: int, draw: Draw, roll: Roll, score: Score, limit: DropLimit) -> FilledBatch:
-    """Draws, samples and scores until `size` rollouts have a score.
+def fill_batch(size: int, group_size: int, draw: Draw, roll: Roll, score: Score, limit: DropLimit) -> FilledBatch:
+    """Draws, samples and scores until `size` rollouts have a score, `group_size` of each prompt.
+
+    Groups stay whole: a completion without a score is drawn again for the same prompt, with a seed of its own. A prompt
+    none of whose completions gets a score makes room for the next one.
 
     Args:
-        size: Rollouts in the batch.
-        draw: Gives prompts for so many places from a place on.
+        size: Rollouts in the batch; a multiple of `group_size`.
+        group_size: Completions per prompt.
+        draw: Gives prompts for places from a place on.
         roll: Samples their completions.
         score: Scores them.
         limit: How many may fall out.
@@ -73,16 +77,49 @@ def fill_batch(size: int, draw: Draw, roll: Roll, score: Score, limit: DropLimit
     Raises:
         TooManyDropped: More fell out.
     """
+    groups = _Groups(size // group_size, group_size)
     outcomes: list[ScoredRollout | DroppedRollout] = []
-    scored: list[ScoredRollout] = []
-    dropped: list[DroppedRollout] = []
-    while missing := size - len(scored):
-        outcomes += score(roll(draw(missing, len(outcomes))))
-        scored = [outcome for outcome in outcomes if isinstance(outcome, ScoredRollout)]
+    while wanted := groups.wanted():
+        found = score(roll(draw(wanted, len(outcomes))))
+        groups.add(wanted, found)
+        outcomes += found
         dropped = [outcome for outcome in outcomes if isinstance(outcome, DroppedRollout)]
-        limit.check(scored, dropped)
+        limit.check(groups.scored(), dropped)
     limit.remember(outcomes)
-    return FilledBatch(tuple(scored), tuple(dropped))
+    return FilledBatch(tuple(groups.scored()), tuple(dropped), groups.prompts)
+
+
+class _Groups:
+    """The scored completions of each prompt of a batch, until there are enough.
+
+    Args:
+        count: Prompts in the batch.
+        size: Completions of each.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self.prompts = 0
+        self._count = count
+        self._size = size
+        self._members: dict[int, list[ScoredRollout]] = {}
+
+    def wanted(self) -> list[int]:
+        """Prompts that lack completions, each as often as it lacks one; new ones where some have none at all."""
+        lacking = {prompt: self._size - len(members) for prompt, members in self._members.items()}
+        while len(lacking) < self._count:
+            lacking[self.prompts] = self._size
+            self.prompts += 1
+        return [prompt for prompt in sorted(lacking) for _ in range(lacking[prompt])]
+
+    def add(self, prompts: Sequence[int], outcomes: Sequence[ScoredRollout | DroppedRollout]) -> None:
+        """Takes what became of completions of `prompts`."""
+        for prompt, outcome in zip(prompts, outcomes, strict=True):
+            if isinstance(outcome, ScoredRollout):
+                self._members.setdefault(prompt, []).append(outcome)
+
+    def scored(self) -> list[ScoredRollout]:
+        """Group by group, in the order of the prompts."""
+        return [one for prompt in sorted(self._members) for one in self._members[prompt]]
 
 
 def mean_length(outcomes: Sequence[ScoredRollout] | Sequence[DroppedRollout]) -> float:

@@ -11,11 +11,18 @@ from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.evaluate import RefPolicy
 from trainer.ppo.fill import DropLimit, fill_batch
 from trainer.ppo.invariants import check_behaviour, check_mask
-from trainer.ppo.metrics import StageClock, objective_metrics, rollout_metrics, value_metrics
+from trainer.ppo.kl import KLController
+from trainer.ppo.metrics import (
+    StageClock,
+    group_metrics,
+    importance_metrics,
+    objective_metrics,
+    rollout_metrics,
+    value_metrics,
+)
 from trainer.ppo.optimizer import anneal
 from trainer.ppo.prompts import PromptSource
 from trainer.ppo.publish import WeightPublisher
-from trainer.ppo.rewards import KLController
 from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.scoring import Scorer
 from trainer.ppo.state import RunState
@@ -29,9 +36,11 @@ class LoopSettings:
 
     total_steps: int
     batch_size: int
+    group_size: int
     anneal: bool
     critic_warmup_steps: int
     behaviour_tolerance: float
+    tis_cap: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ def train_step(
 
     filled = fill_batch(
         settings.batch_size,
-        draw=lambda count, place: stages.prompts.draw(f"step {state.step}", state.position + place, count, place),
+        settings.group_size,
+        draw=partial(stages.prompts.draw, f"step {state.step}", state.position),
         roll=clock.timed("rollouts", partial(stages.collector.collect, version=version)),
         score=clock.timed("scoring", stages.scorer.score),
         limit=stages.drop_limit,
@@ -102,12 +112,14 @@ def train_step(
     state = replace(
         state,
         step=state.step + 1,
-        position=state.position + len(filled.scored) + len(filled.dropped),
+        position=state.position + filled.prompts,
         kl_coef=controller.kl_coef,
     )
     metrics = {
         **objective,
         **rollout_metrics(filled),
+        **group_metrics(shaped, settings.group_size),
+        **importance_metrics(batch, settings.tis_cap),
         **value_metrics(batch),
         **stats.means(),
         "policy/behaviour_deviation": deviation,

@@ -11,10 +11,12 @@ from typing import ParamSpec, TypeVar
 from torch import Tensor
 
 from trainer.distinct import distinct_shares
+from trainer.ppo.advantages import grouped_rewards
 from trainer.ppo.fill import dropped_counts, mean_length
-from trainer.ppo.losses import explained_variance
+from trainer.ppo.kl import k3, sequence_kl
+from trainer.ppo.losses import effective_share, explained_variance, importance_weights
 from trainer.ppo.masked import masked_mean
-from trainer.ppo.rewards import ShapedRewards, k3, sequence_kl
+from trainer.ppo.rewards import ShapedRewards
 from trainer.types import DropCause, Evaluated, FilledBatch, TrainingBatch
 
 ArgumentsT = ParamSpec("ArgumentsT")
@@ -89,11 +91,44 @@ def objective_metrics(
     }
 
 
-def value_metrics(batch: TrainingBatch) -> dict[str, float]:
-    """How good the critic was before it learnt from the batch."""
-    explained = explained_variance(batch.old_values, batch.returns, batch.mask)
+def group_metrics(shaped: ShapedRewards, group_size: int) -> dict[str, float]:
+    """How much the completions of one prompt differ in what they earn; nothing where each prompt has one.
+
+    A group whose members all earn the same teaches an estimator that compares them nothing.
+    """
+    if group_size == 1:
+        return {}
+    rewards = grouped_rewards(shaped.rewards, group_size)
+    equal = rewards.amax(1) == rewards.amin(1)
+    return {
+        "group/rewards_std": rewards.std(1).mean().item(),
+        "group/equal_share": equal.double().mean().item(),
+    }
+
+
+def importance_metrics(batch: TrainingBatch, cap: float | None) -> dict[str, float]:
+    """The weights between what tokens were drawn with and the policy before the update: uncapped, and how many a cap
+    cuts.
+    """
+    weights = importance_weights(batch.old_logprobs, batch.behaviour_logprobs, batch.mask, None)[batch.mask]  # (N,)
     metrics = {
-        "val/mean": masked_mean(batch.old_values, batch.mask).item(),
-        "val/returns_mean": masked_mean(batch.returns, batch.mask).item(),
+        "policy/importance_mean": weights.mean().item(),
+        "policy/importance_max": weights.max().item(),
+        "policy/importance_ess": effective_share(weights).item(),
+    }
+    if cap is not None:
+        metrics["policy/importance_capped_share"] = (weights > cap).double().mean().item()
+    return metrics
+
+
+def value_metrics(batch: TrainingBatch) -> dict[str, float]:
+    """How good the critic was before it learnt from the batch; nothing where there is none."""
+    if batch.critic is None:
+        return {}
+    values, returns = batch.critic.old_values, batch.critic.returns
+    explained = explained_variance(values, returns, batch.mask)
+    metrics = {
+        "val/mean": masked_mean(values, batch.mask).item(),
+        "val/returns_mean": masked_mean(returns, batch.mask).item(),
     }
     return metrics if explained is None else {**metrics, "val/explained_variance": explained}

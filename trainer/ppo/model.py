@@ -101,20 +101,25 @@ class Critic(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Both networks as one module, so that one wrapper, one optimiser and one checkpoint hold them."""
+    """Both networks as one module, so that one wrapper, one optimiser and one checkpoint hold them.
 
-    def __init__(self, actor: CausalLM, critic: Critic) -> None:
+    Args:
+        actor: The policy.
+        critic: None where the estimator needs none.
+    """
+
+    def __init__(self, actor: CausalLM, critic: Critic | None) -> None:
         super().__init__()
         self.actor = actor
         self.critic = critic
         self.eval()
 
     def parameter_groups(self, learning_rate: float, critic_learning_rate: float) -> list[dict[str, Any]]:
-        """Two groups for the optimiser, actor first."""
-        return [
-            {"params": list(self.actor.parameters()), "lr": learning_rate},
-            {"params": list(self.critic.parameters()), "lr": critic_learning_rate},
-        ]
+        """A group of parameters for each network, actor first."""
+        groups: list[dict[str, Any]] = [{"params": list(self.actor.parameters()), "lr": learning_rate}]
+        if self.critic is not None:
+            groups.append({"params": list(self.critic.parameters()), "lr": critic_learning_rate})
+        return groups
 
 
 def scatter(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -44,20 +44,19 @@ class PromptSource:
                 "--sampling.max-new-tokens"
             )
 
-    def draw(self, stream: str, position: int, count: int, first_place: int = 0) -> list[PromptDraw]:
-        """The prompts at `position` and after.
+    def draw(self, stream: str, position: int, prompts: Sequence[int], first_place: int = 0) -> list[PromptDraw]:
+        """Prompts for some places of a batch.
 
         Args:
             stream: What they are drawn for, e.g. the step; part of the seeds.
-            position: Where in the order to begin, counted over all passes.
-            count: How many.
-            first_place: Number of the first one's place in its batch; part of the seeds.
+            position: Where in the order the batch begins, counted over all passes.
+            prompts: Which one each place gets, counted from there; several places may get the same.
+            first_place: Number of the first place in the batch; part of the seeds, so every place has its own.
         """
-        indices = [self._index(position + offset) for offset in range(count)]
-        places = range(first_place, first_place + count)
+        indices = [self._index(position + prompt) for prompt in prompts]
         return [
             PromptDraw(self._texts[index], self._ids[index], derive_seed(self._seed, stream, place))
-            for index, place in zip(indices, places, strict=True)
+            for place, index in enumerate(indices, first_place)
         ]
 
     def _index(self, position: int) -> int:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -92,7 +93,8 @@ def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:
     version = stages.publisher.publish(stages.updater.model.actor.model, step)
     filled = fill_batch(
         samples,
-        draw=lambda count, place: stages.prompts.draw("start", place, count, place),
+        group_size=1,
+        draw=partial(stages.prompts.draw, "start", 0),
         roll=lambda draws: stages.collector.collect(draws, version),
         score=stages.scorer.score,
         limit=stages.drop_limit,

@@ -11,11 +11,14 @@ from palate.client.types import SamplingParams
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
 from trainer.data.prompts import read_prompts
+from trainer.ppo.advantages import GAE, GRPO, RLOO, Estimator, ReinforcePP
 from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
 from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
+from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
@@ -23,7 +26,6 @@ from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import WeightPublisher
 from trainer.ppo.ref import RemoteRef
-from trainer.ppo.rewards import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
 from trainer.ppo.scoring import Scorer, ScorerSettings
 from trainer.ppo.update import Updater, UpdateSettings
@@ -33,7 +35,7 @@ def make_updater(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> tup
     """Networks, reference policy and optimiser, as a new run has them."""
     lanes = stack.enter_context(Lanes(config.threads))
     torch.manual_seed(derive_seed(config.seed, "torch"))
-    model = build_actor_critic(config.policy, config.ppo.critic_init, renderer)
+    model = build_actor_critic(config.policy, config.ppo.critic_init if config.ppo.has_critic else None, renderer)
     forward = forward_settings(config, renderer)
     ref = _ref_policy(config, model, renderer, forward, stack)
     shuffler = torch.Generator().manual_seed(derive_seed(config.seed, "shuffle"))
@@ -63,9 +65,11 @@ def make_stages(
         settings=LoopSettings(
             config.total_steps,
             config.ppo.batch_size,
+            config.sampling.completions_per_prompt,
             config.ppo.anneal,
             config.ppo.critic_warmup_steps,
             config.invariants.behaviour_tolerance,
+            config.ppo.tis_cap,
         ),
         shaping=_shaping_settings(config),
         ref=ref,
@@ -97,6 +101,19 @@ def make_controller(config: PPOConfig, kl_coef: float) -> KLController:
     return AdaptiveKL(kl_coef, config.ppo.kl_target, config.ppo.kl_horizon)
 
 
+def make_estimator(ppo: PPOGroup, group_size: int) -> Estimator:
+    """What makes advantages of rewards."""
+    match ppo.estimator:
+        case "gae":
+            return GAE(ppo.gamma, ppo.lam, ppo.bootstrap_truncated)
+        case "grpo":
+            return GRPO(group_size, ppo.grpo_by_std, ppo.whiten_unbiased)
+        case "rloo":
+            return RLOO(group_size)
+        case "reinforce_pp":
+            return ReinforcePP(ppo.gamma)
+
+
 def forward_settings(config: PPOConfig, renderer: Renderer) -> ForwardSettings:
     """How forward passes are cut."""
     assert renderer.pad_id is not None  # checked before: a policy without a pad token is refused
@@ -118,10 +135,15 @@ def _update_settings(config: PPOConfig) -> UpdateSettings:
         ppo.num_ppo_epochs,
         ppo.num_mini_batches,
         ppo.cliprange,
+        ppo.dual_clip,
+        ppo.tis_cap,
+        ppo.kl_place,
+        ppo.loss_aggregation,
+        config.sampling.max_new_tokens,
         ppo.cliprange_value,
         ppo.vf_coef,
         ppo.max_grad_norm,
-        ppo.whiten_advantages,
+        ppo.whitening,
         ppo.whiten_unbiased,
         config.invariants.ratio_tolerance,
     )
@@ -136,11 +158,10 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
         scoring.min_tokens,
         scoring.short_penalty,
         scoring.variety_bonus,
+        ppo.kl_place,
         ppo.whiten_rewards,
         ppo.whiten_unbiased,
-        ppo.gamma,
-        ppo.lam,
-        ppo.bootstrap_truncated,
+        make_estimator(ppo, config.sampling.completions_per_prompt),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +14,16 @@ from torch.optim import Optimizer
 
 from palate.client.types import PolicyVersion
 from trainer.ppo import losses
-from trainer.ppo.choices import WhitenAdvantages
+from trainer.ppo.choices import KLPlace, LossAggregation, WhitenAdvantages
 from trainer.ppo.errors import NotFinite
 from trainer.ppo.evaluate import ForwardSettings, RefPolicy, evaluate
 from trainer.ppo.invariants import Suspects, check_first_ratios
+from trainer.ppo.kl import k2, k3
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.masked import masked_whiten
 from trainer.ppo.model import ActorCritic, Microbatch, collate, microbatches
+from trainer.ppo.stats import UpdateStats
 from trainer.types import Evaluated, Sequences, TrainingBatch
-
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class UpdateSettings:
     num_ppo_epochs: int
     num_mini_batches: int
     cliprange: float
+    dual_clip: float | None
+    tis_cap: float | None
+    kl_place: KLPlace
+    loss_aggregation: LossAggregation
+    max_new_tokens: int
     cliprange_value: float
     vf_coef: float
     max_grad_norm: float
@@ -41,42 +46,31 @@ class UpdateSettings:
     ratio_tolerance: float
 
 
-@dataclass(slots=True)
-class UpdateStats:
-    """Sums over all minibatches of an update; `means` divides by the tokens."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A microbatch: its rows of the minibatch, ready for a forward pass.
 
-    tokens: int = 0
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
-    approx_kl: float = 0.0
-    policy_clipped: float = 0.0
-    value_clipped: float = 0.0
-    ratio_sum: float = 0.0
-    ratio_max: float = 0.0
-    grad_norms: list[tuple[float, float]] = field(default_factory=list)
+    Attributes:
+        batch: What to learn from.
+        inputs: The sequences as networks take them.
+        policy_weights: (B, T) what each token counts in the minibatch's policy loss.
+        value_weights: (B, T) the same for the value loss, which is always a token mean.
+        tokens: In the whole minibatch.
+    """
 
-    def means(self) -> dict[str, float]:
-        """The update's metrics, token means over all epochs."""
-        policy_norms, value_norms = zip(*self.grad_norms, strict=True)
-        return {
-            "policy/approxkl_avg": self.approx_kl / self.tokens,
-            "policy/clipfrac_avg": self.policy_clipped / self.tokens,
-            "policy/ratio_avg": self.ratio_sum / self.tokens,
-            "policy/ratio_max": self.ratio_max,
-            "policy/grad_norm_avg": sum(policy_norms) / len(policy_norms),
-            "val/clipfrac_avg": self.value_clipped / self.tokens,
-            "val/grad_norm_avg": sum(value_norms) / len(value_norms),
-            "loss/policy_avg": self.policy_loss / self.tokens,
-            "loss/value_avg": self.value_loss / self.tokens,
-        }
+    batch: TrainingBatch
+    inputs: Microbatch
+    policy_weights: Tensor
+    value_weights: Tensor
+    tokens: int
 
 
 class Updater:
     """Learns from batches; holds the optimiser and the generator that shuffles.
 
     Args:
-        model: Actor and critic.
-        optimizer: Over the model's two parameter groups, actor first.
+        model: Actor, and critic where there is one.
+        optimizer: Over the model's parameter groups, actor first.
         settings: Hyperparameters.
         forward: How forward passes are cut.
         lanes: Runs actor and critic side by side.
@@ -149,17 +143,31 @@ class Updater:
         Returns:
             (N,) ratios of the minibatch's tokens.
         """
-        cuts = microbatches(minibatch.sequences.lengths(), self._forward.microbatch_size)
-        parts = [minibatch.rows(rows) for rows in cuts]
-        collated = [collate(part.sequences, self._forward.pad_id) for part in parts]
-        token_count = int(minibatch.mask.sum())
+        parts = self._parts(minibatch)
 
-        def each(backward: Callable[[TrainingBatch, Microbatch, int, UpdateStats], ResultT]) -> list[ResultT]:
-            return [backward(part, batch, token_count, stats) for part, batch in zip(parts, collated, strict=True)]
+        def policy() -> list[Tensor]:
+            return [self._policy_backward(part, stats) for part in parts]
 
-        ratios, _ = self._lanes.run(lambda: each(self._policy_backward), lambda: each(self._value_backward))
-        stats.tokens += token_count
+        def value() -> None:
+            for part in parts:
+                self._value_backward(part, stats)
+
+        ratios, _ = self._lanes.run(policy, value)
+        stats.tokens += int(minibatch.mask.sum())
         return torch.cat(ratios)
+
+    def _parts(self, minibatch: TrainingBatch) -> list[_Part]:
+        settings, mask = self._settings, minibatch.mask
+        policy = losses.aggregation_weights(mask, settings.loss_aggregation, settings.max_new_tokens)  # (B, T)
+        value = losses.aggregation_weights(mask, "token_mean", settings.max_new_tokens)
+
+        def part(rows: list[int]) -> _Part:
+            batch = minibatch.rows(rows)
+            inputs = collate(batch.sequences, self._forward.pad_id)
+            longest = batch.mask.shape[1]
+            return _Part(batch, inputs, policy[rows, :longest], value[rows, :longest], int(mask.sum()))
+
+        return [part(rows) for rows in microbatches(minibatch.sequences.lengths(), self._forward.microbatch_size)]
 
     def _step(self, minibatch: TrainingBatch, stats: UpdateStats, suspects: Suspects, train_policy: bool) -> None:
         is_first = stats.tokens == 0
@@ -167,35 +175,66 @@ class Updater:
         ratios = self.accumulate(minibatch, stats)
         if is_first:
             check_first_ratios(ratios, self._settings.ratio_tolerance, suspects)
-        stats.grad_norms.append((self._clip(self.model.actor, "policy"), self._clip(self.model.critic, "value")))
+        stats.policy_norms.append(self._clip(self.model.actor, "policy"))
+        if self.model.critic is not None:
+            stats.value_norms.append(self._clip(self.model.critic, "value"))
         if not train_policy:
             self.model.actor.zero_grad(set_to_none=True)
         self.optimizer.step()
 
-    def _policy_backward(self, part: TrainingBatch, batch: Microbatch, token_count: int, stats: UpdateStats) -> Tensor:
-        """Adds the policy loss' gradient; returns the (N,) ratios."""
-        new_logprobs = self.model.actor.logprobs(batch, self._forward.temperature)
-        arguments = (new_logprobs, part.old_logprobs, part.advantages, part.mask, self._settings.cliprange)
-        loss = losses.policy_loss(*arguments, token_count)
-        torch.autograd.backward(loss)
+    def _policy_backward(self, part: _Part, stats: UpdateStats) -> Tensor:
+        """Adds the gradient of the policy loss and of the KL in it; returns the (N,) ratios."""
+        new_logprobs = self.model.actor.logprobs(part.inputs, self._forward.temperature)
+        loss, kl = self._policy_loss(new_logprobs, part), self._kl_loss(new_logprobs, part)
+        torch.autograd.backward(loss + kl)
         with torch.no_grad():
-            ratios = losses.ratios(new_logprobs, part.old_logprobs, part.mask)
-            stats.policy_loss += loss.item() * token_count
-            stats.approx_kl += losses.approx_kl(new_logprobs, part.old_logprobs, part.mask).item()
-            stats.policy_clipped += losses.policy_clipped(*arguments).item()
-            stats.ratio_sum += ratios.sum().item()
-            stats.ratio_max = max(stats.ratio_max, ratios.max().item())
+            stats.policy_loss += loss.item() * part.tokens
+            stats.kl_loss += kl.item() * part.tokens
+            return self._watch_policy(new_logprobs, part.batch, stats)
+
+    def _policy_loss(self, new_logprobs: Tensor, part: _Part) -> Tensor:
+        batch, settings = part.batch, self._settings
+        token_losses = losses.policy_losses(
+            new_logprobs, batch.old_logprobs, batch.advantages, batch.mask, settings.cliprange, settings.dual_clip
+        )
+        if settings.tis_cap is not None:
+            arguments = (batch.old_logprobs, batch.behaviour_logprobs, batch.mask)
+            token_losses = token_losses * losses.importance_weights(*arguments, settings.tis_cap)
+        return losses.weighted_sum(token_losses, part.policy_weights)
+
+    def _kl_loss(self, new_logprobs: Tensor, part: _Part) -> Tensor:
+        """kl_coef times k2 or k3 of the weights being trained; 0 where the reward holds the KL."""
+        batch = part.batch
+        if self._settings.kl_place == "reward_k1":
+            return new_logprobs.new_zeros(())
+        estimate = k2 if self._settings.kl_place == "loss_k2" else k3
+        return batch.kl_coef * losses.weighted_sum(estimate(new_logprobs, batch.ref_logprobs), part.policy_weights)
+
+    def _watch_policy(self, new_logprobs: Tensor, batch: TrainingBatch, stats: UpdateStats) -> Tensor:
+        """Adds what the metrics say of a microbatch; returns its (N,) ratios."""
+        arguments = (new_logprobs, batch.old_logprobs, batch.advantages, batch.mask)
+        ratios = losses.ratios(new_logprobs, batch.old_logprobs, batch.mask)
+        stats.approx_kl += losses.approx_kl(new_logprobs, batch.old_logprobs, batch.mask).item()
+        stats.policy_clipped += losses.policy_clipped(*arguments, self._settings.cliprange).item()
+        if self._settings.dual_clip is not None:
+            stats.dual_clipped += losses.dual_clipped(*arguments, self._settings.dual_clip).item()
+        stats.ratio_sum += ratios.sum().item()
+        stats.ratio_max = max(stats.ratio_max, ratios.max().item())
         return ratios
 
-    def _value_backward(self, part: TrainingBatch, batch: Microbatch, token_count: int, stats: UpdateStats) -> None:
-        """Adds the value loss' gradient, times `vf_coef`."""
-        values = self.model.critic.values(batch)
-        arguments = (values, part.old_values, part.returns, part.mask, self._settings.cliprange_value)
-        loss = losses.value_loss(*arguments, token_count)
+    def _value_backward(self, part: _Part, stats: UpdateStats) -> None:
+        """Adds the value loss' gradient, times `vf_coef`; nothing where there is no critic."""
+        critic, targets = self.model.critic, part.batch.critic
+        if critic is None or targets is None:
+            return
+        values, cliprange = critic.values(part.inputs), self._settings.cliprange_value
+        token_losses = losses.value_losses(values, targets.old_values, targets.returns, cliprange)
+        loss = losses.weighted_sum(token_losses, part.value_weights)
         torch.autograd.backward(self._settings.vf_coef * loss)
         with torch.no_grad():
-            stats.value_loss += loss.item() * token_count
-            stats.value_clipped += losses.value_clipped(*arguments).item()
+            stats.value_loss += loss.item() * part.tokens
+            clipped = losses.value_clipped(values, targets.old_values, targets.returns, part.batch.mask, cliprange)
+            stats.value_clipped += clipped.item()
 
     def _all_minibatches(self, first_epoch: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[int]]:
         yield from first_epoch

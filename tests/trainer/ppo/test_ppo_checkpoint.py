@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from palate.models.weights import untied_state_dict
 from tests.tiny_models import make_tiny_policy
@@ -20,9 +21,9 @@ from trainer.ppo.state import RunIdentity, RunState
 IDENTITY = RunIdentity("run", 3, "revision", 2)
 
 
-def parts(folder, name="adam"):
+def parts(folder, name="adam", critic_init="policy"):
     _, renderer = load_policy(folder)
-    model = build_actor_critic(folder, "policy", renderer)
+    model = build_actor_critic(folder, critic_init, renderer)
     optimizer = make_optimizer(name, model.parameter_groups(1e-3, 1e-2), eps=1e-5)
     return model, optimizer, torch.Generator().manual_seed(0)
 
@@ -57,6 +58,18 @@ def test_everything_comes_back(folder, tmp_path, name):
     assert all(torch.equal(after[tensor], expected[tensor]) for tensor in expected)
     tied = theirs[0].actor.model
     assert tied.lm_head.weight is tied.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("critic_init", ["policy", None])
+def test_a_critic_is_stored_where_there_is_one(folder, tmp_path, critic_init):
+    mine = parts(folder, critic_init=critic_init)
+    learn(*mine)
+    saved = CheckpointFolder(tmp_path, 2).save(*mine, RunState(1, 6, 0.1, None), IDENTITY)
+    names = load_file(saved / "model.safetensors").keys()
+    assert any(name.startswith("critic.") for name in names) == (critic_init is not None)
+    restore(saved, *parts(folder, critic_init=critic_init))
+    with pytest.raises(CheckpointRefused, match="another model"):
+        restore(saved, *parts(folder, critic_init=None if critic_init else "policy"))
 
 
 @pytest.mark.parametrize("calls_before_the_kill", range(5))

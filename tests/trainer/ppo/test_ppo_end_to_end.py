@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
@@ -169,6 +170,31 @@ def test_a_completion_that_cannot_be_scored_is_drawn_again_and_counted(configure
         assert row["rollout/dropped_share"] == pytest.approx(1 / 7)
 
 
+ESTIMATORS = {
+    "grpo": ("--ppo.kl-place", "loss_k3", "--ppo.loss-aggregation", "sequence_mean", "--ppo.dual-clip", 3),
+    "rloo": ("--ppo.tis-cap", 2, "--ppo.kl-place", "loss_k2"),
+    "reinforce_pp": ("--ppo.loss-aggregation", "constant"),
+}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_estimators_without_a_critic_learn_from_groups(configure, estimator):
+    config = configure("--ppo.estimator", estimator, "--sampling.completions-per-prompt", 3, *ESTIMATORS[estimator])
+    result = run_ppo(config)
+    first, second = read_metrics(config.out)
+    assert not any(name.startswith("val/") for name in first)
+    assert first["group/rewards_std"] > 0
+    assert first["policy/importance_ess"] == pytest.approx(1, abs=1e-4)
+    assert second["objective/kl"] != 0  # the weights have moved
+    rollouts = rows_of(config.out / "rollouts.jsonl")
+    prompts = [row["prompt"] for row in rollouts]
+    assert [len(set(prompts[start : start + 3])) for start in range(0, 12, 3)] == [1] * 4
+    assert len({row["seed"] for row in rollouts}) == 12
+    checkpoint = load_file(CheckpointFolder(config.out / "checkpoints", 2).newest() / "model.safetensors")
+    assert all(name.startswith("actor.") for name in checkpoint)
+    assert result.version.digest == digest_of(result.model_folder)
+
+
 def test_a_folder_with_a_run_is_not_overwritten(finished, configure):
     with pytest.raises(CheckpointRefused, match="--resume"):
         run_ppo(configure())
@@ -206,7 +232,16 @@ def test_every_option_of_the_update_runs(configure, reward_folder):
     result = run_ppo(
         configure(
             *("--ppo.optimizer", "adam_tf_style", "--ppo.num-mini-batches", 2, "--ppo.whiten-advantages", "minibatch"),
-            *("--ppo.whiten-rewards", "--ppo.bootstrap-truncated", "--ppo.critic-warmup-steps", 1, "--threads", 2),
+            *(
+                "--ppo.whiten-rewards",
+                "--ppo.bootstrap-truncated",
+                "--ppo.dual-clip",
+                3,
+                "--ppo.critic-warmup-steps",
+                1,
+                "--threads",
+                2,
+            ),
             *("--scoring.missing-eos", "replace", "--scoring.clip", 0.5, "--no-ppo.anneal"),
         )
     )

@@ -1,6 +1,8 @@
 """A batch is filled with scored rollouts; what has no score is drawn again, counted and limited."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palate.client.types import FinishReason, PolicyVersion
 from trainer.ppo.errors import TooManyDropped
@@ -11,17 +13,17 @@ from trainer.types import DropCause, DroppedRollout, PromptDraw, Rollout, Scored
 VERSION = PolicyVersion("run", 1, 0, "digest")
 
 
-def rollout(place, length=2):
+def rollout(place, length=2, prompt="p"):
     ids = (1,) * length
-    return Rollout("p", "c", (1,), ids, (-1.0,) * length, FinishReason.STOP, VERSION, place)
+    return Rollout(prompt, "c", (1,), ids, (-1.0,) * length, FinishReason.STOP, VERSION, place)
 
 
-def draw(count, first_place):
-    return [PromptDraw("p", (1,), place) for place in range(first_place, first_place + count)]
+def draw(prompts, first_place):
+    return [PromptDraw(f"p{prompt}", (1,), place) for place, prompt in enumerate(prompts, first_place)]
 
 
 def roll(draws):
-    return [rollout(one.seed, length=10 if one.seed % 4 == 0 else 2) for one in draws]
+    return [rollout(one.seed, 10 if one.seed % 4 == 0 else 2, one.text) for one in draws]
 
 
 def scorer(failing, cause=DropCause.EXPIRED):
@@ -34,8 +36,8 @@ def scorer(failing, cause=DropCause.EXPIRED):
     return score
 
 
-def fill(size, failing, share, cause=DropCause.EXPIRED):
-    return fill_batch(size, draw, roll, scorer(failing, cause), DropLimit(share))
+def fill(size, failing, share, cause=DropCause.EXPIRED, group_size=1):
+    return fill_batch(size, group_size, draw, roll, scorer(failing, cause), DropLimit(share))
 
 
 def test_nothing_falls_out():
@@ -99,19 +101,60 @@ def test_large_batches_are_judged_by_their_own_share():
 def test_small_batches_are_judged_together_with_those_before():
     limit = DropLimit(0.1)
     for _ in range(10):
-        fill_batch(4, draw, roll, scorer({0}), limit)  # one of five, batch after batch
+        fill_batch(4, 1, draw, roll, scorer({0}), limit)  # one of five, batch after batch
     with pytest.raises(TooManyDropped, match="11 of the last 54"):
-        fill_batch(4, draw, roll, scorer({0}), limit)
+        fill_batch(4, 1, draw, roll, scorer({0}), limit)
 
 
 def test_what_happened_long_ago_is_forgotten():
     limit = DropLimit(0.1)
     for _ in range(100):
-        fill_batch(19, draw, roll, scorer({0}), limit)  # one of twenty
-    fill_batch(DROP_WINDOW, draw, roll, scorer(set()), limit)
-    fill_batch(4, draw, roll, scorer(set(range(10))), limit)
+        fill_batch(19, 1, draw, roll, scorer({0}), limit)  # one of twenty
+    fill_batch(DROP_WINDOW, 1, draw, roll, scorer(set()), limit)
+    fill_batch(4, 1, draw, roll, scorer(set(range(10))), limit)
 
 
 def test_a_service_that_scores_nothing_stops_the_run():
     with pytest.raises(TooManyDropped, match="12 of the last 12"):
         fill(4, set(range(1000)), 0.1)
+
+
+def members(filled, size):
+    """(prompt, places) of each group; every group is of one prompt."""
+    rows = [(one.rollout.prompt, one.rollout.seed) for one in filled.scored]
+    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+    assert all(len({prompt for prompt, _ in group}) == 1 for group in groups)
+    return [(group[0][0], [place for _, place in group]) for group in groups]
+
+
+def test_completions_of_a_prompt_stand_together():
+    filled = fill(6, set(), 0.0, group_size=3)
+    assert members(filled, 3) == [("p0", [0, 1, 2]), ("p1", [3, 4, 5])]
+    assert filled.prompts == 2
+
+
+def test_a_group_that_loses_members_gets_others_of_the_same_prompt():
+    filled = fill(6, {1, 3, 7}, 0.5, group_size=3)
+    # p0 loses place 1, p1 place 3; they get 6 and 7; of those p1 loses 7 and gets 8.
+    assert members(filled, 3) == [("p0", [0, 2, 6]), ("p1", [4, 5, 8])]
+    assert [one.rollout.seed for one in filled.dropped] == [1, 3, 7]
+    assert filled.prompts == 2
+
+
+def test_a_prompt_that_never_gets_a_score_makes_room_for_the_next():
+    filled = fill(6, {0, 1, 2}, 0.5, group_size=3)
+    assert members(filled, 3) == [("p1", [3, 4, 5]), ("p2", [6, 7, 8])]
+    assert filled.prompts == 3
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.sets(st.integers(0, 40), max_size=15))
+def test_batches_are_whole_groups_whatever_falls_out(size, count, failing):
+    filled = fill(size * count, failing, 0.99, group_size=size)
+    groups = members(filled, size)
+    assert len(groups) == count
+    assert all(len(places) == size for _, places in groups)
+    prompts = [int(prompt[1:]) for prompt, _ in groups]
+    assert prompts == sorted(set(prompts))
+    assert max(prompts) < filled.prompts
+    seeds = [one.rollout.seed for one in (*filled.scored, *filled.dropped)]
+    assert sorted(seeds) == list(range(len(seeds)))  # every place is drawn once

@@ -65,3 +65,11 @@ def test_groups_keep_their_own_rates_on_the_way_to_zero(name):
         anneal(optimizer, step, 4)
         rates.append([group["lr"] for group in optimizer.param_groups])
     assert rates == [[1.0, 10.0], [0.75, 7.5], [0.5, 5.0], [0.25, 2.5], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("gradient", "tf_style", "pytorch"), [(1e-5, 0.0306534, 0.5), (1e-2, 0.9693471, 0.9990010)])
+def test_golden_first_steps(gradient, tf_style, pytorch):
+    """g / (g + ε / √(1 − β₂)) against g / (g + ε), times the rate: the same ε counts 32 times as much at first."""
+    for optimizer_class, expected in ((AdamTFStyle, tf_style), (torch.optim.Adam, pytorch)):
+        found, _ = stepped(optimizer_class, [gradient], lr=0.1, eps=1e-5)
+        assert (1 - found) / 0.1 == pytest.approx(expected, abs=1e-6)

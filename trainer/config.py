@@ -29,6 +29,17 @@ class ServicesGroup(AccessFields):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
     attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
+    patience: float = Field(
+        default=900.0,
+        gt=0,
+        description="With --strict instead: seconds for which a call is tried before the run stops.",
+    )
+    stage_timeout: float = Field(
+        default=300.0, gt=0, description="Seconds in which a replica must have received and checked new weights."
+    )
+    commit_timeout: float = Field(
+        default=15.0, gt=0, description="Seconds in which a replica must serve them, or go back to the former ones."
+    )
     shard_prompts: int = Field(
         default=64, ge=1, description="Prompts in one generation call, at most the server's maximum."
     )
@@ -195,6 +206,11 @@ class PPOConfig(Settings):
     resume: bool = Field(
         default=False, description="Go on from the newest checkpoint in --out; start where there is none."
     )
+    strict: bool = Field(
+        default=False,
+        description="Promise the same bits however often the run is killed and resumed: what cannot keep that is "
+        "refused, calls are tried for --services.patience, and no rollout falls out because a service is away.",
+    )
     accept_new_reward: bool = Field(
         default=False, description="Let a resumed run go on with another reward model revision."
     )
@@ -212,4 +228,10 @@ class PPOConfig(Settings):
                 f"scoring.min_tokens {self.scoring.min_tokens} is more than sampling.max_new_tokens "
                 f"{self.sampling.max_new_tokens}: every completion would be too short"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        if self.strict and self.accept_new_reward:
+            raise ValueError("strict and accept_new_reward exclude each other: other scores make another run")
         return self

@@ -88,10 +88,12 @@ class Engine(Protocol[WeightsT]):
         dtype: Number format of the forward pass, e.g. "float32".
         vocab_size: V.
         eos_token_ids: Tokens that end a completion.
+        threads: CPU threads of a forward pass.
     """
 
     name: str
     dtype: str
+    threads: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
 

@@ -27,6 +27,7 @@ class FakeEngine:
 
     name = "fake"
     dtype = "float32"
+    threads = 1
 
     def __init__(
         self, vocab_size: int, eos_token_ids: tuple[int, ...], before_step: Callable[[], None] | None = None

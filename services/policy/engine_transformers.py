@@ -35,6 +35,7 @@ class TransformersEngine:
 
     def __init__(self, model: Any, dtype: str, eos_token_id: int | None = None) -> None:
         self.dtype = dtype
+        self.threads = torch.get_num_threads()
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self.eos_token_ids = _eos_token_ids(model, eos_token_id)
         self._skeleton = _without_tensors(model)

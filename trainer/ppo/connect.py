@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from trainer.ppo.errors import (
     RewardModelChanged,
     UnusableModel,
 )
+from trainer.ppo.strict import check_alike, check_reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,15 @@ class PolicyReplicas:
         clients: One for each, at its own address.
         max_tokens: Longest prompt plus completion, here as there.
         shard_prompts: Prompts in one call.
+        infos: What each has loaded, in the order of the clients.
+        check: Raises where a replica, which may have restarted, no longer fits.
     """
 
     clients: tuple[PolicyClient, ...]
     max_tokens: int
     shard_prompts: int
+    infos: tuple[PolicyInfo, ...]
+    check: Callable[[str, PolicyInfo], None]
 
 
 def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> PolicyReplicas:
@@ -42,14 +47,16 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     Raises:
         PromptMismatch: A replica has another tokenizer.
         UnusableModel: A replica is frozen.
+        NotStrict: Strict mode is asked for, and replicas would give unequal bits.
         AccessRefused: A replica does not let the trainer in.
         AccessError: A file with certificates or the token cannot be used.
         CallError: A replica does not answer.
     """
     clients = tuple(open_policy(config.services, target, stack) for target in config.services.policy)
-    infos = [policy_info(client) for client in clients]
+    infos = tuple(policy_info(client) for client in clients)
+    check = _fits(config, renderer, infos[0])
     for client, info in zip(clients, infos, strict=True):
-        _check_replica(client.target, info, renderer)
+        check(client.target, info)
     limits = [min(info.max_prompts, info.max_completions) for info in infos]
     max_tokens = min(renderer.manifest.max_tokens, *(info.max_tokens for info in infos))
     if config.sampling.max_new_tokens >= max_tokens:
@@ -57,7 +64,7 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
             f"--sampling.max-new-tokens {config.sampling.max_new_tokens} leaves no room for a prompt: the policy "
             f"reads {max_tokens} tokens in all"
         )
-    return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]))
+    return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]), infos, check)
 
 
 def open_policy(services: ServicesGroup, target: str, stack: ExitStack) -> PolicyClient:
@@ -91,12 +98,15 @@ def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> t
 
     Raises:
         RewardModelChanged: Another one is served, and the configuration does not accept that.
+        NotStrict: Strict mode is asked for, and the service cannot keep it.
         AccessRefused: The service does not let the trainer in.
         AccessError: A file with certificates or the token cannot be used.
     """
     services = config.services
     with _open_reward(services, "") as asked, _let_in(services.reward, REWARD_ACCESS):
         info = asked.model_info()
+    if config.strict:
+        check_reward(services.reward, info)
     served = info.provenance.revision
     if pinned not in (None, served) and not config.accept_new_reward:
         raise RewardModelChanged(
@@ -124,10 +134,17 @@ def _let_in(target: str, remedy: str) -> Iterator[None]:
         raise AccessRefused(f"{target} does not let the trainer in: {error}. {remedy}") from error
 
 
-def _check_replica(target: str, info: PolicyInfo, renderer: Renderer) -> None:
-    if info.frozen:
-        raise UnusableModel(f"{target} is frozen and takes no weights; start the policy service without --frozen")
-    if info.tokenizer_digest != renderer.tokenizer_digest:
-        raise PromptMismatch(
-            f"{target} has another tokenizer than --policy: start the policy service from the same folder"
-        )
+def _fits(config: PPOConfig, renderer: Renderer, first: PolicyInfo) -> Callable[[str, PolicyInfo], None]:
+    """Whether a replica can take part, judged by the run's tokenizer and, in strict mode, by the first replica."""
+
+    def check(target: str, info: PolicyInfo) -> None:
+        if info.frozen:
+            raise UnusableModel(f"{target} is frozen and takes no weights; start the policy service without --frozen")
+        if info.tokenizer_digest != renderer.tokenizer_digest:
+            raise PromptMismatch(
+                f"{target} has another tokenizer than --policy: start the policy service from the same folder"
+            )
+        if config.strict:
+            check_alike(target, info, first)
+
+    return check

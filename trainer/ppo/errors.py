@@ -5,11 +5,14 @@ TrainingError
 ├── AccessRefused        a service does not let the trainer in
 ├── PromptMismatch       trainer and policy service read a prompt as different tokens
 ├── RolloutsFailed       the policy service does not deliver
+├── ScoresFailed         the reward service does not deliver, and strict mode drops nothing
 ├── TooManyDropped       too many rollouts get no score
 ├── RewardModelChanged   the reward service has another revision than the run is pinned to
 ├── PublishFailed        the new weights do not reach every replica
 ├── UnusableModel        a model folder does not fit its place
 ├── CheckpointRefused    a run cannot be started, continued or resumed like this
+│   └── CheckpointDamaged  a checkpoint is not what was written
+├── NotStrict            strict mode cannot be kept with these services or settings
 ├── NotFinite            a loss or gradient is infinite or not a number
 └── InvariantViolated    trainer and policy disagree about probabilities
     ├── PadIsEos         padding cannot be told from the end of a sequence
@@ -47,6 +50,10 @@ class RolloutsFailed(TrainingError):
     """The policy service did not deliver after all retries."""
 
 
+class ScoresFailed(TrainingError):
+    """The reward service did not deliver, and the run may not drop what got no score."""
+
+
 class TooManyDropped(TrainingError):
     """More rollouts than allowed got no score."""
 
@@ -65,6 +72,14 @@ class UnusableModel(TrainingError):
 
 class CheckpointRefused(TrainingError):
     """A run cannot be started, continued or resumed like this."""
+
+
+class CheckpointDamaged(CheckpointRefused):
+    """A checkpoint lacks files, or they are not those that were written."""
+
+
+class NotStrict(TrainingError):
+    """Strict mode promises the same bits, and something that a run depends on cannot keep that."""
 
 
 class NotFinite(TrainingError):

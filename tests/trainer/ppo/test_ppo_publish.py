@@ -10,11 +10,17 @@ from palate.client import PolicyClient, PolicyVersion, SamplingParams
 from palate.client.types import FinishReason, GeneratedCompletion, VersionSpan
 from tests.servers import start_server
 from trainer.ppo.errors import PromptMismatch, PublishFailed, RolloutsFailed
-from trainer.ppo.publish import WeightPublisher, weights_payload
+from trainer.ppo.patience import Patience
+from trainer.ppo.payload import weights_payload
+from trainer.ppo.publish import PublishSettings, WeightPublisher
+from trainer.ppo.replica import Deadlines, Replica
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings, rollout_of
 from trainer.types import PromptDraw
 
-SETTINGS = RolloutSettings(SamplingParams(temperature=1.0, max_new_tokens=6), shard_prompts=2, attempts=2, timeout=60)
+PUBLISHING = PublishSettings(Patience(2), Deadlines(stage=60, commit=60))
+SETTINGS = RolloutSettings(
+    SamplingParams(temperature=1.0, max_new_tokens=6), shard_prompts=2, patience=Patience(2), timeout=60
+)
 
 
 @pytest.fixture
@@ -42,7 +48,11 @@ def changed(model, amount):
 
 
 def publisher_of(clients, run_id, incarnation=1):
-    return WeightPublisher(clients, run_id, incarnation, attempts=2)
+    return WeightPublisher(clients, run_id, incarnation, PUBLISHING)
+
+
+def collector_of(publisher):
+    return RolloutCollector(publisher.replicas, publisher.catch_up, SETTINGS)
 
 
 def draws_of(clients, count):
@@ -61,27 +71,24 @@ def test_every_replica_serves_what_is_published(clients, model):
     assert first.digest != second.digest
     assert (second.run_id, second.incarnation, second.step) == ("everywhere", 1, 1)
     assert publisher.publish(changed(model, 0.1), 1) == second  # the same again is no conflict
-    publisher.close()
 
 
 def test_shards_do_not_depend_on_the_number_of_replicas(clients, model):
     publisher = publisher_of(clients, "shards")
     version = publisher.publish(model, 0)
     draws = draws_of(clients, 5)
-    found = []
-    for replicas in (clients, clients[:1]):
-        collector = RolloutCollector(replicas, SETTINGS)
-        found.append(collector.collect(draws, version))
-        collector.close()
+    found = [
+        RolloutCollector(lambda some=some: some, publisher.catch_up, SETTINGS).collect(draws, version)
+        for some in (publisher.replicas(), publisher.replicas()[:1])
+    ]
     assert [rollout.completion_ids for rollout in found[0]] == [rollout.completion_ids for rollout in found[1]]
     assert [rollout.prompt for rollout in found[0]] == [draw.text for draw in draws]
-    publisher.close()
 
 
-def test_what_one_replica_refuses_none_keeps(clients, model):
+def test_what_one_replica_refuses_none_keeps(clients, model, monkeypatch):
     publisher = publisher_of(clients, "all or none")
     before = publisher.publish(model, 0)
-    commit = publisher._commit
+    commit = Replica.commit
 
     def overtaken(replica, *args):
         if replica.client is clients[1]:
@@ -89,16 +96,15 @@ def test_what_one_replica_refuses_none_keeps(clients, model):
                 intruder.acquire_publisher("intruder", 1)
         return commit(replica, *args)
 
-    publisher._commit = overtaken
+    monkeypatch.setattr(Replica, "commit", overtaken)
     with pytest.raises(PublishFailed, match=clients[1].target):
         publisher.publish(changed(model, 0.2), 1)
     assert served(clients) == [before, before]
-    publisher._commit = commit
+    monkeypatch.undo()
     # The right is gone for good: another run has it, and takes no argument.
     with pytest.raises(PublishFailed, match="fencing token"):
         publisher.publish(changed(model, 0.2), 2)
     assert served(clients) == [before, before]
-    publisher.close()
 
 
 def test_a_stale_incarnation_cannot_publish(clients, model):
@@ -122,27 +128,25 @@ def test_a_replica_that_dies_takes_nothing_with_it(clients, model, policy_folder
             third.process.kill()
             third.process.wait()
 
-            collector = RolloutCollector(everyone, SETTINGS)  # the first shard is asked of the dead one first
+            collector = collector_of(publisher)  # the first shard is asked of the dead one first
             draws = draws_of(clients, 3)
             assert len(collector.collect(draws, before)) == 3
-            collector.close()
 
             with pytest.raises(PublishFailed, match=third.target):
                 publisher.publish(changed(model, 0.4), 1)
             assert served(clients) == [before, before]
-            publisher.close()
         alone = publisher_of(clients, "dying", 2)
         after = alone.publish(changed(model, 0.4), 1)
         assert served(clients) == [after, after]
 
 
 def test_a_stale_replica_does_not_slip_in(clients, model):
-    version = publisher_of(clients, "pinned").publish(model, 0)
-    collector = RolloutCollector(clients, SETTINGS)
+    publisher = publisher_of(clients, "pinned")
+    version = publisher.publish(model, 0)
+    collector = collector_of(publisher)
     wanted = PolicyVersion("pinned", 1, 1, version.digest)
     with pytest.raises(RolloutsFailed, match="serves other weights"):
         collector.collect(draws_of(clients, 1), wanted)
-    collector.close()
 
 
 VERSION = PolicyVersion("run", 1, 0, "d")
@@ -190,4 +194,4 @@ def test_a_payload_carries_each_tied_tensor_once(model):
     names = [tensor.name for tensor in payload.tensors]
     assert "lm_head.weight" not in names
     assert len(names) == len(set(names)) == len(list(model.parameters()))
-    assert sum(len(chunk.data) for chunk in payload.chunks) == sum(tensor.size_bytes for tensor in payload.tensors)
+    assert sum(len(chunk.data) for chunk in payload.chunks()) == sum(tensor.size_bytes for tensor in payload.tensors)

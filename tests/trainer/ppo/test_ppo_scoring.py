@@ -14,6 +14,7 @@ from palate.client.types import FinishReason, ItemErrorCode, PolicyVersion
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
 from trainer.ppo.errors import RewardModelChanged
+from trainer.ppo.patience import Patience
 from trainer.ppo.scoring import Scorer, ScorerSettings
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
@@ -69,7 +70,7 @@ def scorer_of(answer, items_per_call=4, attempts=3):
     server.start()
     # One attempt in the channel: the retries under test are the trainer's own.
     client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1))
-    scorer = Scorer(client, ScorerSettings(items_per_call, concurrency=2, attempts=attempts, timeout=10))
+    scorer = Scorer(client, ScorerSettings(items_per_call, concurrency=2, patience=Patience(attempts), timeout=10))
     try:
         yield scorer, servicer
     finally:
@@ -134,7 +135,7 @@ def test_every_code_of_the_service_is_a_cause():
 @pytest.mark.parametrize("completion", ["\0", "broken off \0 here", "", " \n"])
 def test_a_completion_that_nothing_can_score_is_dropped_alone(reward_server, completion):
     with RewardClient(reward_server.target) as client:
-        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, attempts=2, timeout=30))
+        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, patience=Patience(2), timeout=30))
         unscorable, fine = replace(rollouts(1)[0], completion=completion), rollouts(1)[0]
         first, second = scorer.score([unscorable, fine])
         scorer.close()

@@ -34,6 +34,12 @@ class ServicesGroup(AccessFields):
         gt=0,
         description="With --strict instead: seconds for which a call is tried before the run stops.",
     )
+    full_every: int = Field(
+        default=1,
+        ge=1,
+        description="Every how many publications all weights are sent; between them only what changed, where that is "
+        "less. Pays where replicas serve bfloat16: most weights then round to the same.",
+    )
     stage_timeout: float = Field(
         default=300.0, gt=0, description="Seconds in which a replica must have received and checked new weights."
     )

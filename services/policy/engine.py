@@ -101,6 +101,10 @@ class Engine(Protocol[WeightsT]):
         """The tensors that make up `weights`."""
         ...
 
+    def tensors(self, weights: WeightsT) -> Mapping[str, Tensor]:
+        """Those tensors by name, to be read only."""
+        ...
+
     def build(self, state: Mapping[str, Tensor]) -> WeightsT:
         """Weights of these tensors, beside the ones that are in use; called from another thread than the rest."""
         ...

@@ -52,7 +52,11 @@ class TransformersEngine:
 
     def describe(self, weights: nn.Module) -> list[TensorEntry]:
         """The module's tensors, tied ones once."""
-        return describe_tensors(untied_state_dict(weights))
+        return describe_tensors(self.tensors(weights))
+
+    def tensors(self, weights: nn.Module) -> Mapping[str, Tensor]:
+        """The module's tensors, tied ones once."""
+        return untied_state_dict(weights)
 
     def build(self, state: Mapping[str, Tensor]) -> nn.Module:
         """A module that holds the tensors of `state` themselves, without a copy.

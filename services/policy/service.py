@@ -112,7 +112,7 @@ class PolicyServicer(PublishingServicer):
         """What is loaded, its limits, and what can be asked of it."""
         parts = self._parts
         chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
-        publishing = () if parts.publication.frozen else ("publishing", "interrupt")
+        publishing = () if parts.publication.frozen else ("publishing", "delta", "interrupt")
         return pb.GetPolicyInfoResponse(
             model=parts.model,
             policy_version=policy_version_message(parts.publication.current.version),

@@ -27,7 +27,7 @@ from trainer.ppo.points import POINTS, VARIABLE
 _A_STEP = {"commit": 2, "stage": 2, "minibatch": 4, "rollout": BATCH}
 """How often a step passes a point at least, where that is not once."""
 
-_SECONDS = 240.0
+_SECONDS = 1200.0
 """A trainer that neither stops nor ends by then hangs."""
 
 

@@ -82,7 +82,12 @@ def services(world: World, ports: Sequence[int] = (0, 0, 0)) -> Iterator[tuple[L
 
 
 def trainer(
-    world: World, name: str, targets: Sequence[str], *flags: str, environment: Mapping[str, str] | None = None
+    world: World,
+    name: str,
+    targets: Sequence[str],
+    *flags: str,
+    steps: int = STEPS,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts the trainer of run `name`; it goes on where the run has begun.
 
@@ -91,6 +96,7 @@ def trainer(
         name: Of the run.
         targets: Addresses of the replicas, and of the reward service at last.
         flags: Further ones.
+        steps: How many in all.
         environment: Further variables.
     """
     *policies, reward = targets
@@ -98,7 +104,7 @@ def trainer(
         *(*_PALATE, "train", "ppo", "--resume", "--no-record.progress", "--threads", "1"),
         *("--out", str(world.out / name), "--policy", str(world.policy), "--prompts", str(world.prompts)),
         *("--services.policy", ",".join(policies), "--services.reward", reward, "--services.shard-prompts", "3"),
-        *("--total-steps", str(STEPS), "--seed", "7", "--record.checkpoint-every", "1"),
+        *("--total-steps", str(steps), "--seed", "7", "--record.checkpoint-every", "1"),
         *("--sampling.max-new-tokens", "16", "--sampling.temperature", "0.9", "--ppo.batch-size", str(BATCH)),
         *("--ppo.num-mini-batches", "2", "--ppo.num-ppo-epochs", "2", "--ppo.microbatch-size", "4"),
         *("--ppo.learning-rate", "0.001", "--ppo.kl-target", "0.05", "--ppo.kl-horizon", "60"),

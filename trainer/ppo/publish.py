@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from palate.client.errors import CallError, PermissionDenied, Unauthenticated
@@ -17,7 +18,7 @@ from palate.client.types import PolicyInfo, PolicyVersion
 from trainer.ppo import points
 from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
 from trainer.ppo.patience import Patience
-from trainer.ppo.payload import Payload, weights_payload
+from trainer.ppo.payload import DeltaEncoder, Payload, weights_payload
 from trainer.ppo.replica import Deadlines, Replica
 
 _LOG = logging.getLogger(__name__)
@@ -33,11 +34,15 @@ class PublishSettings:
     Attributes:
         patience: How long a publication is tried while replicas are away or busy.
         deadlines: Of each phase.
+        full_every: Every how many publications the weights go whole, and what has changed between; 1 = always whole.
+        dtype: What weights are rounded to, as the replicas serve them; None = as they are.
         check: Raises where a replica (address, what it has loaded) does not fit the run; asked before each staging.
     """
 
     patience: Patience
     deadlines: Deadlines
+    full_every: int = 1
+    dtype: torch.dtype | None = None
     check: Callable[[str, PolicyInfo], None] = lambda target, info: None
 
 
@@ -61,6 +66,7 @@ class WeightPublisher:
         self._incarnation = incarnation
         self._settings = settings
         self._last: Payload | None = None
+        self._encoder = DeltaEncoder(settings.full_every)
 
     def replicas(self) -> Sequence[Replica]:
         """Every replica that there is now."""
@@ -76,7 +82,8 @@ class WeightPublisher:
             PublishFailed: Some replica does not take the weights; the others serve the former ones again.
         """
         points.reach("publish")
-        payload = self._last = weights_payload(model, self._run_id, self._incarnation, step)
+        plain = weights_payload(model, self._run_id, self._incarnation, step, self._settings.dtype)
+        payload = self._last = self._encoder.encoded(plain)
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
         while failures := self._publish_once(payload):
             pause = next(pauses, None) if all(r.may_pass(error) for r, error in failures.items()) else None
@@ -84,6 +91,7 @@ class WeightPublisher:
                 raise _failed(step, failures)
             _LOG.warning("step %d is not published yet, trying again: %s", step, _told(failures))
             time.sleep(pause)
+        self._encoder.published(payload)
         points.reach("published")
         return payload.version
 

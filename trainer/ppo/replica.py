@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from palate.client.errors import (
     CallError,
     DeadlineExceeded,
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     Overloaded,
     Unavailable,
@@ -17,7 +19,9 @@ from palate.client.errors import (
 from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo, PolicyVersion, Publisher, WeightsChunk
 from trainer.ppo import points
-from trainer.ppo.payload import Payload
+from trainer.ppo.payload import Delta, Payload
+
+_LOG = logging.getLogger(__name__)
 
 AWAY = (Unavailable, Overloaded, DeadlineExceeded)
 """What may be over when the call is tried again."""
@@ -89,11 +93,20 @@ class Replica:
         info = self.info()
         self._check(self.target, info)
         right = self._acquired(info)
+        if (delta := payload.delta) is not None and info.policy_version == delta.base and "delta" in info.capabilities:
+            try:
+                return self._send(right, payload, delta)
+            except (FailedPrecondition, InvalidArgument) as error:
+                _LOG.warning("%s does not take what has changed, sending everything: %s", self.target, error)
+        return self._send(right, payload, None)
+
+    def _send(self, right: Publisher, payload: Payload, delta: Delta | None) -> str:
         staged = self.client.stage_weights(
             right.fencing_token,
             payload.version,
-            payload.tensors,
-            _watched(payload.chunks()),
+            payload.tensors(delta),
+            _watched(payload.chunks(delta)),
+            base=None if delta is None else delta.base,
             timeout=self._deadlines.stage,
         )
         return staged.staging_id

@@ -85,8 +85,16 @@ def make_stages(
 def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
-    settings = PublishSettings(_patience(config), deadlines, replicas.check)
+    settings = PublishSettings(
+        _patience(config), deadlines, config.services.full_every, _served_dtype(replicas), replicas.check
+    )
     return WeightPublisher(replicas.clients, me.run_id, me.incarnation, settings)
+
+
+def _served_dtype(replicas: PolicyReplicas) -> torch.dtype | None:
+    """What the replicas compute in, where that is not the trainer's float32: weights are rounded to it on their way."""
+    dtype: torch.dtype = getattr(torch, replicas.infos[0].dtype)
+    return None if dtype is torch.float32 else dtype
 
 
 def make_prompts(config: PPOConfig, renderer: Renderer, replicas: PolicyReplicas) -> PromptSource:

@@ -31,7 +31,7 @@ def version(step, weights, run="run", incarnation=1):
 def publication(clock=None, **options):
     initial = state(0)
     served = Served(PolicyVersion(digest=weights_digest(describe_tensors(initial))), initial)
-    return Publication(served, describe_tensors(initial), lease_seconds=60.0, clock=clock or Clock(), **options)
+    return Publication(served, describe_tensors(initial), dict, lease_seconds=60.0, clock=clock or Clock(), **options)
 
 
 def stage(target, token, step, value, **identity):

@@ -19,7 +19,10 @@ class ServicesGroup(AccessFields):
     """Where the services are, and how to get in; what is said of access holds for all of them."""
 
     policy: list[str] = Field(
-        default=["127.0.0.1:50052"], min_length=1, description="Address of every policy replica; each gets the weights."
+        default=["127.0.0.1:50052"],
+        min_length=1,
+        description="Address of every policy replica; each gets the weights. dns:NAME:PORT stands for one at every "
+        "address of the name, which is resolved again as the run goes on.",
     )
     reward: str = Field(default="127.0.0.1:50051", description="Address of the reward service.")
     reward_model: str = Field(default="", description="Name of the reward model; empty = the server's default.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from palate.access import channel_options
 from palate.client import ModelInfo, PermissionDenied, PolicyClient, PolicyInfo, RewardClient, Unauthenticated
@@ -19,6 +19,7 @@ from trainer.ppo.errors import (
     RewardModelChanged,
     UnusableModel,
 )
+from trainer.ppo.fleet import Address, Fleet
 from trainer.ppo.strict import check_alike, check_reward
 
 
@@ -27,14 +28,14 @@ class PolicyReplicas:
     """Every replica of the policy service, and what all of them can hold.
 
     Attributes:
-        clients: One for each, at its own address.
+        fleet: One client for each that there is.
         max_tokens: Longest prompt plus completion, here as there.
         shard_prompts: Prompts in one call.
-        infos: What each has loaded, in the order of the clients.
+        infos: What each of the first ones has loaded.
         check: Raises where a replica, which may have restarted, no longer fits.
     """
 
-    clients: tuple[PolicyClient, ...]
+    fleet: Fleet
     max_tokens: int
     shard_prompts: int
     infos: tuple[PolicyInfo, ...]
@@ -47,12 +48,14 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     Raises:
         PromptMismatch: A replica has another tokenizer.
         UnusableModel: A replica is frozen.
+        NoReplica: A DNS name has no address.
         NotStrict: Strict mode is asked for, and replicas would give unequal bits.
         AccessRefused: A replica does not let the trainer in.
         AccessError: A file with certificates or the token cannot be used.
         CallError: A replica does not answer.
     """
-    clients = tuple(open_policy(config.services, target, stack) for target in config.services.policy)
+    fleet = stack.enter_context(Fleet(config.services.policy, lambda address: _client(config.services, address)))
+    clients = fleet.clients()
     infos = tuple(policy_info(client) for client in clients)
     check = _fits(config, renderer, infos[0])
     for client, info in zip(clients, infos, strict=True):
@@ -64,7 +67,7 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
             f"--sampling.max-new-tokens {config.sampling.max_new_tokens} leaves no room for a prompt: the policy "
             f"reads {max_tokens} tokens in all"
         )
-    return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]), infos, check)
+    return PolicyReplicas(fleet, max_tokens, min([config.services.shard_prompts, *limits]), infos, check)
 
 
 def open_policy(services: ServicesGroup, target: str, stack: ExitStack) -> PolicyClient:
@@ -73,8 +76,15 @@ def open_policy(services: ServicesGroup, target: str, stack: ExitStack) -> Polic
     Raises:
         AccessError: A file with certificates or the token cannot be used.
     """
-    options = channel_options(services.access())
-    return stack.enter_context(PolicyClient(target, timeout=services.timeout, options=options))
+    return stack.enter_context(_client(services, Address(target)))
+
+
+def _client(services: ServicesGroup, address: Address) -> PolicyClient:
+    """A client at one address; the certificate there is made out to the name that led to it."""
+    access = services.access()
+    if address.name and not access.server_name:
+        access = replace(access, server_name=address.name)
+    return PolicyClient(address.target, timeout=services.timeout, options=channel_options(access))
 
 
 def policy_info(client: PolicyClient) -> PolicyInfo:

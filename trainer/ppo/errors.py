@@ -2,6 +2,7 @@
 
 TrainingError
 ├── PromptsUnusable      the prompts cannot be sampled from
+├── NoReplica            no replica of the policy service is found
 ├── AccessRefused        a service does not let the trainer in
 ├── PromptMismatch       trainer and policy service read a prompt as different tokens
 ├── RolloutsFailed       the policy service does not deliver
@@ -36,6 +37,10 @@ class TrainingError(Exception):
 
 class PromptsUnusable(TrainingError):
     """A prompt cannot be rendered, or leaves no room for a completion."""
+
+
+class NoReplica(TrainingError):
+    """A DNS name of --services.policy has no address."""
 
 
 class AccessRefused(TrainingError):

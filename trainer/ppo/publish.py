@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo, PolicyVersion
 from trainer.ppo import points
 from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
+from trainer.ppo.fleet import Fleet
 from trainer.ppo.patience import Patience
 from trainer.ppo.payload import DeltaEncoder, Payload, weights_payload
 from trainer.ppo.replica import Deadlines, Replica
@@ -50,18 +52,16 @@ class WeightPublisher:
     """Publishes to all replicas, or to none.
 
     Args:
-        clients: One for each replica, at its own address.
+        fleet: The replicas that there are.
         run_id: Of this run.
         incarnation: How often the run has been started.
         settings: How weights are published.
     """
 
-    def __init__(
-        self, clients: Sequence[PolicyClient], run_id: str, incarnation: int, settings: PublishSettings
-    ) -> None:
-        self._replicas = tuple(
-            Replica(client, run_id, incarnation, settings.deadlines, settings.check) for client in clients
-        )
+    def __init__(self, fleet: Fleet, run_id: str, incarnation: int, settings: PublishSettings) -> None:
+        self._fleet = fleet
+        self._known: dict[PolicyClient, Replica] = {}
+        self._lock = threading.Lock()
         self._run_id = run_id
         self._incarnation = incarnation
         self._settings = settings
@@ -70,7 +70,10 @@ class WeightPublisher:
 
     def replicas(self) -> Sequence[Replica]:
         """Every replica that there is now."""
-        return self._replicas
+        clients = self._fleet.clients()
+        with self._lock:
+            self._known = {client: self._known.get(client) or self._new(client) for client in clients}
+            return tuple(self._known.values())
 
     def publish(self, model: nn.Module, step: int) -> PolicyVersion:
         """Makes every replica serve `model`, which must not change before `catch_up` was asked for the last time.
@@ -82,6 +85,7 @@ class WeightPublisher:
             PublishFailed: Some replica does not take the weights; the others serve the former ones again.
         """
         points.reach("publish")
+        self._fleet.forget_gone()
         plain = weights_payload(model, self._run_id, self._incarnation, step, self._settings.dtype)
         payload = self._last = self._encoder.encoded(plain)
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
@@ -105,9 +109,12 @@ class WeightPublisher:
         _LOG.warning("%s serves other weights than were published: bringing it up to date", replica.target)
         replica.catch_up(self._last)
 
+    def _new(self, client: PolicyClient) -> Replica:
+        return Replica(client, self._run_id, self._incarnation, self._settings.deadlines, self._settings.check)
+
     def _publish_once(self, payload: Payload) -> dict[Replica, CallError]:
         """Replica → why it failed; empty when every replica serves the payload."""
-        staged, failures = _everywhere(self._replicas, lambda replica: replica.stage(payload))
+        staged, failures = _everywhere(self.replicas(), lambda replica: replica.stage(payload))
         if not failures:
             points.reach("staged")
             committed, failures = self._commit(staged, payload.version)

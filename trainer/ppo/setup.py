@@ -88,7 +88,7 @@ def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas)
     settings = PublishSettings(
         _patience(config), deadlines, config.services.full_every, _served_dtype(replicas), replicas.check
     )
-    return WeightPublisher(replicas.clients, me.run_id, me.incarnation, settings)
+    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings)
 
 
 def _served_dtype(replicas: PolicyReplicas) -> torch.dtype | None:

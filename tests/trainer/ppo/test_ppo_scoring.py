@@ -13,7 +13,7 @@ from palate.client.errors import InvalidArgument
 from palate.client.types import FinishReason, ItemErrorCode, PolicyVersion
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
-from trainer.ppo.errors import RewardModelChanged
+from trainer.ppo.errors import RewardModelChanged, ScoresFailed
 from trainer.ppo.patience import Patience
 from trainer.ppo.scoring import Scorer, ScorerSettings
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
@@ -126,6 +126,13 @@ def test_a_service_that_is_away_drops_everything_with_the_cause():
         results = scorer.score(rollouts(3))
     assert {result.cause for result in results} == {DropCause.UNAVAILABLE}
     assert all(isinstance(result, DroppedRollout) and "2 attempts" in result.message for result in results)
+
+
+def test_where_nothing_may_fall_out_the_run_stops():
+    with scorer_of(lambda item, times: AWAY, attempts=2) as (scorer, _):
+        scorer._settings = replace(scorer._settings, drop=False)
+        with pytest.raises(ScoresFailed, match="--strict lets none fall out"):
+            scorer.score(rollouts(3))
 
 
 def test_every_code_of_the_service_is_a_cause():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def _held(weights: Weights, step: int, publisher: ThreadPoolExecutor, *, interru
                 commit = publisher.submit(weights.commit, staging_id, interrupt=interrupt)
     assert commit is not None, "the completion is long enough"
     commit.result()
-    gaps = [1000 * (later - earlier) for earlier, later in zip(arrived, arrived[1:], strict=False)]
+    gaps = [1000 * (later - earlier) for earlier, later in itertools.pairwise(arrived)]
     return Held(statistics.median(gaps[: _COMMIT_AT - 1]), max(gaps[_COMMIT_AT - 1 :]))
 
 

@@ -24,7 +24,7 @@ from tests.checks.small_run import BATCH, STEPS, World, log_of, make_world, outc
 from trainer.command import share_processors
 from trainer.ppo.points import POINTS, VARIABLE
 
-_A_STEP = {"commit": 2, "stage": 2, "minibatch": 4, "rollout": BATCH}
+_A_STEP = {"stage": 2, "minibatch": 4, "rollout": BATCH}
 """How often a step passes a point at least, where that is not once."""
 
 _SECONDS = 1200.0

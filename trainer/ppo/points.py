@@ -17,7 +17,8 @@ POINTS = (
     "publish",  # before a publication
     "stage",  # the first piece of the weights is on its way to a replica
     "staged",  # every replica has staged
-    "commit",  # before a replica commits; the second of a publication is between the commits of two replicas
+    "commit",  # before the first replica commits
+    "commit-others",  # one replica has committed, the others have not
     "published",  # every replica serves the weights
     "rollouts",  # before completions are asked for
     "rollout",  # a completion has come, others are being drawn

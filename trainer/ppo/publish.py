@@ -133,8 +133,10 @@ class WeightPublisher:
             The replicas that committed, and why others did not.
         """
         first, *others = staged
+        points.reach("commit")
         done, failures = _everywhere([first], lambda replica: replica.commit(staged[replica], version))
         if not failures and others:
+            points.reach("commit-others")
             more, failures = _everywhere(others, lambda replica: replica.commit(staged[replica], version))
             done |= more
         return list(done), failures

@@ -114,7 +114,6 @@ class Replica:
     def commit(self, staging_id: str, version: PolicyVersion) -> None:
         """Makes it serve what is staged."""
         right = self._held()
-        points.reach("commit")
         try:
             self.client.commit_weights(
                 right.fencing_token, staging_id, expected_current=right.current, timeout=self._deadlines.commit

@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -68,6 +68,12 @@ protos: $(STAMP)  ## regenerate palate/v1 and the Open Inference Protocol's desc
 
 check-demo: $(STAMP)  ## the demo's bars on six seeds, three of them never used in development (half an hour)
 	$(BIN)/python -m trainer.demo.check --seeds 0 1 2 100 101 102
+
+check-resume: $(STAMP)  ## kill -9 a strict PPO run at 20 kinds of moments: resumed, it ends with the same bits
+	$(BIN)/python -m tests.checks.resume
+
+check-restarts: $(STAMP)  ## kill and restart the services under a PPO run: nothing counts twice or on wrong weights
+	$(BIN)/python -m tests.checks.restarts
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }

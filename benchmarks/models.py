@@ -43,6 +43,14 @@ _RANKER_SHAPE: dict[str, Any] = {
 }
 """28 million parameters."""
 
+_LARGE_SHAPE: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 14,
+    "num_attention_heads": 12,
+}
+"""100 million parameters."""
+
 _TINY: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -84,7 +92,16 @@ def make_ranker(folder: Path, *, tiny: bool = False) -> Path:
 
 def make_policy(folder: Path, *, tiny: bool = False) -> Path:
     """A Llama; returns `folder`."""
-    _seeded(LlamaForCausalLM, _llama(_TINY if tiny else _SHAPE, _MAX_TOKENS)).save_pretrained(folder)
+    return _make_policy(folder, _TINY if tiny else _SHAPE)
+
+
+def make_large_policy(folder: Path, *, tiny: bool = False) -> Path:
+    """A Llama of 100 million parameters; returns `folder`."""
+    return _make_policy(folder, _TINY if tiny else _LARGE_SHAPE)
+
+
+def _make_policy(folder: Path, shape: dict[str, Any]) -> Path:
+    _seeded(LlamaForCausalLM, _llama(shape, _MAX_TOKENS)).save_pretrained(folder)
     _save_tokenizer(folder, single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1")
     return folder
 

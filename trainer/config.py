@@ -22,7 +22,10 @@ class ServicesGroup(AccessFields):
     """Where the services are, and how to get in; what is said of access holds for all of them."""
 
     policy: list[str] = Field(
-        default=["127.0.0.1:50052"], min_length=1, description="Address of every policy replica; each gets the weights."
+        default=["127.0.0.1:50052"],
+        min_length=1,
+        description="Address of every policy replica; each gets the weights. dns:NAME:PORT stands for one at every "
+        "address of the name, which is resolved again as the run goes on.",
     )
     reward: str = Field(default="127.0.0.1:50051", description="Address of the reward service.")
     reward_model: str = Field(default="", description="Name of the reward model; empty = the server's default.")
@@ -32,6 +35,23 @@ class ServicesGroup(AccessFields):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
     attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
+    patience: float = Field(
+        default=900.0,
+        gt=0,
+        description="With --strict instead: seconds for which a call is tried before the run stops.",
+    )
+    full_every: int = Field(
+        default=1,
+        ge=1,
+        description="Every how many publications all weights are sent; between them only what changed, where that is "
+        "less. Pays where replicas serve bfloat16: most weights then round to the same.",
+    )
+    stage_timeout: float = Field(
+        default=300.0, gt=0, description="Seconds in which a replica must have received and checked new weights."
+    )
+    commit_timeout: float = Field(
+        default=15.0, gt=0, description="Seconds in which a replica must serve them, or go back to the former ones."
+    )
     shard_prompts: int = Field(
         default=64, ge=1, description="Prompts in one generation call, at most the server's maximum."
     )
@@ -153,6 +173,11 @@ class PPOConfig(PhaseSettings):
     resume: bool = Field(
         default=False, description="Go on from the newest checkpoint in --out; start where there is none."
     )
+    strict: bool = Field(
+        default=False,
+        description="Promise the same bits however often the run is killed and resumed: what cannot keep that is "
+        "refused, calls are tried for --services.patience, and no rollout falls out because a service is away.",
+    )
     accept_new_reward: bool = Field(
         default=False, description="Let a resumed run go on with another reward model revision."
     )
@@ -182,4 +207,10 @@ class PPOConfig(PhaseSettings):
                 f"ppo.estimator {self.ppo.estimator} compares completions of one prompt: set "
                 "sampling.completions_per_prompt to 2 or more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        if self.strict and self.accept_new_reward:
+            raise ValueError("strict and accept_new_reward exclude each other: other scores make another run")
         return self

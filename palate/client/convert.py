@@ -213,6 +213,10 @@ def policy_info(message: policy.GetPolicyInfoResponse) -> t.PolicyInfo:
         frozen=message.frozen,
         capabilities=tuple(message.capabilities),
         decode_steps=message.decode_steps,
+        threads=message.threads,
+        max_batch_rows=message.max_batch_rows,
+        max_batch_tokens=message.max_batch_tokens,
+        instance_id=message.instance_id,
     )
 
 

@@ -129,10 +129,24 @@ class PolicyClient(BlockingClient):
         tensors: Sequence[t.TensorSpec],
         chunks: Iterable[t.WeightsChunk],
         *,
+        base: t.PolicyVersion | None = None,
         timeout: float | None = None,
     ) -> t.Staged:
-        """Sends weights; the server checks them and keeps them aside until they are committed."""
-        manifest = policy_requests.manifest_request(fencing_token, version, tensors)
+        """Sends weights; the server checks them and keeps them aside until they are committed.
+
+        Args:
+            fencing_token: The right to publish.
+            version: What the weights are.
+            tensors: Every tensor of the model as it will be; with `base`, how many of its elements are changed.
+            chunks: What is sent of them, in order.
+            base: What a delta changes; None = the tensors come whole.
+            timeout: Deadline in seconds.
+
+        Raises:
+            FailedPrecondition: Another publisher came, or other weights are served than `base`.
+            InvalidArgument: What came is not what was announced.
+        """
+        manifest = policy_requests.manifest_request(fencing_token, version, tensors, base)
         outgoing = _Outgoing(itertools.chain([manifest], policy_requests.chunk_requests(chunks)))
         try:
             return convert.staged(self._call(self._stub.StageWeights, outgoing, timeout))

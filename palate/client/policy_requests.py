@@ -89,16 +89,17 @@ def acquire_request(run_id: str, incarnation: int) -> policy.AcquirePublisherReq
 
 
 def manifest_request(
-    fencing_token: int, version: t.PolicyVersion, tensors: Sequence[t.TensorSpec]
+    fencing_token: int, version: t.PolicyVersion, tensors: Sequence[t.TensorSpec], base: t.PolicyVersion | None
 ) -> policy.StageWeightsRequest:
-    """What weights will come."""
+    """What weights will come: whole, or as changes of `base`."""
     specs = enumerate(checks.several(tensors, "tensors", "TensorSpec"))
     return policy.StageWeightsRequest(
         manifest=policy.WeightsManifest(
             fencing_token=_fencing(fencing_token),
             version=_version(version, "version"),
-            kind=policy.WEIGHTS_KIND_FULL,
+            kind=policy.WEIGHTS_KIND_FULL if base is None else policy.WEIGHTS_KIND_DELTA,
             tensors=[_tensor_message(spec, f"tensors[{index}]") for index, spec in specs],
+            base=None if base is None else _version(base, "base"),
         )
     )
 
@@ -169,4 +170,9 @@ def _tensor_message(value: t.TensorSpec, name: str) -> policy.TensorSpec:
         shape=[checks.count(size, f"{name}.shape", checks.UINT64) for size in shape],
         size_bytes=checks.count(tensor.size_bytes, f"{name}.size_bytes", checks.UINT64),
         sha256=checks.text(tensor.sha256, f"{name}.sha256"),
+        changed_elements=(
+            None
+            if tensor.changed_elements is None
+            else checks.count(tensor.changed_elements, f"{name}.changed_elements", checks.UINT64)
+        ),
     )

@@ -19,11 +19,13 @@ class WeightsKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WEIGHTS_KIND_UNSPECIFIED: _ClassVar[WeightsKind]
     WEIGHTS_KIND_FULL: _ClassVar[WeightsKind]
+    WEIGHTS_KIND_DELTA: _ClassVar[WeightsKind]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 WEIGHTS_KIND_UNSPECIFIED: WeightsKind
 WEIGHTS_KIND_FULL: WeightsKind
+WEIGHTS_KIND_DELTA: WeightsKind
 
 class PolicyVersion(_message.Message):
     __slots__ = ("run_id", "incarnation", "step", "digest")
@@ -196,30 +198,34 @@ class AcquirePublisherResponse(_message.Message):
     def __init__(self, fencing_token: _Optional[int] = ..., current: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "dtype", "shape", "size_bytes", "sha256")
+    __slots__ = ("name", "dtype", "shape", "size_bytes", "sha256", "changed_elements")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     size_bytes: int
     sha256: str
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    changed_elements: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., changed_elements: _Optional[int] = ...) -> None: ...
 
 class WeightsManifest(_message.Message):
-    __slots__ = ("fencing_token", "version", "kind", "tensors")
+    __slots__ = ("fencing_token", "version", "kind", "tensors", "base")
     FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     fencing_token: int
     version: PolicyVersion
     kind: WeightsKind
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
-    def __init__(self, fencing_token: _Optional[int] = ..., version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., kind: _Optional[_Union[WeightsKind, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+    base: PolicyVersion
+    def __init__(self, fencing_token: _Optional[int] = ..., version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., kind: _Optional[_Union[WeightsKind, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., base: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
 
 class WeightsChunk(_message.Message):
     __slots__ = ("tensor_index", "offset_bytes", "data")
@@ -300,7 +306,7 @@ class GetPolicyInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetPolicyInfoResponse(_message.Message):
-    __slots__ = ("model", "policy_version", "tokenizer_digest", "template_digest", "engine", "dtype", "max_tokens", "max_prompts", "max_completions", "eos_token_id", "vocab_size", "frozen", "capabilities", "decode_steps")
+    __slots__ = ("model", "policy_version", "tokenizer_digest", "template_digest", "engine", "dtype", "max_tokens", "max_prompts", "max_completions", "eos_token_id", "vocab_size", "frozen", "capabilities", "decode_steps", "threads", "max_batch_rows", "max_batch_tokens", "instance_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -315,6 +321,10 @@ class GetPolicyInfoResponse(_message.Message):
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     DECODE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     policy_version: PolicyVersion
     tokenizer_digest: str
@@ -329,4 +339,8 @@ class GetPolicyInfoResponse(_message.Message):
     frozen: bool
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     decode_steps: int
-    def __init__(self, model: _Optional[str] = ..., policy_version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., tokenizer_digest: _Optional[str] = ..., template_digest: _Optional[str] = ..., engine: _Optional[str] = ..., dtype: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_completions: _Optional[int] = ..., eos_token_id: _Optional[int] = ..., vocab_size: _Optional[int] = ..., frozen: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., decode_steps: _Optional[int] = ...) -> None: ...
+    threads: int
+    max_batch_rows: int
+    max_batch_tokens: int
+    instance_id: str
+    def __init__(self, model: _Optional[str] = ..., policy_version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., tokenizer_digest: _Optional[str] = ..., template_digest: _Optional[str] = ..., engine: _Optional[str] = ..., dtype: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_completions: _Optional[int] = ..., eos_token_id: _Optional[int] = ..., vocab_size: _Optional[int] = ..., frozen: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., decode_steps: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch_rows: _Optional[int] = ..., max_batch_tokens: _Optional[int] = ..., instance_id: _Optional[str] = ...) -> None: ...

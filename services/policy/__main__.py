@@ -115,6 +115,7 @@ def _publication(config: PolicyConfig, engine: Any, weights: Any) -> Any:
     return Publication(
         Served(PolicyVersion(digest=weights_digest(layout)), weights),
         layout,
+        engine.tensors,
         frozen=config.frozen,
         lease_seconds=config.staging_lease_seconds,
         first_token=time.time_ns() // 1000,  # tokens keep growing when the server restarts

@@ -88,15 +88,21 @@ class Engine(Protocol[WeightsT]):
         dtype: Number format of the forward pass, e.g. "float32".
         vocab_size: V.
         eos_token_ids: Tokens that end a completion.
+        threads: CPU threads of a forward pass.
     """
 
     name: str
     dtype: str
+    threads: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
 
     def describe(self, weights: WeightsT) -> list[TensorEntry]:
         """The tensors that make up `weights`."""
+        ...
+
+    def tensors(self, weights: WeightsT) -> Mapping[str, Tensor]:
+        """Those tensors by name, to be read only."""
         ...
 
     def build(self, state: Mapping[str, Tensor]) -> WeightsT:

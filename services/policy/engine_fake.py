@@ -27,6 +27,7 @@ class FakeEngine:
 
     name = "fake"
     dtype = "float32"
+    threads = 1
 
     def __init__(
         self, vocab_size: int, eos_token_ids: tuple[int, ...], before_step: Callable[[], None] | None = None
@@ -41,7 +42,11 @@ class FakeEngine:
 
     def describe(self, weights: Tensor) -> list[TensorEntry]:
         """Its table."""
-        return describe_tensors({TABLE: weights})
+        return describe_tensors(self.tensors(weights))
+
+    def tensors(self, weights: Tensor) -> Mapping[str, Tensor]:
+        """Its table."""
+        return {TABLE: weights}
 
     def build(self, state: Mapping[str, Tensor]) -> Tensor:
         """The table among `state`."""

@@ -35,6 +35,7 @@ class TransformersEngine:
 
     def __init__(self, model: Any, dtype: str, eos_token_id: int | None = None) -> None:
         self.dtype = dtype
+        self.threads = torch.get_num_threads()
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self.eos_token_ids = _eos_token_ids(model, eos_token_id)
         self._skeleton = _without_tensors(model)
@@ -51,7 +52,11 @@ class TransformersEngine:
 
     def describe(self, weights: nn.Module) -> list[TensorEntry]:
         """The module's tensors, tied ones once."""
-        return describe_tensors(untied_state_dict(weights))
+        return describe_tensors(self.tensors(weights))
+
+    def tensors(self, weights: nn.Module) -> Mapping[str, Tensor]:
+        """The module's tensors, tied ones once."""
+        return untied_state_dict(weights)
 
     def build(self, state: Mapping[str, Tensor]) -> nn.Module:
         """A module that holds the tensors of `state` themselves, without a copy.

@@ -71,8 +71,8 @@ class Planner:
     ) -> None:
         self._engine = engine
         self._renderer = renderer
-        self._max_rows = max_rows
-        self._max_tokens = max_tokens
+        self.max_rows = max_rows
+        self.max_tokens = max_tokens
         self._metrics = metrics
         self.decode_steps = 0
 
@@ -92,7 +92,7 @@ class Planner:
         lengths = [len(call.prompts[prompt].ids) + new for prompt, _ in wanted]
         return [
             Slice(len(group) * new, partial(self._draw, call, [wanted[place] for place in group], sources))
-            for group in _groups(lengths, self._max_rows, self._max_tokens)
+            for group in _groups(lengths, self.max_rows, self.max_tokens)
         ]
 
     def logprobs(self, call: LogprobsCall, served: Served[Any]) -> list[Slice[Measured]]:
@@ -100,8 +100,8 @@ class Planner:
         lengths = [len(prompt) + len(completion) for prompt, completion in call.sequences]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         # Whole logits are kept for as many positions as the longest completion has, so V bounds the batch as well.
-        budget = min(self._max_tokens, max(1, _LOGIT_BYTES // (4 * self._engine.vocab_size)))
-        groups = _groups([lengths[index] for index in order], self._max_rows, budget)
+        budget = min(self.max_tokens, max(1, _LOGIT_BYTES // (4 * self._engine.vocab_size)))
+        groups = _groups([lengths[index] for index in order], self.max_rows, budget)
         return [
             Slice(
                 sum(lengths[order[place]] for place in group),

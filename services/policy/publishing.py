@@ -17,7 +17,7 @@ from palate.v1 import policy_service_pb2 as pb
 from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer
 from services.policy.engine import Engine
 from services.policy.metrics import PolicyMetrics
-from services.policy.requests import expected_version, manifest_entries, weights_chunk
+from services.policy.requests import expected_version, manifest_changes, manifest_entries, weights_chunk
 from services.policy.staging import Publication, StagedWeights, Upload
 from services.policy.versions import named
 from services.runtime.deadlines import deadline_of
@@ -112,7 +112,10 @@ class PublishingServicer(PolicyServiceServicer):
             raise InvalidRequest("a staging begins with its manifest; send it before the chunks")
         manifest = first.manifest
         upload = self._publication.open(
-            manifest.fencing_token, policy_version(manifest.version), manifest_entries(manifest)
+            manifest.fencing_token,
+            policy_version(manifest.version),
+            manifest_entries(manifest),
+            manifest_changes(manifest),
         )
         try:
             state = await self._received(upload, messages)

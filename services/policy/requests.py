@@ -13,6 +13,7 @@ from palate.models.weights import Chunk, TensorEntry
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
 from services.policy.sampling import Sampling
+from services.policy.staging import Changes
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 
 _MAX_STOPS = 16
@@ -131,17 +132,29 @@ def expected_version(request: pb.CommitWeightsRequest | pb.RevertWeightsRequest)
 
 
 def manifest_entries(manifest: pb.WeightsManifest) -> list[TensorEntry]:
-    """The announced tensors.
-
-    Raises:
-        InvalidRequest: They are of a kind this server does not take.
-    """
-    if manifest.kind != pb.WEIGHTS_KIND_FULL:
-        raise InvalidRequest(f"kind {manifest.kind} is not supported; this server takes WEIGHTS_KIND_FULL")
+    """The announced tensors, as they will be."""
     return [
         TensorEntry(tensor.name, tensor.dtype, tuple(tensor.shape), tensor.size_bytes, tensor.sha256)
         for tensor in manifest.tensors
     ]
+
+
+def manifest_changes(manifest: pb.WeightsManifest) -> Changes | None:
+    """What a delta changes; None = the tensors come whole.
+
+    Raises:
+        InvalidRequest: The weights are of a kind this server does not take, or a delta does not say of what.
+    """
+    if manifest.kind == pb.WEIGHTS_KIND_FULL:
+        return None
+    if manifest.kind != pb.WEIGHTS_KIND_DELTA:
+        raise InvalidRequest(
+            f"kind {manifest.kind} is not supported; this server takes WEIGHTS_KIND_FULL and WEIGHTS_KIND_DELTA"
+        )
+    if not manifest.HasField("base"):
+        raise InvalidRequest("a delta needs base, the version that it changes; or send WEIGHTS_KIND_FULL")
+    changed = (tensor.changed_elements if tensor.HasField("changed_elements") else None for tensor in manifest.tensors)
+    return Changes(policy_version(manifest.base), tuple(changed))
 
 
 def weights_chunk(request: pb.StageWeightsRequest) -> Chunk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ from services.policy.texts import GrowingText, completion_text
 from services.policy.turns import Job, Turns
 from services.policy.versions import check_pin
 from services.runtime.deadlines import deadline_of
+
+_INSTANCE_ID = uuid.uuid4().hex
+"""Names this start of the process."""
 
 _CAPABILITIES = ("text", "token_ids", "top_k", "top_p", "stop", "ignore_eos", "stream_tokens", "compute_logprobs")
 
@@ -108,7 +112,7 @@ class PolicyServicer(PublishingServicer):
         """What is loaded, its limits, and what can be asked of it."""
         parts = self._parts
         chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
-        publishing = () if parts.publication.frozen else ("publishing", "interrupt")
+        publishing = () if parts.publication.frozen else ("publishing", "delta", "interrupt")
         return pb.GetPolicyInfoResponse(
             model=parts.model,
             policy_version=policy_version_message(parts.publication.current.version),
@@ -124,6 +128,10 @@ class PolicyServicer(PublishingServicer):
             frozen=parts.publication.frozen,
             capabilities=(*_CAPABILITIES, *chat, *publishing),
             decode_steps=parts.planner.decode_steps,
+            threads=parts.engine.threads,
+            max_batch_rows=parts.planner.max_rows,
+            max_batch_tokens=parts.planner.max_tokens,
+            instance_id=_INSTANCE_ID,
         )
 
     def _sources(self, required: PolicyVersion | None) -> Callable[[], Source]:

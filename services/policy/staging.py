@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 from palate.client import PolicyVersion
-from palate.models.weights import Chunk, TensorEntry, WeightsAssembler, WeightsError, WeightsLimits, weights_digest
+from palate.models.weights import (
+    Chunk,
+    DeltaOf,
+    TensorEntry,
+    WeightsAssembler,
+    WeightsError,
+    WeightsLimits,
+    weights_digest,
+)
 from services.policy.engine import WeightsT
 from services.policy.versions import Publishers, check_follows, check_pin, named
 from services.runtime.errors import InvalidRequest, NotFound, WrongPin
@@ -44,6 +52,14 @@ class Committed:
     staging_id: str
     current: PolicyVersion
     previous: PolicyVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a delta is to be applied to, and how many elements of each tensor it changes (None = sent whole)."""
+
+    base: PolicyVersion
+    changed: tuple[int | None, ...]
 
 
 class Upload:
@@ -86,6 +102,7 @@ class Publication(Generic[WeightsT]):
     Args:
         initial: What is served at first.
         layout: The tensors of the model; every publication has exactly these.
+        tensors: Gives the tensors of weights by name, for deltas.
         frozen: Nothing may ever be published (a reference policy).
         lease_seconds: How long staged weights are kept without a commit.
         clock: Seconds that never run backwards.
@@ -96,6 +113,7 @@ class Publication(Generic[WeightsT]):
         self,
         initial: Served[WeightsT],
         layout: Sequence[TensorEntry],
+        tensors: Callable[[WeightsT], Mapping[str, Tensor]],
         *,
         frozen: bool = False,
         lease_seconds: float = 300.0,
@@ -114,6 +132,7 @@ class Publication(Generic[WeightsT]):
         self._limits = WeightsLimits(max_tensors=len(layout), max_bytes=sum(entry.size_bytes for entry in layout))
         self._publishers = Publishers(first_token)
         self._clock = clock
+        self._tensors = tensors
 
     def acquire(self, run_id: str, incarnation: int) -> int:
         """Makes a run the only publisher; what another one was sending or had staged is forgotten."""
@@ -122,11 +141,14 @@ class Publication(Generic[WeightsT]):
         self._upload = self._staged = None
         return token
 
-    def open(self, token: int, version: PolicyVersion, entries: Sequence[TensorEntry]) -> Upload:
+    def open(
+        self, token: int, version: PolicyVersion, entries: Sequence[TensorEntry], changes: Changes | None = None
+    ) -> Upload:
         """Begins an upload; one that was under way, and what was staged before, is forgotten.
 
         Raises:
-            WrongPin: The token does not hold, or the version may not follow what is served.
+            WrongPin: The token does not hold, the version may not follow what is served, or that is not what a delta
+                changes.
             InvalidRequest: The tensors are not the model's, or do not have the announced digest.
         """
         self._check_publisher(token)
@@ -138,7 +160,7 @@ class Publication(Generic[WeightsT]):
                 f"the version's digest is {version.digest!r}; that of the announced tensors is {digest}"
             )
         try:
-            upload = Upload(token, version, WeightsAssembler(entries, self._limits))
+            upload = Upload(token, version, WeightsAssembler(entries, self._limits, self._delta_of(changes)))
         except WeightsError as error:
             raise InvalidRequest(str(error)) from error
         self._upload, self._staged = upload, None
@@ -227,6 +249,12 @@ class Publication(Generic[WeightsT]):
             return False
         self._staged = None
         return True
+
+    def _delta_of(self, changes: Changes | None) -> DeltaOf | None:
+        if changes is None:
+            return None
+        check_pin(changes.base, self.current.version)
+        return DeltaOf(self._tensors(self.current.weights), changes.changed)
 
     def _find(self, staging_id: str) -> StagedWeights[WeightsT]:
         self.expire()

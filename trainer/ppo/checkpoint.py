@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 
 from palate.models.weights import untied_state_dict
-from trainer.ppo.errors import CheckpointRefused
+from trainer.ppo import points
+from trainer.ppo.errors import CheckpointDamaged, CheckpointRefused
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.rewards import ScoreScale
 from trainer.ppo.state import RunIdentity, RunState
 
-_FORMAT = 1
-_MODEL, _TRAINER, _STATE = "model.safetensors", "trainer.pt", "state.json"
+_LOG = logging.getLogger(__name__)
+_FORMAT = 2
+_MODEL, _TRAINER, _STATE, _CHECKSUMS = "model.safetensors", "trainer.pt", "state.json", "checksums.json"
+_FILES = frozenset({_MODEL, _TRAINER, _STATE})
 _PREFIX = "step-"
 
 
@@ -55,27 +59,55 @@ class CheckpointFolder:
         identity: RunIdentity,
     ) -> Path:
         """Writes a checkpoint beside the others, then makes it count by renaming it; returns its folder."""
+        points.reach("checkpoint")
         target = self._path / f"{_PREFIX}{state.step:06d}"
         draft = self._path / f".draft-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         save_file({k: v.contiguous() for k, v in untied_state_dict(model).items()}, draft / _MODEL)
+        points.reach("checkpoint-half")
         generators = {"torch": torch.get_rng_state(), "shuffler": shuffler.get_state()}
         torch.save({"optimizer": optimizer.state_dict(), "generators": generators}, draft / _TRAINER)
         document = {"format": _FORMAT, "state": asdict(state), "identity": asdict(identity)}
         (draft / _STATE).write_text(json.dumps(document, indent=2) + "\n")
+        seal(draft)
         for file in [*draft.iterdir(), draft]:
             _sync(file)
-        if target.exists():  # a resumed run passes steps that were done before
+        points.reach("checkpoint-whole")
+        if target.exists():  # written by an earlier start that was gone back on; the one before it is still there
             shutil.rmtree(target)
         draft.rename(target)
         _sync(self._path)
+        points.reach("checkpoint-counts")
         self._rotate()
         return target
 
     def newest(self) -> Path | None:
         """The last checkpoint; None where there is none."""
         return max(self._all(), default=None)
+
+    def restore(self, model: ActorCritic, optimizer: Optimizer, shuffler: torch.Generator) -> Restored | None:
+        """Goes back to the newest checkpoint that is whole; None where there is none at all.
+
+        Damaged ones are named, and set aside so that they neither count nor push others out.
+
+        Raises:
+            CheckpointDamaged: There are checkpoints, and not one of them is whole.
+            CheckpointRefused: The newest whole one is of another format or another model.
+        """
+        damaged: dict[Path, CheckpointDamaged] = {}
+        for folder in reversed(self._all()):
+            try:
+                restored = restore(folder, model, optimizer, shuffler)
+            except CheckpointDamaged as error:
+                damaged[folder] = error
+            else:
+                _set_aside(damaged, folder)
+                return restored
+        if damaged:
+            told = "; ".join(map(str, damaged.values()))
+            raise CheckpointDamaged(f"no checkpoint is whole: {told}. Begin anew with another --out")
+        return None
 
     def _all(self) -> list[Path]:
         return sorted(self._path.glob(f"{_PREFIX}*")) if self._path.is_dir() else []
@@ -91,21 +123,48 @@ def restore(folder: Path, model: ActorCritic, optimizer: Optimizer, shuffler: to
     """Puts a checkpoint's tensors back into their places.
 
     Raises:
+        CheckpointDamaged: Its files are not those that were written; nothing was changed.
         CheckpointRefused: It is of another format or another model.
     """
-    try:
-        document = json.loads((folder / _STATE).read_text())
-        tensors = load_file(folder / _MODEL)
-        trainer = torch.load(folder / _TRAINER, weights_only=True)
-    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise CheckpointRefused(f"{folder} cannot be read: {error}. Remove it to resume from the one before") from error
+    _check_seal(folder)
+    document = json.loads((folder / _STATE).read_text())
     if document.get("format") != _FORMAT:
         raise CheckpointRefused(f"{folder} has format {document.get('format')}; this version reads {_FORMAT}")
-    _load_weights(folder, model, tensors)
+    _load_weights(folder, model, load_file(folder / _MODEL))
+    trainer = torch.load(folder / _TRAINER, weights_only=True)
     optimizer.load_state_dict(trainer["optimizer"])
     torch.set_rng_state(trainer["generators"]["torch"])
     shuffler.set_state(trainer["generators"]["shuffler"])
     return Restored(_state(document["state"]), RunIdentity(**document["identity"]))
+
+
+def _set_aside(damaged: Mapping[Path, CheckpointDamaged], used: Path) -> None:
+    for folder, problem in damaged.items():
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        _LOG.error("%s; going on from %s, and keeping the damaged one as %s", problem, used.name, aside.name)
+
+
+def seal(folder: Path) -> None:
+    """Writes the digests of a checkpoint's files beside them."""
+    digests = {name: _digest(folder / name) for name in sorted(_FILES)}
+    (folder / _CHECKSUMS).write_text(json.dumps(digests, indent=2) + "\n")
+
+
+def _check_seal(folder: Path) -> None:
+    try:
+        written = json.loads((folder / _CHECKSUMS).read_text())
+        wrong = [name for name in sorted(_FILES) if _digest(folder / name) != written[name]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointDamaged(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+    if wrong:
+        raise CheckpointDamaged(f"{folder} is damaged: {', '.join(wrong)} is not what was written (SHA-256)")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load_weights(folder: Path, model: ActorCritic, tensors: dict[str, Any]) -> None:
@@ -117,8 +176,8 @@ def _load_weights(folder: Path, model: ActorCritic, tensors: dict[str, Any]) -> 
 
 
 def _state(values: dict[str, Any]) -> RunState:
-    scale = values.pop("scale")
-    return RunState(**values, scale=None if scale is None else ScoreScale(**scale))
+    scale, window = values.pop("scale"), tuple(values.pop("drop_window"))
+    return RunState(**values, scale=None if scale is None else ScoreScale(**scale), drop_window=window)
 
 
 def _sync(path: Path) -> None:

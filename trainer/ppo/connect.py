@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from palate.access import channel_options
 from palate.aggregate import check_members
@@ -20,6 +20,8 @@ from trainer.ppo.errors import (
     RewardModelChanged,
     UnusableModel,
 )
+from trainer.ppo.fleet import Address, Fleet
+from trainer.ppo.strict import check_alike, check_reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,18 @@ class PolicyReplicas:
     """Every replica of the policy service, and what all of them can hold.
 
     Attributes:
-        clients: One for each, at its own address.
+        fleet: One client for each that there is.
         max_tokens: Longest prompt plus completion, here as there.
         shard_prompts: Prompts in one call.
+        infos: What each of the first ones has loaded.
+        check: Raises where a replica, which may have restarted, no longer fits.
     """
 
-    clients: tuple[PolicyClient, ...]
+    fleet: Fleet
     max_tokens: int
     shard_prompts: int
+    infos: tuple[PolicyInfo, ...]
+    check: Callable[[str, PolicyInfo], None]
 
 
 def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> PolicyReplicas:
@@ -43,14 +49,18 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     Raises:
         PromptMismatch: A replica has another tokenizer.
         UnusableModel: A replica is frozen.
+        NoReplica: A DNS name has no address.
+        NotStrict: Strict mode is asked for, and replicas would give unequal bits.
         AccessRefused: A replica does not let the trainer in.
         AccessError: A file with certificates or the token cannot be used.
         CallError: A replica does not answer.
     """
-    clients = tuple(open_policy(config.services, target, stack) for target in config.services.policy)
-    infos = [policy_info(client) for client in clients]
+    fleet = stack.enter_context(Fleet(config.services.policy, lambda address: _client(config.services, address)))
+    clients = fleet.clients()
+    infos = tuple(policy_info(client) for client in clients)
+    check = _fits(config, renderer, infos[0])
     for client, info in zip(clients, infos, strict=True):
-        _check_replica(client.target, info, renderer)
+        check(client.target, info)
     limits = [min(info.max_prompts, info.max_completions) for info in infos]
     max_tokens = min(renderer.manifest.max_tokens, *(info.max_tokens for info in infos))
     if config.sampling.max_new_tokens >= max_tokens:
@@ -58,7 +68,7 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
             f"--sampling.max-new-tokens {config.sampling.max_new_tokens} leaves no room for a prompt: the policy "
             f"reads {max_tokens} tokens in all"
         )
-    return PolicyReplicas(clients, max_tokens, min([config.services.shard_prompts, *limits]))
+    return PolicyReplicas(fleet, max_tokens, min([config.services.shard_prompts, *limits]), infos, check)
 
 
 def open_policy(services: ServicesGroup, target: str, stack: ExitStack) -> PolicyClient:
@@ -67,8 +77,15 @@ def open_policy(services: ServicesGroup, target: str, stack: ExitStack) -> Polic
     Raises:
         AccessError: A file with certificates or the token cannot be used.
     """
-    options = channel_options(services.access())
-    return stack.enter_context(PolicyClient(target, timeout=services.timeout, options=options))
+    return stack.enter_context(_client(services, Address(target)))
+
+
+def _client(services: ServicesGroup, address: Address) -> PolicyClient:
+    """A client at one address; the certificate there is made out to the name that led to it."""
+    access = services.access()
+    if address.name and not access.server_name:
+        access = replace(access, server_name=address.name)
+    return PolicyClient(address.target, timeout=services.timeout, options=channel_options(access))
 
 
 def policy_info(client: PolicyClient) -> PolicyInfo:
@@ -92,6 +109,7 @@ def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> t
 
     Raises:
         RewardModelChanged: Another one is served, and the configuration does not accept that.
+        NotStrict: Strict mode is asked for, and the service cannot keep it.
         AccessRefused: The service does not let the trainer in.
         AccessError: A file with certificates or the token cannot be used.
         InvalidInput: Members are to be aggregated, and the model has none.
@@ -100,6 +118,8 @@ def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> t
     with _open_reward(services, "") as asked, _let_in(services.reward, REWARD_ACCESS):
         info = asked.model_info()
     check_members(config.scoring.way(), info)
+    if config.strict:
+        check_reward(services.reward, info)
     served = info.provenance.revision
     if pinned not in (None, served) and not config.accept_new_reward:
         raise RewardModelChanged(
@@ -127,10 +147,17 @@ def _let_in(target: str, remedy: str) -> Iterator[None]:
         raise AccessRefused(f"{target} does not let the trainer in: {error}. {remedy}") from error
 
 
-def _check_replica(target: str, info: PolicyInfo, renderer: Renderer) -> None:
-    if info.frozen:
-        raise UnusableModel(f"{target} is frozen and takes no weights; start the policy service without --frozen")
-    if info.tokenizer_digest != renderer.tokenizer_digest:
-        raise PromptMismatch(
-            f"{target} has another tokenizer than --policy: start the policy service from the same folder"
-        )
+def _fits(config: PPOConfig, renderer: Renderer, first: PolicyInfo) -> Callable[[str, PolicyInfo], None]:
+    """Whether a replica can take part, judged by the run's tokenizer and, in strict mode, by the first replica."""
+
+    def check(target: str, info: PolicyInfo) -> None:
+        if info.frozen:
+            raise UnusableModel(f"{target} is frozen and takes no weights; start the policy service without --frozen")
+        if info.tokenizer_digest != renderer.tokenizer_digest:
+            raise PromptMismatch(
+                f"{target} has another tokenizer than --policy: start the policy service from the same folder"
+            )
+        if config.strict:
+            check_alike(target, info, first)
+
+    return check

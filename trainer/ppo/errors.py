@@ -2,14 +2,18 @@
 
 TrainingError
 ├── PromptsUnusable      the prompts cannot be sampled from
+├── NoReplica            no replica of the policy service is found
 ├── AccessRefused        a service does not let the trainer in
 ├── PromptMismatch       trainer and policy service read a prompt as different tokens
 ├── RolloutsFailed       the policy service does not deliver
+├── ScoresFailed         the reward service does not deliver, and strict mode drops nothing
 ├── TooManyDropped       too many rollouts get no score
 ├── RewardModelChanged   the reward service has another revision than the run is pinned to
 ├── PublishFailed        the new weights do not reach every replica
 ├── UnusableModel        a model folder does not fit its place
 ├── CheckpointRefused    a run cannot be started, continued or resumed like this
+│   └── CheckpointDamaged  a checkpoint is not what was written
+├── NotStrict            strict mode cannot be kept with these services or settings
 ├── NotFinite            a loss or gradient is infinite or not a number
 └── InvariantViolated    trainer and policy disagree about probabilities
     ├── PadIsEos         padding cannot be told from the end of a sequence
@@ -35,6 +39,10 @@ class PromptsUnusable(TrainingError):
     """A prompt cannot be rendered, or leaves no room for a completion."""
 
 
+class NoReplica(TrainingError):
+    """A DNS name of --services.policy has no address."""
+
+
 class AccessRefused(TrainingError):
     """A service does not know the trainer's credentials, or its role may not do what a run needs."""
 
@@ -45,6 +53,10 @@ class PromptMismatch(TrainingError):
 
 class RolloutsFailed(TrainingError):
     """The policy service did not deliver after all retries."""
+
+
+class ScoresFailed(TrainingError):
+    """The reward service did not deliver, and the run may not drop what got no score."""
 
 
 class TooManyDropped(TrainingError):
@@ -65,6 +77,14 @@ class UnusableModel(TrainingError):
 
 class CheckpointRefused(TrainingError):
     """A run cannot be started, continued or resumed like this."""
+
+
+class CheckpointDamaged(CheckpointRefused):
+    """A checkpoint lacks files, or they are not those that were written."""
+
+
+class NotStrict(TrainingError):
+    """Strict mode promises the same bits, and something that a run depends on cannot keep that."""
 
 
 class NotFinite(TrainingError):

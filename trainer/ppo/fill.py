@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 
 from trainer.ppo.errors import TooManyDropped
@@ -34,11 +34,17 @@ class DropLimit:
 
     Args:
         share: That share, from 0 (not a single one) to below 1.
+        earlier: Which of the rollouts before a resumption fell out, oldest first.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, earlier: Iterable[bool] = ()) -> None:
         self._share = share
-        self._earlier: deque[bool] = deque(maxlen=DROP_WINDOW)
+        self._earlier: deque[bool] = deque(earlier, maxlen=DROP_WINDOW)
+
+    @property
+    def window(self) -> tuple[bool, ...]:
+        """Which of the last rollouts fell out, oldest first."""
+        return tuple(self._earlier)
 
     def check(self, scored: Sequence[ScoredRollout], dropped: Sequence[DroppedRollout]) -> None:
         """Compares a batch so far, and the batches before it, with the limit.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from palate.client.types import PolicyVersion
+from trainer.ppo import points
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.evaluate import RefPolicy
 from trainer.ppo.fill import DropLimit, fill_batch
@@ -88,6 +89,7 @@ def train_step(
     )
     rollouts = [scored.rollout for scored in filled.scored]
 
+    points.reach("evaluate")
     with clock.stage("evaluate"):
         first_epoch = stages.updater.draw_minibatches(len(rollouts))
         evaluated = stages.updater.evaluate(stages.ref, Sequences.of(rollouts), first_epoch)
@@ -100,6 +102,7 @@ def train_step(
     raw_scores, scores = shape_scores(filled.scored, state.scale, stages.shaping)
     batch, shaped = training_batch(filled.scored, scores, evaluated, controller.kl_coef, stages.shaping)
 
+    points.reach("update")
     with clock.stage("update"):
         if settings.anneal:
             anneal(stages.updater.optimizer, state.step, settings.total_steps)
@@ -114,6 +117,7 @@ def train_step(
         step=state.step + 1,
         position=state.position + filled.prompts,
         kl_coef=controller.kl_coef,
+        drop_window=stages.drop_limit.window,
     )
     metrics = {
         **objective,

@@ -3,176 +3,186 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import nn
 
-from palate.client.errors import (
-    CallError,
-    DeadlineExceeded,
-    Overloaded,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-)
+from palate.client.errors import CallError, PermissionDenied, Unauthenticated
 from palate.client.policy import PolicyClient
-from palate.client.types import PolicyVersion, Publisher, TensorSpec, WeightsChunk
-from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
+from palate.client.types import PolicyInfo, PolicyVersion
+from trainer.ppo import points
 from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
+from trainer.ppo.fleet import Fleet
+from trainer.ppo.patience import Patience
+from trainer.ppo.payload import DeltaEncoder, Payload, weights_payload
+from trainer.ppo.replica import Deadlines, Replica
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF_SECONDS = 0.5
-_PASSING = (Unavailable, Overloaded, DeadlineExceeded)
-"""What may be over when the publication is tried again."""
 
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
-class Payload:
-    """Weights, ready to be sent to any number of replicas."""
+class PublishSettings:
+    """How weights are published.
 
-    version: PolicyVersion
-    tensors: tuple[TensorSpec, ...]
-    chunks: tuple[WeightsChunk, ...]
+    Attributes:
+        patience: How long a publication is tried while replicas are away or busy.
+        deadlines: Of each phase.
+        full_every: Every how many publications the weights go whole, and what has changed between; 1 = always whole.
+        dtype: What weights are rounded to, as the replicas serve them; None = as they are.
+        check: Raises where a replica (address, what it has loaded) does not fit the run; asked before each staging.
+    """
 
-
-@dataclass(slots=True)
-class _Replica:
-    """A replica and the right to publish to it."""
-
-    client: PolicyClient
-    right: Publisher | None = None
-
-
-def weights_payload(model: nn.Module, run_id: str, incarnation: int, step: int) -> Payload:
-    """The weights of `model`, each tied tensor once, under a version that carries their digest."""
-    state = untied_state_dict(model)
-    entries = describe_tensors(state)
-    tensors = tuple(TensorSpec(e.name, e.dtype, e.shape, e.size_bytes, e.sha256) for e in entries)
-    chunks = tuple(WeightsChunk(c.tensor_index, c.offset_bytes, c.data) for c in iter_chunks(state, entries))
-    return Payload(PolicyVersion(run_id, incarnation, step, weights_digest(entries)), tensors, chunks)
+    patience: Patience
+    deadlines: Deadlines
+    full_every: int = 1
+    dtype: torch.dtype | None = None
+    check: Callable[[str, PolicyInfo], None] = lambda target, info: None
 
 
 class WeightPublisher:
     """Publishes to all replicas, or to none.
 
     Args:
-        clients: One for each replica, at its own address.
+        fleet: The replicas that there are.
         run_id: Of this run.
         incarnation: How often the run has been started.
-        attempts: How often a publication is tried while replicas are away or busy.
+        settings: How weights are published.
     """
 
-    def __init__(self, clients: Sequence[PolicyClient], run_id: str, incarnation: int, attempts: int) -> None:
-        self._replicas = [_Replica(client) for client in clients]
+    def __init__(self, fleet: Fleet, run_id: str, incarnation: int, settings: PublishSettings) -> None:
+        self._fleet = fleet
+        self._known: dict[PolicyClient, Replica] = {}
+        self._lock = threading.Lock()
         self._run_id = run_id
         self._incarnation = incarnation
-        self._attempts = attempts
-        self._pool = ThreadPoolExecutor(len(clients), thread_name_prefix="publish")
+        self._settings = settings
+        self._last: Payload | None = None
+        self._encoder = DeltaEncoder(settings.full_every)
+
+    def replicas(self) -> Sequence[Replica]:
+        """Every replica that there is now."""
+        clients = self._fleet.clients()
+        with self._lock:
+            self._known = {client: self._known.get(client) or self._new(client) for client in clients}
+            return tuple(self._known.values())
 
     def publish(self, model: nn.Module, step: int) -> PolicyVersion:
-        """Makes every replica serve `model`; returns the version they serve then.
+        """Makes every replica serve `model`, which must not change before `catch_up` was asked for the last time.
+
+        Returns:
+            The version that they serve then.
 
         Raises:
             PublishFailed: Some replica does not take the weights; the others serve the former ones again.
         """
-        payload = weights_payload(model, self._run_id, self._incarnation, step)
-        for attempt in range(self._attempts):
-            failures = self._publish_once(payload)
-            if not failures:
-                return payload.version
-            if attempt + 1 == self._attempts or not all(isinstance(e, _PASSING) for e in failures.values()):
-                break
-            time.sleep(_BACKOFF_SECONDS * 2**attempt)
-        told = "; ".join(f"{target}: {error}" for target, error in failures.items())
-        raise PublishFailed(
-            f"step {step} is not published: {told}. No replica serves it. {_remedy(failures.values())}, then --resume"
-        ) from next(iter(failures.values()))
+        points.reach("publish")
+        self._fleet.forget_gone()
+        plain = weights_payload(model, self._run_id, self._incarnation, step, self._settings.dtype)
+        payload = self._last = self._encoder.encoded(plain)
+        pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
+        while failures := self._publish_once(payload):
+            pause = next(pauses, None) if all(r.may_pass(error) for r, error in failures.items()) else None
+            if pause is None:
+                raise _failed(step, failures)
+            _LOG.warning("step %d is not published yet, trying again: %s", step, _told(failures))
+            time.sleep(pause)
+        self._encoder.published(payload)
+        points.reach("published")
+        return payload.version
 
-    def close(self) -> None:
-        """Ends the workers; the clients stay open."""
-        self._pool.shutdown(cancel_futures=True)
+    def catch_up(self, replica: Replica) -> None:
+        """Makes one replica serve what was published last: it has restarted, or came late.
 
-    def _publish_once(self, payload: Payload) -> dict[str, CallError]:
-        """Target → why it failed; empty when every replica serves the payload."""
-        staged, failures = self._everywhere(self._replicas, lambda replica: self._stage(replica, payload))
+        Raises:
+            CallError: It does not take the weights.
+        """
+        assert self._last is not None, "nothing was published yet"
+        _LOG.warning("%s serves other weights than were published: bringing it up to date", replica.target)
+        replica.catch_up(self._last)
+
+    def _new(self, client: PolicyClient) -> Replica:
+        return Replica(client, self._run_id, self._incarnation, self._settings.deadlines, self._settings.check)
+
+    def _publish_once(self, payload: Payload) -> dict[Replica, CallError]:
+        """Replica → why it failed; empty when every replica serves the payload."""
+        staged, failures = _everywhere(self.replicas(), lambda replica: replica.stage(payload))
         if not failures:
-            committed, failures = self._everywhere(
-                self._replicas, lambda replica: self._commit(replica, staged[replica.client.target], payload.version)
-            )
+            points.reach("staged")
+            committed, failures = self._commit(staged, payload.version)
             if failures:
-                self._revert([r for r in self._replicas if r.client.target in committed], payload.version)
+                _revert(committed, payload.version)
         if failures:
-            self._abort([r for r in self._replicas if r.client.target in staged], staged)
+            _abort(staged)
         return failures
 
-    def _everywhere(
-        self, replicas: Sequence[_Replica], job: Callable[[_Replica], ResultT]
-    ) -> tuple[dict[str, ResultT], dict[str, CallError]]:
-        """Runs `job` for all replicas at once; results and failures by target."""
-        futures = {replica.client.target: self._pool.submit(job, replica) for replica in replicas}
-        results: dict[str, ResultT] = {}
-        failures: dict[str, CallError] = {}
-        for target, future in futures.items():
-            try:
-                results[target] = future.result()
-            except CallError as error:
-                failures[target] = error
-        return results, failures
+    def _commit(
+        self, staged: dict[Replica, str], version: PolicyVersion
+    ) -> tuple[Sequence[Replica], dict[Replica, CallError]]:
+        """Commits on one replica, then on all others at once: what the first refuses, nobody has to take back.
 
-    def _stage(self, replica: _Replica, payload: Payload) -> str:
-        right = self._right(replica)
-        staged = replica.client.stage_weights(right.fencing_token, payload.version, payload.tensors, payload.chunks)
-        return staged.staging_id
-
-    def _right(self, replica: _Replica) -> Publisher:
-        """The right to publish; asked for once, and again only from a replica that has forgotten it by a restart.
-
-        A replica that serves another run's weights has been taken over; its refusal is not to be argued with.
+        Returns:
+            The replicas that committed, and why others did not.
         """
-        if replica.right is None or not replica.client.policy_info().policy_version.run_id:
-            replica.right = replica.client.acquire_publisher(self._run_id, self._incarnation)
-        return replica.right
+        first, *others = staged
+        points.reach("commit")
+        done, failures = _everywhere([first], lambda replica: replica.commit(staged[replica], version))
+        if not failures and others:
+            points.reach("commit-others")
+            more, failures = _everywhere(others, lambda replica: replica.commit(staged[replica], version))
+            done |= more
+        return list(done), failures
 
-    def _commit(self, replica: _Replica, staging_id: str, version: PolicyVersion) -> PolicyVersion:
-        right = replica.right
-        assert right is not None
+
+def _everywhere(
+    replicas: Sequence[Replica], job: Callable[[Replica], ResultT]
+) -> tuple[dict[Replica, ResultT], dict[Replica, CallError]]:
+    """Runs `job` for all replicas at once; results and failures by replica."""
+    results: dict[Replica, ResultT] = {}
+    failures: dict[Replica, CallError] = {}
+    with ThreadPoolExecutor(max(1, len(replicas)), thread_name_prefix="publish") as pool:
+        futures = {replica: pool.submit(job, replica) for replica in replicas}
+    for replica, future in futures.items():
         try:
-            current, _ = replica.client.commit_weights(right.fencing_token, staging_id, expected_current=right.current)
-        except _PASSING:
-            # The answer is lost, not necessarily the commit.
-            if replica.client.policy_info().policy_version != version:
-                raise
-            current = version
-        replica.right = replace(right, current=current)
-        return current
+            results[replica] = future.result()
+        except CallError as error:
+            failures[replica] = error
+    return results, failures
 
-    def _revert(self, replicas: Sequence[_Replica], version: PolicyVersion) -> None:
-        def revert(replica: _Replica) -> None:
-            assert replica.right is not None
-            current = replica.client.revert_weights(replica.right.fencing_token, version)
-            replica.right = replace(replica.right, current=current)
 
-        _, failures = self._everywhere(replicas, revert)
-        for target, error in failures.items():
-            # Rollouts name the version they want, so a replica that stays ahead is not sampled from.
-            _LOG.error("%s still serves step %d: it could not be put back: %s", target, version.step, error)
+def _revert(replicas: Sequence[Replica], version: PolicyVersion) -> None:
+    _, failures = _everywhere(replicas, lambda replica: replica.revert(version))
+    for replica, error in failures.items():
+        # Rollouts name the version they want, so a replica that stays ahead is not sampled from.
+        _LOG.error("%s may still serve step %d: it could not be put back: %s", replica.target, version.step, error)
 
-    def _abort(self, replicas: Sequence[_Replica], staged: dict[str, str]) -> None:
-        """Forgets what is staged; where that fails, a lease ends it or it was committed already."""
 
-        def abort(replica: _Replica) -> None:
-            assert replica.right is not None
-            replica.client.abort_weights(replica.right.fencing_token, staged[replica.client.target])
+def _abort(staged: dict[Replica, str]) -> None:
+    """Forgets what is staged; where that fails, a lease ends it or it was committed already."""
+    _, failures = _everywhere(list(staged), lambda replica: replica.abort(staged[replica]))
+    for replica, error in failures.items():
+        _LOG.info("staged weights on %s are left to their lease: %s", replica.target, error)
 
-        _, failures = self._everywhere(replicas, abort)
-        for target, error in failures.items():
-            _LOG.info("staged weights on %s are left to their lease: %s", target, error)
+
+def _failed(step: int, failures: dict[Replica, CallError]) -> PublishFailed:
+    failed = PublishFailed(
+        f"step {step} is not published: {_told(failures)}. The replicas serve what they served before, or are kept "
+        f"out. {_remedy(failures.values())}, then --resume"
+    )
+    failed.__cause__ = next(iter(failures.values()))
+    return failed
+
+
+def _told(failures: dict[Replica, CallError]) -> str:
+    return "; ".join(f"{replica.target}: {error}" for replica, error in failures.items())
 
 
 def _remedy(failures: Iterable[CallError]) -> str:

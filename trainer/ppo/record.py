@@ -30,14 +30,16 @@ class RolloutFile:
 
     def __init__(self, path: Path, max_bytes: int, resume_step: int | None) -> None:
         self._path = path
+        self._former = path.with_name(f"{path.name}.1")
         self._max_bytes = max_bytes
         if resume_step is not None:
-            drop_later_steps(path, resume_step)
+            for file in (path, self._former):
+                drop_later_steps(file, resume_step)
 
     def write(self, step: int, scored: Sequence[ScoredRollout]) -> None:
         """Adds the rollouts of a step."""
         if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self._path.replace(self._former)
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(_row(step, one), ensure_ascii=False) + "\n" for one in scored)
 

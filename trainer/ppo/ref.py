@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from torch import Tensor
 
 from palate.client.errors import FailedPrecondition
@@ -9,7 +11,11 @@ from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo
 from palate.models.rendering import Renderer
 from trainer.ppo.errors import UnusableModel
+from trainer.ppo.patience import Patience
+from trainer.ppo.replica import AWAY
 from trainer.types import Sequences, padded
+
+_BACKOFF_SECONDS = 0.2
 
 
 class RemoteRef:
@@ -20,12 +26,15 @@ class RemoteRef:
         info: What it has loaded.
         temperature: The sampling temperature.
         renderer: Of the policy; the service must have the same tokenizer and read sequences as long.
+        patience: How long it is asked while it is away.
 
     Raises:
         UnusableModel: The service is not frozen, has another tokenizer, or reads less.
     """
 
-    def __init__(self, client: PolicyClient, info: PolicyInfo, temperature: float, renderer: Renderer) -> None:
+    def __init__(
+        self, client: PolicyClient, info: PolicyInfo, temperature: float, renderer: Renderer, patience: Patience
+    ) -> None:
         if not info.frozen:
             raise UnusableModel(f"{client.target} is not frozen, so it cannot be the reference; start it with --frozen")
         if info.tokenizer_digest != renderer.tokenizer_digest:
@@ -38,6 +47,8 @@ class RemoteRef:
         self._client = client
         self._temperature = temperature
         self._tokenizer_digest = renderer.tokenizer_digest
+        self._patience = patience
+        self.info = info
         self._version = info.policy_version
         self._max_sequences = info.max_prompts
 
@@ -50,6 +61,17 @@ class RemoteRef:
         return padded(rows)
 
     def _ask(self, sequences: Sequences) -> tuple[tuple[float, ...], ...]:
+        pauses = self._patience.pauses(_BACKOFF_SECONDS)
+        while True:
+            try:
+                return self._call(sequences)
+            except AWAY as error:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                time.sleep(error.retry_after or pause)
+
+    def _call(self, sequences: Sequences) -> tuple[tuple[float, ...], ...]:
         try:
             reply = self._client.compute_logprobs(
                 zip(sequences.prompt_ids, sequences.completion_ids, strict=True),

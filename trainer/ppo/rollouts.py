@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from palate.client.errors import CallError, DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
 from palate.client.policy import PolicyClient
 from palate.client.types import GeneratedCompletion, PolicyVersion, SamplingParams
+from trainer.ppo import points
 from trainer.ppo.errors import PromptMismatch, RolloutsFailed
+from trainer.ppo.patience import Patience
+from trainer.ppo.replica import Replica
 from trainer.types import PromptDraw, Rollout
 
 _BACKOFF_SECONDS = 0.2
@@ -24,23 +27,37 @@ class RolloutSettings:
     Attributes:
         sampling: How tokens are drawn.
         shard_prompts: Prompts in one call; does not depend on the number of replicas, so results do not either.
-        attempts: How often a shard is asked for, each time at the next replica.
+        patience: How long a shard is asked for, each time at the next replica.
         timeout: Seconds for one call.
+        whole_shards: Ask for a shard that broke off from its beginning: rows that are drawn beside fewer others may
+            differ in their last bits.
     """
 
     sampling: SamplingParams
     shard_prompts: int
-    attempts: int
+    patience: Patience
     timeout: float
+    whole_shards: bool = False
 
 
 class RolloutCollector:
-    """Asks the replicas of the policy service for completions, a shard at a time, all replicas at once."""
+    """Asks the replicas of the policy service for completions, a shard at a time, all replicas at once.
 
-    def __init__(self, replicas: Sequence[PolicyClient], settings: RolloutSettings) -> None:
-        self._replicas = tuple(replicas)
+    Args:
+        replicas: Gives those that there are now.
+        catch_up: Makes a replica serve what was published last: one that has restarted serves its first weights.
+        settings: How rollouts are asked for.
+    """
+
+    def __init__(
+        self,
+        replicas: Callable[[], Sequence[Replica]],
+        catch_up: Callable[[Replica], None],
+        settings: RolloutSettings,
+    ) -> None:
+        self._replicas = replicas
+        self._catch_up = catch_up
         self._settings = settings
-        self._pool = ThreadPoolExecutor(len(self._replicas), thread_name_prefix="rollouts")
 
     def collect(self, draws: Sequence[PromptDraw], version: PolicyVersion) -> list[Rollout]:
         """One rollout per draw, in their order.
@@ -49,38 +66,56 @@ class RolloutCollector:
             PromptMismatch: The service reads a prompt as other tokens than the trainer.
             RolloutsFailed: No replica delivers.
         """
+        points.reach("rollouts")
         size = self._settings.shard_prompts
         shards = [draws[start : start + size] for start in range(0, len(draws), size)]
-        futures = [self._pool.submit(self._shard, number, shard, version) for number, shard in enumerate(shards)]
-        return list(itertools.chain.from_iterable(future.result() for future in futures))
-
-    def close(self) -> None:
-        """Waits for calls that run and ends the workers; the clients stay open."""
-        self._pool.shutdown(cancel_futures=True)
+        with ThreadPoolExecutor(len(self._replicas()), thread_name_prefix="rollouts") as pool:
+            futures = [pool.submit(self._shard, number, shard, version) for number, shard in enumerate(shards)]
+            return list(itertools.chain.from_iterable(future.result() for future in futures))
 
     def _shard(self, number: int, draws: Sequence[PromptDraw], version: PolicyVersion) -> list[Rollout]:
         done: dict[int, Rollout] = {}
-        for attempt in range(self._settings.attempts):
-            replica = self._replicas[(number + attempt) % len(self._replicas)]
-            missing = [index for index in range(len(draws)) if index not in done]
+        pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
+        for place in itertools.count(number):
+            replicas = self._replicas()
+            replica = replicas[place % len(replicas)]
+            if self._settings.whole_shards:
+                done.clear()
+            missing = [(index, draw) for index, draw in enumerate(draws) if index not in done]
             try:
-                self._generate(replica, [(index, draws[index]) for index in missing], version, done)
-                return [done[index] for index in range(len(draws))]
+                self._generate(replica, missing, version, done)
+                break
             except (Unavailable, Overloaded, DeadlineExceeded, FailedPrecondition) as error:
-                last = error
-                if attempt + 1 < self._settings.attempts:
-                    time.sleep(error.retry_after or _BACKOFF_SECONDS * 2**attempt)
-        raise RolloutsFailed(_remedy(last, self._settings)) from last
+                pause = next(pauses, None)
+                if pause is None:
+                    raise RolloutsFailed(_remedy(error, self._settings)) from error
+                time.sleep(error.retry_after or pause)
+        return [done[index] for index in range(len(draws))]
 
     def _generate(
         self,
-        replica: PolicyClient,
+        replica: Replica,
         wanted: Sequence[tuple[int, PromptDraw]],
         version: PolicyVersion,
         done: dict[int, Rollout],
     ) -> None:
         """Adds completions to `done` as they come, so that a broken call loses only what had not finished."""
-        stream = replica.generate(
+        try:
+            self._draw(replica.client, wanted, version, done)
+        except FailedPrecondition:
+            if not replica.forgot():
+                raise
+            self._catch_up(replica)
+            self._draw(replica.client, wanted, version, done)
+
+    def _draw(
+        self,
+        client: PolicyClient,
+        wanted: Sequence[tuple[int, PromptDraw]],
+        version: PolicyVersion,
+        done: dict[int, Rollout],
+    ) -> None:
+        stream = client.generate(
             [draw.text for _, draw in wanted],
             sampling=self._settings.sampling,
             seeds=[draw.seed for _, draw in wanted],
@@ -90,8 +125,9 @@ class RolloutCollector:
         for completion in stream:
             index, draw = wanted[completion.prompt_index]
             done[index] = rollout_of(draw, completion, version)
+            points.reach("rollout")
         if missing := [index for index, _ in wanted if index not in done]:
-            raise RolloutsFailed(f"{replica.target} ended its answer without {len(missing)} of {len(wanted)} rollouts")
+            raise RolloutsFailed(f"{client.target} ended its answer without {len(missing)} of {len(wanted)} rollouts")
 
 
 def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, version: PolicyVersion) -> Rollout:
@@ -133,7 +169,7 @@ def _difference(expected: Sequence[int], served: Sequence[int]) -> str:
 
 
 def _remedy(error: CallError, settings: RolloutSettings) -> str:
-    tried = f"no rollouts after {settings.attempts} attempts: {error}."
+    tried = f"no rollouts after {settings.patience}: {error}."
     if isinstance(error, FailedPrecondition):
         return f"{tried} A replica serves other weights: list every replica in --services.policy"
     if isinstance(error, DeadlineExceeded):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +15,17 @@ from palate.client.types import PolicyVersion
 from trainer.config import PPOConfig
 from trainer.metrics import MetricsWriter
 from trainer.model_folder import save_model_folder
-from trainer.ppo import identity
+from trainer.ppo import identity, points, strict
 from trainer.ppo.build import load_policy
-from trainer.ppo.checkpoint import CheckpointFolder, Restored, restore
+from trainer.ppo.checkpoint import CheckpointFolder, Restored
 from trainer.ppo.connect import connect_policy, connect_reward
 from trainer.ppo.fill import fill_batch
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
-from trainer.ppo.publish import WeightPublisher
 from trainer.ppo.record import RolloutFile, RunDisplay
+from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale
-from trainer.ppo.setup import make_controller, make_prompts, make_stages, make_updater
+from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater
 from trainer.ppo.state import RunIdentity, RunState
 from trainer.ppo.update import Updater
 from trainer.types import FilledBatch
@@ -65,25 +65,32 @@ def run_ppo(config: PPOConfig) -> PPOResult:
     """
     identity.check(config)
     with ExitStack() as stack:
+        if config.strict:
+            strict.compute_deterministically(stack)
         manifest, renderer = load_policy(config.policy)
         check_pad_token(renderer.pad_id, renderer.eos_id)
         replicas = connect_policy(config, renderer, stack)
         prompts = make_prompts(config, renderer, replicas)
         updater, ref = make_updater(config, renderer, stack)
         checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
-        restored = _restore(config, checkpoints, updater)
+        restored = checkpoints.restore(updater.model, updater.optimizer, updater.shuffler) if config.resume else None
         reward = connect_reward(config, stack, restored.identity.reward_revision if restored else None)
+        ref_info = ref.info if isinstance(ref, RemoteRef) else None
+        bits = strict.bits_of(config, replicas.shard_prompts, replicas.infos, ref_info, reward[1])
+        if restored:
+            strict.check_resumed(restored.identity.bits, bits, strict=config.strict)
 
         start = identity.begin(config)
         revision = reward[1].provenance.revision
-        me = RunIdentity(start.run_id, start.incarnation, revision, config.threads)
-        publisher = WeightPublisher(replicas.clients, me.run_id, me.incarnation, config.services.attempts)
-        stack.callback(publisher.close)
-        stages = make_stages(config, updater, ref, prompts, publisher, replicas, reward, stack)
+        me = RunIdentity(start.run_id, start.incarnation, revision, bits)
+        publisher = make_publisher(config, me, replicas)
+        drop_window = restored.state.drop_window if restored else ()
+        stages = make_stages(config, updater, ref, prompts, publisher, replicas, reward, drop_window, stack)
 
         state = _first_state(config, stages, restored, revision)
         recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
         state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
+        points.reach("model")
         folder = save_model_folder(updater.model.actor.model, config.policy, manifest, config.out / "model")
         return PPOResult(folder, state.step, version, revision, state.scale, recorder.last)
 
@@ -103,31 +110,17 @@ def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:
     return ScoreScale(scores.mean().item(), scores.std(correction=0).item())
 
 
-def _restore(config: PPOConfig, checkpoints: CheckpointFolder, updater: Updater) -> Restored | None:
-    newest = checkpoints.newest() if config.resume else None
-    if newest is None:
-        return None
-    restored = restore(newest, updater.model, updater.optimizer, updater.shuffler)
-    if restored.identity.threads != config.threads:
-        _LOG.warning(
-            "the run had %d threads and goes on with %d: results may differ in the last bits",
-            restored.identity.threads,
-            config.threads,
-        )
-    return restored
-
-
 def _first_state(config: PPOConfig, stages: Stages, restored: Restored | None, revision: str) -> RunState:
     """Where the run begins or goes on; scores are measured where nothing says how they are scaled."""
     state = restored.state if restored else RunState(0, 0, config.ppo.kl_coef, None)
     if not config.scoring.standardize:
-        return RunState(state.step, state.position, state.kl_coef, None)
+        return replace(state, scale=None)
     if restored and restored.identity.reward_revision != revision:
         _LOG.warning("another reward model: its scores are standardised by those of the policy as it is now")
     elif state.scale is not None:
         return state
     scale = measure_scale(stages, config.scoring.standardize_samples, state.step)
-    return RunState(state.step, state.position, state.kl_coef, scale)
+    return replace(state, scale=scale)
 
 
 class _Recorder:
@@ -156,6 +149,7 @@ class _Recorder:
     def __call__(self, state: RunState, metrics: dict[str, float], filled: FilledBatch) -> None:
         record, self.last = self._config.record, metrics
         self._writer.log(state.step, metrics)
+        points.reach("record")
         self._rollouts.write(state.step, filled.scored)
         self._display.advance(state.step, metrics)
         is_last = state.step == self._config.total_steps

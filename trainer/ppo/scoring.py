@@ -17,7 +17,9 @@ from palate.client.errors import (
 )
 from palate.client.reward import RewardClient
 from palate.client.types import Aggregate, AggregateLike, Failed, Scored
-from trainer.ppo.errors import RewardModelChanged
+from trainer.ppo import points
+from trainer.ppo.errors import RewardModelChanged, ScoresFailed
+from trainer.ppo.patience import Patience
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 _BACKOFF_SECONDS = 0.2
@@ -37,16 +39,18 @@ class ScorerSettings:
     Attributes:
         items_per_call: At most the server's `max_items`.
         concurrency: Calls at a time.
-        attempts: How often an item is tried.
+        patience: How long an item is tried.
         timeout: Seconds for one call.
         aggregate: How an ensemble's members become one score.
+        drop: What gets no score by then falls out; else the run stops (strict mode).
     """
 
     items_per_call: int
     concurrency: int
-    attempts: int
+    patience: Patience
     timeout: float
     aggregate: AggregateLike = Aggregate.MODEL_DEFAULT
+    drop: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +80,18 @@ class Scorer:
 
         Raises:
             RewardModelChanged: The service has another revision than the pinned one.
+            ScoresFailed: A rollout that may not be dropped got no score.
             CallError: The service refuses the calls themselves.
         """
+        points.reach("scoring")
         outcomes: dict[int, ScoredRollout | DroppedRollout] = {}
-        pending = list(range(len(rollouts)))
-        for attempt in range(self._settings.attempts):
-            retries = self._round(rollouts, pending, outcomes)
-            pending = list(retries)
-            if not pending:
-                break
-            if attempt + 1 < self._settings.attempts:
-                time.sleep(max([_BACKOFF_SECONDS * 2**attempt, *(r.after or 0 for r in retries.values())]))
-        for index in pending:
-            message = f"{retries[index].message} ({self._settings.attempts} attempts)"
-            outcomes[index] = DroppedRollout(rollouts[index], retries[index].cause, message)
+        pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
+        retries = self._round(rollouts, range(len(rollouts)), outcomes)
+        while retries and (pause := next(pauses, None)) is not None:
+            time.sleep(max([pause, *(retry.after or 0 for retry in retries.values())]))
+            retries = self._round(rollouts, list(retries), outcomes)
+        for index, retry in retries.items():
+            outcomes[index] = self._given_up(rollouts[index], retry)
         return [outcomes[index] for index in range(len(rollouts))]
 
     def close(self) -> None:
@@ -97,7 +99,7 @@ class Scorer:
         self._pool.shutdown(cancel_futures=True)
 
     def _round(
-        self, rollouts: Sequence[Rollout], pending: list[int], outcomes: dict[int, ScoredRollout | DroppedRollout]
+        self, rollouts: Sequence[Rollout], pending: Sequence[int], outcomes: dict[int, ScoredRollout | DroppedRollout]
     ) -> dict[int, _Retry]:
         """Asks for all `pending` once; fills `outcomes`; returns what is worth another try."""
         size = self._settings.items_per_call
@@ -111,6 +113,15 @@ class Scorer:
                 else:
                     outcomes[index] = outcome
         return retries
+
+    def _given_up(self, rollout: Rollout, retry: _Retry) -> DroppedRollout:
+        message = f"{retry.message} ({self._settings.patience})"
+        if self._settings.drop:
+            return DroppedRollout(rollout, retry.cause, message)
+        raise ScoresFailed(
+            f"a rollout got no score, and --strict lets none fall out: {retry.cause}: {message}. Mend the reward "
+            "service, then --resume; --services.patience says how long it is waited for"
+        )
 
     def _call(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout | _Retry]:
         prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
@@ -23,11 +24,14 @@ from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
+from trainer.ppo.patience import Patience
 from trainer.ppo.prompts import PromptSource, derive_seed
-from trainer.ppo.publish import WeightPublisher
+from trainer.ppo.publish import PublishSettings, WeightPublisher
 from trainer.ppo.ref import RemoteRef
+from trainer.ppo.replica import Deadlines
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
 from trainer.ppo.scoring import Scorer, ScorerSettings
+from trainer.ppo.state import RunIdentity
 from trainer.ppo.update import Updater, UpdateSettings
 
 
@@ -53,11 +57,11 @@ def make_stages(
     publisher: WeightPublisher,
     replicas: PolicyReplicas,
     reward: tuple[RewardClient, ModelInfo],
+    drop_window: Sequence[bool],
     stack: ExitStack,
 ) -> Stages:
     """Everything the loop works with."""
-    collector = RolloutCollector(replicas.clients, _rollout_settings(config, replicas))
-    stack.callback(collector.close)
+    collector = RolloutCollector(publisher.replicas, publisher.catch_up, _rollout_settings(config, replicas))
     client, info = reward
     scorer = Scorer(client, _scorer_settings(config, info))
     stack.callback(scorer.close)
@@ -77,9 +81,24 @@ def make_stages(
         publisher=publisher,
         collector=collector,
         scorer=scorer,
-        drop_limit=DropLimit(config.scoring.max_dropped_share),
+        drop_limit=DropLimit(config.scoring.max_dropped_share, drop_window),
         updater=updater,
     )
+
+
+def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas) -> WeightPublisher:
+    """Publishes to all replicas under the run's name."""
+    deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
+    settings = PublishSettings(
+        _patience(config), deadlines, config.services.full_every, _served_dtype(replicas), replicas.check
+    )
+    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings)
+
+
+def _served_dtype(replicas: PolicyReplicas) -> torch.dtype | None:
+    """What the replicas compute in, where that is not the trainer's float32: weights are rounded to it on their way."""
+    dtype: torch.dtype = getattr(torch, replicas.infos[0].dtype)
+    return None if dtype is torch.float32 else dtype
 
 
 def make_prompts(config: PPOConfig, renderer: Renderer, replicas: PolicyReplicas) -> PromptSource:
@@ -126,7 +145,7 @@ def _ref_policy(
     if config.services.ref == "local":
         return LocalRef(freeze(model.actor), forward)
     client = open_policy(config.services, config.services.ref, stack)
-    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer)
+    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer, _patience(config))
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:
@@ -167,11 +186,23 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
 
 def _rollout_settings(config: PPOConfig, replicas: PolicyReplicas) -> RolloutSettings:
     sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
-    return RolloutSettings(sampling, replicas.shard_prompts, config.services.attempts, config.services.timeout)
+    return RolloutSettings(
+        sampling, replicas.shard_prompts, _patience(config), config.services.timeout, whole_shards=config.strict
+    )
 
 
 def _scorer_settings(config: PPOConfig, info: ModelInfo) -> ScorerSettings:
     services = config.services
     return ScorerSettings(
-        info.max_items, services.scoring_concurrency, services.attempts, services.timeout, config.scoring.way()
+        info.max_items,
+        services.scoring_concurrency,
+        _patience(config),
+        services.timeout,
+        config.scoring.way(),
+        drop=not config.strict,
     )
+
+
+def _patience(config: PPOConfig) -> Patience:
+    services = config.services
+    return Patience(None, services.patience) if config.strict else Patience(services.attempts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.ppo.rewards import ScoreScale
@@ -16,12 +17,14 @@ class RunState:
         position: Where in the order of prompts the next batch begins.
         kl_coef: Of the KL controller.
         scale: How scores are standardised; None until it is measured, and where they are not.
+        drop_window: Of the last rollouts, oldest first, whether each fell out.
     """
 
     step: int
     position: int
     kl_coef: float
     scale: ScoreScale | None
+    drop_window: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,11 @@ class RunIdentity:
         run_id: Names the run in policy versions.
         incarnation: How often it has been started; a resumed run has a higher one.
         reward_revision: The reward model that the run is pinned to.
-        threads: CPU threads; another number may change bits.
+        bits: What the last bits of its numbers can depend on beside its settings, by name; in strict mode a resumed
+            run must find all of it unchanged.
     """
 
     run_id: str
     incarnation: int
     reward_revision: str
-    threads: int
+    bits: Mapping[str, str]

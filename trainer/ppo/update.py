@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from palate.client.types import PolicyVersion
-from trainer.ppo import losses
+from trainer.ppo import losses, points
 from trainer.ppo.choices import KLPlace, LossAggregation, WhitenAdvantages
 from trainer.ppo.errors import NotFinite
 from trainer.ppo.evaluate import ForwardSettings, RefPolicy, evaluate
@@ -181,6 +181,7 @@ class Updater:
         if not train_policy:
             self.model.actor.zero_grad(set_to_none=True)
         self.optimizer.step()
+        points.reach("minibatch")
 
     def _policy_backward(self, part: _Part, stats: UpdateStats) -> Tensor:
         """Adds the gradient of the policy loss and of the KL in it; returns the (N,) ratios."""

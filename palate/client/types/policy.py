@@ -104,7 +104,11 @@ class LogprobsReply:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInfo:
-    """What a policy service has loaded."""
+    """What a policy service has loaded.
+
+    `threads`, `max_batch_rows` and `max_batch_tokens` are what the last bits of a logprob can depend on beside weights
+    and request; `instance_id` names this start of the server: another one has forgotten what was published.
+    """
 
     model: str
     policy_version: PolicyVersion
@@ -120,6 +124,10 @@ class PolicyInfo:
     frozen: bool
     capabilities: tuple[str, ...]
     decode_steps: int
+    threads: int
+    max_batch_rows: int
+    max_batch_tokens: int
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +140,17 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor that will be sent; `dtype` as safetensors names it, `sha256` of its little-endian bytes in C order."""
+    """A tensor that will be sent; `dtype` as safetensors names it, `sha256` of its little-endian bytes in C order.
+
+    `changed_elements` belongs to deltas: that many positions and elements are sent instead of the whole tensor.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     size_bytes: int
     sha256: str
+    changed_elements: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

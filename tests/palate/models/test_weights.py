@@ -10,11 +10,15 @@ from transformers import AutoModelForCausalLM
 from palate.models.folder import ModelFolder, tensor_sha256
 from palate.models.weights import (
     Chunk,
+    DeltaOf,
     WeightsAssembler,
     WeightsError,
     WeightsLimits,
+    changed_positions,
     describe_tensors,
+    encode_changes,
     iter_chunks,
+    sent_bytes,
     untied_state_dict,
     weights_digest,
 )
@@ -169,3 +173,42 @@ def test_digest_does_not_change_between_releases():
     lines = "a\nU8\n[1, 1]\n" + hashlib.sha256(b"\x03").hexdigest() + "\n"
     lines += "b\nF32\n[2]\n" + hashlib.sha256(bytes.fromhex("0000803f00000040")).hexdigest() + "\n"
     assert weights_digest(entries) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@given(
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8]),
+    shape=st.sampled_from([(), (1,), (7,), (3, 5), (2, 0)]),
+    seed=st.integers(0, 2**31),
+    share=st.floats(0, 1),
+    chunk=st.integers(1, 64),
+)
+@settings(max_examples=200)
+def test_changes_make_the_same_bits_and_leave_the_base_alone(dtype, shape, seed, share, chunk):
+    generator = torch.Generator().manual_seed(seed)
+    base = (torch.randn(shape, generator=generator) * 100).to(dtype)
+    other = (torch.randn(shape, generator=generator) * 100).to(dtype)
+    tensor = torch.where(torch.rand(shape, generator=generator) < share, other, base)
+    before, (entry,) = base.clone(), describe_tensors({"w": tensor})
+    positions = changed_positions(tensor, base)
+    delta = DeltaOf({"w": base}, (len(positions),))
+    if sent_bytes(entry, len(positions)) > entry.size_bytes:
+        with pytest.raises(WeightsError, match="send it whole"):
+            WeightsAssembler([entry], LIMITS, delta)
+        return
+    data = encode_changes(tensor, positions)
+    assert len(data) == sent_bytes(entry, len(positions))
+    assembler = WeightsAssembler([entry], LIMITS, delta)
+    for offset in range(0, len(data), chunk):
+        assembler.add(Chunk(0, offset, data[offset : offset + chunk]))
+    assert torch.equal(assembler.finish()["w"], tensor)
+    assert torch.equal(base, before)
+
+
+def test_a_change_of_sign_of_zero_is_a_change():
+    positions = changed_positions(torch.tensor([0.0, -0.0, 1.0]), torch.tensor([0.0, 0.0, 1.0]))
+    assert positions.tolist() == [1]
+
+
+def test_refuses_changes_of_a_tensor_that_is_not_there():
+    with pytest.raises(WeightsError, match="w is not in the weights"):
+        WeightsAssembler(describe_tensors({"w": torch.zeros(9)}), LIMITS, DeltaOf({}, (1,)))

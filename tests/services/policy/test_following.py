@@ -10,7 +10,7 @@ from services.policy.staging import Following, Publication, Served
 def publication():
     engine = FakeEngine(8, ())
     weights = engine.initial_weights()
-    return Publication(Served(PolicyVersion(digest="first"), weights), engine.describe(weights))
+    return Publication(Served(PolicyVersion(digest="first"), weights), engine.describe(weights), engine.tensors)
 
 
 def committed(publication, step, *, interrupt):

@@ -79,7 +79,7 @@ async def serving(renderer, gate, max_rows=4):
         model="fake",
         engine=engine,
         renderer=renderer,
-        publication=Publication(Served(PolicyVersion(digest=weights_digest(layout)), weights), layout),
+        publication=Publication(Served(PolicyVersion(digest=weights_digest(layout)), weights), layout, engine.tensors),
         planner=Planner(engine, renderer, max_rows, 10_000, metrics),
         turns=WatchedTurns(10_000, metrics),
         limits=Limits(256, 100, 100, 4 << 20, renderer.vocab_size),

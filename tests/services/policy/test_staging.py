@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from palate.client import PolicyVersion
-from palate.models.weights import Chunk, describe_tensors, iter_chunks, weights_digest
-from services.policy.staging import Publication, Served
+from palate.models.weights import (
+    Chunk,
+    changed_positions,
+    describe_tensors,
+    encode_changes,
+    iter_chunks,
+    weights_digest,
+)
+from services.policy.staging import Changes, Publication, Served
 from services.runtime.errors import InvalidRequest, NotFound, ServiceError, WrongPin
 
 
@@ -31,7 +38,7 @@ def version(step, weights, run="run", incarnation=1):
 def publication(clock=None, **options):
     initial = state(0)
     served = Served(PolicyVersion(digest=weights_digest(describe_tensors(initial))), initial)
-    return Publication(served, describe_tensors(initial), lease_seconds=60.0, clock=clock or Clock(), **options)
+    return Publication(served, describe_tensors(initial), dict, lease_seconds=60.0, clock=clock or Clock(), **options)
 
 
 def stage(target, token, step, value, **identity):
@@ -200,33 +207,108 @@ def test_the_announced_digest_must_be_that_of_the_tensors():
 DAMAGE = st.sampled_from(["flip", "drop", "repeat", "swap", "end", "more"])
 
 
+def whole(weights):
+    """What is sent of weights, and no changes."""
+    entries = describe_tensors(weights)
+    return entries, list(iter_chunks(weights, entries, 8)), None
+
+
+def changes_of(target, weights):
+    """What is sent of weights that differ from the served ones in two elements of one tensor, and the changes."""
+    entries = describe_tensors(weights)
+    positions = changed_positions(weights["b.weight"], target.current.weights["b.weight"])
+    data = encode_changes(weights["b.weight"], positions)
+    chunks = [Chunk(1, offset, data[offset : offset + 8]) for offset in range(0, len(data), 8)]
+    return entries, chunks, Changes(target.current.version, (0, len(positions)))
+
+
+def slightly_changed():
+    weights = state(0)
+    weights["b.weight"][[1, 4]] = torch.tensor([-0.0, 9.0])
+    return weights
+
+
+def send(target, token, step, weights, sent):
+    entries, chunks, changes = sent
+    upload = target.open(token, version(step, weights), entries, changes)
+    try:
+        for chunk in chunks:
+            upload.add(chunk)
+        return target.keep(upload, upload.finish())
+    finally:
+        target.close(upload)
+
+
+@pytest.mark.parametrize("delta", [False, True])
 @given(damages=st.lists(st.tuples(DAMAGE, st.integers(0, 10_000)), min_size=1, max_size=3))
-@settings(max_examples=200)
-def test_no_stream_but_the_right_one_is_ever_staged(damages):
+@settings(max_examples=150)
+def test_no_stream_but_the_right_one_is_ever_staged(delta, damages):
     target = publication()
     initial = target.current
     token = target.acquire("run", 1)
-    weights = state(5)
-    entries = describe_tensors(weights)
-    right = list(iter_chunks(weights, entries, 8))
-    sent = list(right)
+    weights = slightly_changed() if delta else state(5)
+    right = changes_of(target, weights) if delta else whole(weights)
+    chunks = list(right[1])
     for damage, number in damages:
-        damaged(sent, damage, number)
-    upload = target.open(token, version(1, weights), entries)
+        damaged(chunks, damage, number)
     try:
-        for chunk in sent:
-            upload.add(chunk)
-        target.keep(upload, upload.finish())
-        assert sent == right
+        send(target, token, 1, weights, (right[0], chunks, right[2]))
+        assert chunks == right[1]
     except InvalidRequest:
-        assert sent != right
+        assert chunks != right[1]
         assert target._staged is None
-    finally:
-        target.close(upload)
     assert target.current is initial
-    staged = stage(target, token, 1, 5)
-    target.commit(token, staged.staging_id, initial.version)
+    target.commit(token, send(target, token, 1, weights, right).staging_id, initial.version)
     assert same(target.current.weights, weights)
+    assert same(initial.weights, state(0))  # a delta does not write into what it changes
+
+
+@pytest.mark.parametrize("delta", [False, True])
+@given(data=st.data())
+@settings(max_examples=50)
+def test_a_publisher_that_is_fenced_off_on_the_way_changes_nothing(delta, data):
+    target = publication()
+    initial = target.current
+    stale = target.acquire("run", 1)
+    weights = slightly_changed() if delta else state(5)
+    entries, chunks, changes = changes_of(target, weights) if delta else whole(weights)
+    upload = target.open(stale, version(1, weights), entries, changes)
+    cut = data.draw(st.integers(0, len(chunks)))
+    for chunk in chunks[:cut]:
+        upload.add(chunk)
+    token = target.acquire("other", 1)
+    for chunk in chunks[cut:]:
+        upload.add(chunk)
+    with pytest.raises(WrongPin):
+        target.keep(upload, upload.finish())
+    with pytest.raises(WrongPin):
+        target.commit(stale, "any", None)
+    assert target.current is initial
+    with pytest.raises(NotFound):
+        target.commit(token, "any", None)
+
+
+def test_a_delta_of_other_weights_than_are_served_is_refused():
+    target = publication()
+    token = target.acquire("run", 1)
+    weights = slightly_changed()
+    entries, _, changes = changes_of(target, weights)
+    target.commit(token, stage(target, token, 1, 3).staging_id, None)
+    with pytest.raises(WrongPin, match="is expected"):
+        target.open(token, version(2, weights), entries, changes)
+    with pytest.raises(InvalidRequest, match="send it whole"):
+        target.open(token, version(2, weights), entries, Changes(target.current.version, (0, 5)))
+
+
+@pytest.mark.parametrize("positions", [[4, 1], [1, 1], [1, 5], [0, 2**32 - 1]])
+def test_positions_of_a_delta_ascend_within_the_tensor(positions):
+    target = publication()
+    token = target.acquire("run", 1)
+    weights = slightly_changed()
+    entries, _, changes = changes_of(target, weights)
+    data = torch.tensor(positions).to(torch.uint32).numpy().tobytes() + torch.tensor([-0.0, 9.0]).numpy().tobytes()
+    with pytest.raises(InvalidRequest, match="not ascending within its 5"):
+        send(target, token, 1, weights, (entries, [Chunk(1, 0, data)], changes))
 
 
 def damaged(chunks, damage, number):

@@ -13,12 +13,12 @@ from trainer.config import PPOConfig, PPOGroup, RecordGroup, SamplingGroup, Serv
 from trainer.ppo import checkpoint, identity
 from trainer.ppo.build import build_actor_critic, load_policy
 from trainer.ppo.checkpoint import CheckpointFolder, restore
-from trainer.ppo.errors import CheckpointRefused
+from trainer.ppo.errors import CheckpointDamaged, CheckpointRefused
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.rewards import ScoreScale
 from trainer.ppo.state import RunIdentity, RunState
 
-IDENTITY = RunIdentity("run", 3, "revision", 2)
+IDENTITY = RunIdentity("run", 3, "revision", {"threads": "2"})
 
 
 def parts(folder, name="adam", critic_init="policy"):
@@ -46,7 +46,7 @@ def test_everything_comes_back(folder, tmp_path, name):
         torch.manual_seed(1)
         mine = parts(folder, name)
         learn(*mine)
-        state = RunState(7, 130, 0.123456789, ScoreScale(0.25, 1.5))
+        state = RunState(7, 130, 0.123456789, ScoreScale(0.25, 1.5), (False, True))
         saved = CheckpointFolder(tmp_path, 2).save(*mine, state, IDENTITY)
         learn(*mine)
         theirs = parts(folder, name)
@@ -72,7 +72,7 @@ def test_a_critic_is_stored_where_there_is_one(folder, tmp_path, critic_init):
         restore(saved, *parts(folder, critic_init=None if critic_init else "policy"))
 
 
-@pytest.mark.parametrize("calls_before_the_kill", range(5))
+@pytest.mark.parametrize("calls_before_the_kill", range(6))
 def test_a_kill_while_writing_leaves_the_former_one(folder, tmp_path, monkeypatch, calls_before_the_kill):
     mine = parts(folder)
     checkpoints = CheckpointFolder(tmp_path, 2)
@@ -90,8 +90,8 @@ def test_a_kill_while_writing_leaves_the_former_one(folder, tmp_path, monkeypatc
         checkpoints.save(*mine, RunState(2, 12, 0.1, None), IDENTITY)
     newest = checkpoints.newest()
     # The last sync comes after the rename: by then the new one counts.
-    assert newest == (first if calls_before_the_kill < 4 else tmp_path / "step-000002")
-    assert restore(newest, *mine).state.step == (1 if calls_before_the_kill < 4 else 2)
+    assert newest == (first if calls_before_the_kill < 5 else tmp_path / "step-000002")
+    assert restore(newest, *mine).state.step == (1 if calls_before_the_kill < 5 else 2)
     monkeypatch.undo()
     checkpoints.save(*mine, RunState(2, 12, 0.1, None), IDENTITY)
     assert sorted(os.listdir(tmp_path)) == ["step-000001", "step-000002"]
@@ -115,9 +115,40 @@ def test_another_model_or_a_broken_file_is_refused(folder, tmp_path):
     with pytest.raises(CheckpointRefused, match="another model"):
         restore(saved, *untied)
     assert all(torch.equal(tensor, before[name]) for name, tensor in untied[0].state_dict().items())
-    (saved / "trainer.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointRefused, match="cannot be read"):
-        restore(saved, *mine)
+
+
+def damage(folder, name):
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer.pt", "state.json", "checksums.json"])
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(folder, tmp_path, caplog, name):
+    mine = parts(folder)
+    checkpoints = CheckpointFolder(tmp_path, 2)
+    for step in (1, 2):
+        learn(*mine)
+        checkpoints.save(*mine, RunState(step, 0, 0.1, None), IDENTITY)
+    damage(tmp_path / "step-000002", name)
+    assert checkpoints.restore(*mine).state.step == 1
+    assert "step-000002 is damaged" in caplog.text
+    assert "going on from step-000001" in caplog.text
+    learn(*mine)
+    checkpoints.save(*mine, RunState(2, 0, 0.1, None), IDENTITY)
+    assert sorted(os.listdir(tmp_path)) == ["damaged-step-000002", "step-000001", "step-000002"]
+    assert checkpoints.restore(*mine).state.step == 2
+
+
+def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(folder, tmp_path):
+    mine = parts(folder)
+    checkpoints = CheckpointFolder(tmp_path, 2)
+    assert checkpoints.restore(*mine) is None
+    saved = checkpoints.save(*mine, RunState(1, 0, 0.1, None), IDENTITY)
+    (saved / "trainer.pt").unlink()
+    with pytest.raises(CheckpointDamaged, match="no checkpoint is whole"):
+        checkpoints.restore(*mine)
+    assert saved.exists()
 
 
 def begin(out, run_id="", **more):

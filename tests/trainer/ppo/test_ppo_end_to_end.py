@@ -15,7 +15,7 @@ from palate.models.manifest import load_manifest
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
-from trainer.ppo.checkpoint import CheckpointFolder
+from trainer.ppo.checkpoint import CheckpointFolder, seal
 from trainer.ppo.errors import BehaviourMismatch, CheckpointRefused, RewardModelChanged, UnusableModel
 from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.run import run_ppo
@@ -221,6 +221,7 @@ def test_another_reward_model_is_refused_unless_accepted(finished, configure, ca
     document = json.loads(state.read_text())
     document["identity"]["reward_revision"] = "0" * 64
     state.write_text(json.dumps(document))
+    seal(state.parent)
     flags = ("--scoring.standardize", "--scoring.standardize-samples", 8, "--resume", "--total-steps", 3)
     with pytest.raises(RewardModelChanged, match="--accept-new-reward"):
         run_ppo(configure(*flags))

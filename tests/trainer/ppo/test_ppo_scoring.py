@@ -15,7 +15,8 @@ from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
 from trainer.config import PPOConfig
 from trainer.ppo.connect import connect_reward
-from trainer.ppo.errors import RewardModelChanged
+from trainer.ppo.errors import RewardModelChanged, ScoresFailed
+from trainer.ppo.patience import Patience
 from trainer.ppo.scoring import Scorer, ScorerSettings
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
@@ -73,7 +74,7 @@ def scorer_of(answer, items_per_call=4, attempts=3, aggregate=Aggregate.MODEL_DE
     server.start()
     # One attempt in the channel: the retries under test are the trainer's own.
     client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1, **channel))
-    settings = ScorerSettings(items_per_call, 2, attempts, timeout=10, aggregate=aggregate)
+    settings = ScorerSettings(items_per_call, 2, Patience(attempts), timeout=10, aggregate=aggregate)
     scorer = Scorer(client, settings)
     try:
         yield scorer, servicer
@@ -168,6 +169,13 @@ def test_a_service_that_is_away_drops_everything_with_the_cause():
     assert all(isinstance(result, DroppedRollout) and "2 attempts" in result.message for result in results)
 
 
+def test_where_nothing_may_fall_out_the_run_stops():
+    with scorer_of(lambda item, times: AWAY, attempts=2) as (scorer, _):
+        scorer._settings = replace(scorer._settings, drop=False)
+        with pytest.raises(ScoresFailed, match="--strict lets none fall out"):
+            scorer.score(rollouts(3))
+
+
 def test_every_code_of_the_service_is_a_cause():
     assert {code.value for code in ItemErrorCode} < {cause.value for cause in DropCause}
 
@@ -175,7 +183,7 @@ def test_every_code_of_the_service_is_a_cause():
 @pytest.mark.parametrize("completion", ["\0", "broken off \0 here", "", " \n"])
 def test_a_completion_that_nothing_can_score_is_dropped_alone(reward_server, completion):
     with RewardClient(reward_server.target) as client:
-        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, attempts=2, timeout=30))
+        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, patience=Patience(2), timeout=30))
         unscorable, fine = replace(rollouts(1)[0], completion=completion), rollouts(1)[0]
         first, second = scorer.score([unscorable, fine])
         scorer.close()

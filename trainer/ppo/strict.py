@@ -1,0 +1,102 @@
+"""Strict mode: what the last bits of a run depend on, and what must hold so that a resumed run gives the same ones."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+
+from palate.client import ModelInfo, PolicyInfo
+from trainer.config import PPOConfig
+from trainer.ppo.errors import NotStrict
+
+_LOG = logging.getLogger(__name__)
+_STRICT = "strict"
+"""The capability of a reward service that gives a text the same bits in any company."""
+
+
+def bits_of(
+    config: PPOConfig, shard_prompts: int, policy: Sequence[PolicyInfo], ref: PolicyInfo | None, reward: ModelInfo
+) -> dict[str, str]:
+    """What a run's numbers can depend on in their last bits, beside its settings: by name, in words.
+
+    Args:
+        config: Of the run.
+        shard_prompts: Prompts in one generation call.
+        policy: What each replica has loaded.
+        ref: What the reference service has loaded; None = the trainer computes it.
+        reward: What the reward service has loaded.
+    """
+    return {
+        "threads": str(config.threads),
+        "ppo.microbatch_size": str(config.ppo.microbatch_size),
+        "prompts in a generation call": str(shard_prompts),
+        "policy service": "; ".join(sorted({engine_bits(info) for info in policy})),
+        "reference policy": "local" if ref is None else engine_bits(ref),
+        "reward service": f"{reward.provenance.engine} {reward.provenance.dtype}",
+        "torch": torch.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def engine_bits(info: PolicyInfo) -> str:
+    """What the last bits of a policy service's answers depend on beside weights and request."""
+    return (
+        f"{info.engine} {info.dtype}, {info.threads} threads, batches of {info.max_batch_rows} rows and "
+        f"{info.max_batch_tokens} tokens"
+    )
+
+
+def check_reward(target: str, info: ModelInfo) -> None:
+    """Asks whether the reward service can keep strict mode.
+
+    Raises:
+        NotStrict: It does not promise the same bits in every batch.
+    """
+    if _STRICT not in info.capabilities:
+        raise NotStrict(
+            f"--strict needs scores that are the same bits in every batch, and the reward service at {target} does not "
+            "promise that: start it with --strict"
+        )
+
+
+def check_alike(target: str, info: PolicyInfo, first: PolicyInfo) -> None:
+    """Asks whether a replica gives the same bits as the first one.
+
+    Raises:
+        NotStrict: It computes otherwise.
+    """
+    if engine_bits(info) != engine_bits(first):
+        raise NotStrict(
+            f"--strict needs replicas that compute alike: {target} has {engine_bits(info)}; the run's first one has "
+            f"{engine_bits(first)}. Start all with the same --dtype, --threads, --max-batch-rows and "
+            "--max-batch-tokens"
+        )
+
+
+def check_resumed(before: Mapping[str, str], now: Mapping[str, str], *, strict: bool) -> None:
+    """Compares what a resumed run finds with what it began with; outside of strict mode it is only told.
+
+    Raises:
+        NotStrict: Something is different, and the run promises the same bits.
+    """
+    told = changed(before, now)
+    if told and strict:
+        raise NotStrict(f"--strict promises the same bits, and this is not as before: {told}. Put it back")
+    if told:
+        _LOG.warning("results may differ in the last bits from those of an undisturbed run: %s", told)
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What a resumed run finds changed, in words; empty where nothing is."""
+    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in names)
+
+
+def compute_deterministically(stack: ExitStack) -> None:
+    """Makes torch refuse what could give other bits in another run, until `stack` closes."""
+    stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+    torch.use_deterministic_algorithms(True)

@@ -61,7 +61,9 @@ def make_stages(
     stack: ExitStack,
 ) -> Stages:
     """Everything the loop works with."""
-    collector = RolloutCollector(publisher.replicas, publisher.catch_up, _rollout_settings(config, replicas))
+    collector = RolloutCollector(
+        publisher.replicas, publisher.catch_up, _rollout_settings(config, replicas.shard_prompts)
+    )
     client, info = reward
     scorer = Scorer(client, _scorer_settings(config, info))
     stack.callback(scorer.close)
@@ -184,10 +186,10 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
     )
 
 
-def _rollout_settings(config: PPOConfig, replicas: PolicyReplicas) -> RolloutSettings:
+def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
     return RolloutSettings(
-        sampling, replicas.shard_prompts, _patience(config), config.services.timeout, whole_shards=config.strict
+        sampling, shard_prompts, _patience(config), config.services.timeout, whole_shards=config.strict
     )
 
 

@@ -11,7 +11,6 @@ from trainer.config import PPOConfig
 from trainer.ppo import setup
 from trainer.ppo.advantages import GAE, GRPO, RLOO, ReinforcePP
 from trainer.ppo.build import load_policy
-from trainer.ppo.connect import PolicyReplicas
 from trainer.ppo.hyperparameters import PPOGroup
 
 
@@ -67,7 +66,6 @@ def test_names_make_estimators(ppo, expected, whitening):
 
 def test_nothing_but_the_temperature_changes_what_is_drawn_from(folder):
     """Top-k, top-p or a least length would make ratios, and KLs below 0, of probabilities nobody drew with."""
-    replicas = PolicyReplicas(clients=(), max_tokens=256, shard_prompts=8)
-    settings = setup._rollout_settings(config(folder), replicas)
+    settings = setup._rollout_settings(config(folder), shard_prompts=8)
     assert settings.sampling == SamplingParams(temperature=0.7, max_new_tokens=48)
     assert (settings.sampling.top_p, settings.sampling.top_k) == (1.0, 0)

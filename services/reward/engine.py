@@ -67,5 +67,10 @@ class Engine(Protocol):
     def layout(self) -> Layout:
         """How it likes its work, for whoever makes the batches."""
 
-    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """(B, M) raw scores: a column for each member of an ensemble, one for a model without members."""
+    def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
+        """(B, M) raw scores: a column for each member of an ensemble, one for a model without members.
+
+        Args:
+            rows: At least one.
+            alone: Whether nothing else waits or is being computed, so that all threads are free.
+        """

@@ -25,7 +25,7 @@ class FakeEngine:
             raise FolderError("the fake engine computes nothing: leave --dtype and --device out")
         self._members = members
 
-    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) one number per row and member."""
         return np.array([_numbers(row.token_ids, self._members) for row in rows], np.float32)
 

@@ -14,7 +14,7 @@ from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
 from services.reward.engine import DtypeName, EngineOptions, Row
 from services.reward.hardware import adds_bytes_exactly, gpu_number
-from services.reward.layout import MOST_TOKENS, Layout, Passes
+from services.reward.layout import MOST_TOKENS, Layout
 from services.reward.padding import pad
 from services.reward.reading import read_scores
 
@@ -48,17 +48,15 @@ class OnnxEngine:
         self._wide = self._session
         if gpu is None and options.threads.alone > options.threads.each and file.stat().st_size <= _COPIED_BYTES:
             self._wide = _open(file, options.threads.alone, None, spin=True)
-        self._passes = Passes()
         self._one_by_one = options.strict and gpu is not None
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.layout = Layout(options.lanes, _CPU_TOKENS) if gpu is None else Layout(1, MOST_TOKENS)
 
-    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) one raw score per row and member."""
         batches = [[row] for row in rows] if self._one_by_one else [rows]
-        with self._passes.one_more() as alone:
-            session = self._wide if alone else self._session
-            return read_scores(np.concatenate([self._logits(session, batch) for batch in batches]), self._manifest)
+        session = self._wide if alone else self._session
+        return read_scores(np.concatenate([self._logits(session, batch) for batch in batches]), self._manifest)
 
     def _logits(self, session: Any, rows: Sequence[Row]) -> NDArray[np.float32]:
         batch = pad(rows, self._pad_id)

@@ -16,7 +16,7 @@ from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest
 from services.reward.engine import DtypeName, EngineOptions, Row
 from services.reward.hardware import gpu_number
-from services.reward.layout import MOST_TOKENS, Layout, Passes
+from services.reward.layout import MOST_TOKENS, Layout
 from services.reward.padding import pad
 from services.reward.prefix_reuse import obstacle_to_reuse
 from services.reward.reading import read_scores
@@ -54,18 +54,17 @@ class TorchEngine:
         self.layout = Layout(
             options.lanes if on_cpu else 1, _CPU_TOKENS if on_cpu and not self.reuses_prefixes else MOST_TOKENS
         )
-        self._threads, self._passes = options.threads, Passes()
+        self._threads = options.threads
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) one raw score per row and member."""
         logits = np.empty((len(rows), self._model.model.config.num_labels), np.float32)
-        with self._passes.one_more() as alone:
-            # Counts for the calling thread alone, as far as its own parallel regions go.
-            torch.set_num_threads(self._threads.alone if alone else self._threads.each)
-            for group in self._groups(rows):
-                for places, values in self._compute(group, rows):
-                    logits[list(places)] = values.float().cpu().numpy()
+        # Holds for the parallel regions of the calling thread.
+        torch.set_num_threads(self._threads.alone if alone else self._threads.each)
+        for group in self._groups(rows):
+            for places, values in self._compute(group, rows):
+                logits[list(places)] = values.float().cpu().numpy()
         return read_scores(logits, self._manifest)
 
     def _groups(self, rows: Sequence[Row]) -> list[Group]:

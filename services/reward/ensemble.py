@@ -21,6 +21,6 @@ class EnsembleEngine:
         layouts = [member.layout for member in members]
         self.layout = Layout(min(one.lanes for one in layouts), min(one.batch_tokens for one in layouts))
 
-    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) the members' scores side by side, in the order of the members."""
-        return np.concatenate([member.score(rows) for member in self._members], axis=1)
+        return np.concatenate([member.score(rows, alone) for member in self._members], axis=1)

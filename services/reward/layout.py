@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 MOST_TOKENS = 8192
@@ -30,31 +27,11 @@ class Threads:
 
     Attributes:
         each: Where passes run side by side.
-        alone: Of a pass beside which no other runs; never fewer.
+        alone: Of a pass beside which nothing is computed; never fewer.
     """
 
     each: int
     alone: int
-
-
-class Passes:
-    """Counts the forward passes that run; for engines that give more threads to one that runs alone."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running = 0
-
-    @contextmanager
-    def one_more(self) -> Iterator[bool]:
-        """A pass; whether none ran when it began."""
-        with self._lock:
-            self._running += 1
-            alone = self._running == 1
-        try:
-            yield alone
-        finally:
-            with self._lock:
-                self._running -= 1
 
 
 ONE_THREAD = Threads(1, 1)

@@ -48,8 +48,8 @@ class ScoringQueue:
         """Answers what was accepted, then ends the engine's thread."""
         await self.scheduler.close()
 
-    def _score(self, group: Hashable, rows: Sequence[Row]) -> list[Members]:
-        return [tuple(members) for members in self._engines[group].score(rows).tolist()]
+    def _score(self, group: Hashable, rows: Sequence[Row], alone: bool) -> list[Members]:
+        return [tuple(members) for members in self._engines[group].score(rows, alone).tolist()]
 
 
 def _are_finite(members: Members) -> bool:

@@ -101,7 +101,8 @@ class Dispatcher(Generic[Item, Result]):
             self._limits_of,
             lambda group, padded: start + self._costs.of(group).safe(padded),
         )
-        batch = Batch(jobs, self._seconds(jobs)) if jobs else None
+        alone = not self._running and len(jobs) == len(self._waiting)
+        batch = Batch(jobs, self._seconds(jobs), alone) if jobs else None
         if self.handoff.replace(self._offered, batch):
             self._offered = batch
 

@@ -11,8 +11,10 @@ from typing import Any, Generic, Protocol, TypeAlias
 from services.runtime.handoff import Batch, Handoff
 from services.runtime.work import Item, Job, Result
 
-RunBatch: TypeAlias = Callable[[Hashable, Sequence[Item]], Sequence[Result]]
-"""The engine: one result per item of one group, in order; blocks; called from a thread for each lane."""
+RunBatch: TypeAlias = Callable[[Hashable, Sequence[Item], bool], Sequence[Result]]
+"""The engine: one result per item of one group, in order; blocks; called from a thread for each lane. Is told whether
+nothing else waits or is being computed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +106,15 @@ class EngineThread(Generic[Item, Result]):
         """The whole batch; where it fails, its jobs one by one, so that only those to blame fail."""
         if not batch.jobs:
             return
-        run = self._run(batch.jobs, final=len(batch.jobs) == 1)
+        run = self._run(batch.jobs, batch.alone, final=len(batch.jobs) == 1)
         yield run
         if not run.final:
-            yield from (self._run([job], final=True) for job in batch.jobs if not job.abandoned)
+            yield from (self._run([job], batch.alone, final=True) for job in batch.jobs if not job.abandoned)
 
-    def _run(self, jobs: Sequence[Job[Item, Result]], *, final: bool) -> Run[Item, Result]:
+    def _run(self, jobs: Sequence[Job[Item, Result]], alone: bool, *, final: bool) -> Run[Item, Result]:
         begin = self._clock()
         try:
-            values = self._run_batch(jobs[0].group, [job.work.item for job in jobs])
+            values = self._run_batch(jobs[0].group, [job.work.item for job in jobs], alone)
             if len(values) != len(jobs):
                 raise RuntimeError(f"the engine gave {len(values)} results for {len(jobs)} items")
         except BaseException as error:  # whatever it is, the thread must live on, and the items must be answered

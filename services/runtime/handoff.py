@@ -17,11 +17,13 @@ class Batch(Generic[Item, Result]):
     Attributes:
         jobs: At least one when it is offered; some may be withdrawn, or be late when it is taken.
         seconds: How long it will take at most, as far as is known.
+        alone: Nothing else waited or was computed when it was offered.
         begun: When the engine took it.
     """
 
     jobs: list[Job[Item, Result]]
     seconds: float
+    alone: bool = False
     begun: float = 0.0
 
 

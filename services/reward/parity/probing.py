@@ -33,7 +33,7 @@ def probe_rows(renderer: Renderer) -> list[Row]:
 
 def score_alone(engine: Engine, rows: Sequence[Row]) -> NDArray[np.float32]:
     """(N, M) scores of rows of which each is a batch of its own."""
-    return _finite(engine, np.concatenate([engine.score([row]) for row in rows]))
+    return _finite(engine, np.concatenate([engine.score([row], alone=True) for row in rows]))
 
 
 def compare(engine: Engine, rows: Sequence[Row], alone: NDArray[np.float32], batch: Sequence[int]) -> list[Agreement]:

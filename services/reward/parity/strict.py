@@ -27,9 +27,9 @@ class OneByOne:
         self.dtype = engine.dtype
         self.layout = engine.layout
 
-    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) raw scores."""
-        return np.concatenate([self._engine.score([row]) for row in rows])
+        return np.concatenate([self._engine.score([row], alone) for row in rows])
 
 
 def prove_strict(engine: Engine, renderer: Renderer, limits: BatchLimits) -> Engine:

@@ -22,7 +22,7 @@ class Commanded:
         self.not_a_number: set[int] = set()
         self.computed: list[int] = []
 
-    def score(self, rows: Sequence[Row]) -> np.ndarray:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> np.ndarray:
         self.began.set()
         assert self.gate.wait(60)
         lengths = [len(row.token_ids) for row in rows]

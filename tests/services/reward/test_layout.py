@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from services.reward.config import RewardConfig
 from services.reward.hardware import usable_cores
-from services.reward.layout import MOST_TOKENS, Passes, Threads, share_threads
+from services.reward.layout import MOST_TOKENS, Threads, share_threads
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.booleans())
@@ -12,17 +12,6 @@ def test_lanes_share_out_the_threads_and_a_lone_pass_has_all(threads: int, lanes
     assert shared.each >= 1
     assert shared.each * lanes <= max(threads, lanes)
     assert shared.alone == (shared.each if strict else max(threads, shared.each))
-
-
-def test_a_pass_is_alone_until_another_begins():
-    passes = Passes()
-    with passes.one_more() as first:
-        with passes.one_more() as second:
-            assert (first, second) == (True, False)
-        with passes.one_more() as third:
-            assert not third
-    with passes.one_more() as later:
-        assert later
 
 
 def test_by_default_every_usable_core_is_a_lane(tmp_path):

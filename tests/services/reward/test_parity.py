@@ -29,7 +29,7 @@ class Leaky:
     def __init__(self, engine, leak: float) -> None:
         self._engine, self._leak = engine, leak
 
-    def score(self, rows: Sequence[Row]) -> np.ndarray:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> np.ndarray:
         return self._engine.score(rows) + np.float32(self._leak * (len(rows) - 1))
 
 
@@ -44,7 +44,7 @@ class WronglyPadded:
         self._fault = fault
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row]) -> np.ndarray:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> np.ndarray:
         batch = pad(rows, self._pad_id)
         arrays = [batch.input_ids, batch.attention_mask, batch.token_type_ids]
         if self._fault == "left":
@@ -63,7 +63,7 @@ class Forgetful:
     def __init__(self) -> None:
         self._asked = 0
 
-    def score(self, rows: Sequence[Row]) -> np.ndarray:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> np.ndarray:
         self._asked += 1
         return np.array([[len(row.token_ids) + self._asked / 1024] for row in rows], np.float32)
 

@@ -22,7 +22,7 @@ class Engine:
         self._started = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, group: str, items: Sequence[int]) -> list[int]:
+    def __call__(self, group: str, items: Sequence[int], alone: bool) -> list[int]:
         self.batches.append(list(items))
         self._loop.call_soon_threadsafe(self._started.set)
         assert self._gate.acquire(timeout=60), "the test forgot to release the engine"

@@ -98,7 +98,7 @@ class Simulation:
         self._tasks: set[asyncio.Task] = set()
         self.engine: SimulatedEngine | None = None
         self.scheduler: Scheduler[int, int] = Scheduler(
-            lambda group, items: items, QueueLimits(4096, 1_048_576), BatchLimits(64, 8192), Silent(),
+            lambda group, items, alone: items, QueueLimits(4096, 1_048_576), BatchLimits(64, 8192), Silent(),
             clock=lambda: self.now, start_engine=self._start,
         )  # fmt: skip
 

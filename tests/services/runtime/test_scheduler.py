@@ -95,7 +95,9 @@ async def test_only_the_poisoned_item_fails():
 
 async def test_engine_that_gives_too_few_results_fails_the_items():
     watch = Watch()
-    scheduler: Scheduler[int, int] = Scheduler(lambda _, items: [], QueueLimits(9, 99), BatchLimits(2, 50), watch)
+    scheduler: Scheduler[int, int] = Scheduler(
+        lambda group, items, alone: [], QueueLimits(9, 99), BatchLimits(2, 50), watch
+    )
     outcomes = await scheduler.run([Work(1, 1, "", 1), Work(2, 1, "", 2)], Terms(0, FAR))
     assert values(outcomes) == [FailureKind.FAILED] * 2
     await scheduler.close()
@@ -269,7 +271,7 @@ async def test_what_would_be_late_behind_others_is_refused_and_a_stream_waits():
 async def test_a_batch_holds_one_group():
     groups: list[tuple[str, list[int]]] = []
 
-    def engine(group: str, items: Sequence[int]) -> list[str]:
+    def engine(group: str, items: Sequence[int], alone: bool) -> list[str]:
         groups.append((group, list(items)))
         return [f"{group}{item}" for item in items]
 
@@ -285,7 +287,7 @@ async def test_lanes_compute_side_by_side_and_every_item_is_answered_once():
     together = threading.Barrier(2, timeout=60)  # breaks, and fails every item, where one thread had to do for both
     threads: set[str] = set()
 
-    def engine(group: str, items: Sequence[int]) -> list[int]:
+    def engine(group: str, items: Sequence[int], alone: bool) -> list[int]:
         together.wait()
         threads.add(threading.current_thread().name + str(threading.get_ident()))
         return [item * 10 for item in items]

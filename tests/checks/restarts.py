@@ -69,7 +69,7 @@ class Service:
         self._stack.close()
 
     def _start(self, port: int) -> LocalServer:
-        return self._stack.enter_context(local_server(self._command, port=port, log=self._log))
+        return self._stack.enter_context(local_server(self._command, port=port, log=self._log, ready_seconds=_SECONDS))
 
 
 @contextmanager
@@ -199,6 +199,7 @@ def main() -> None:
                 told = ", ".join(f"{count} × {service}" for service, count in kills.items())
                 table.add_row(name, told, "\n".join(f"{q}: {a}" for q, a in wrong.items()) or "nothing")
                 sound &= not wrong
+                print(f"{name}: {told} killed; wrong: {'; '.join(wrong) or 'nothing'}", flush=True)
     Console(width=120).print(table)
     sys.exit(0 if sound else 1)
 

@@ -118,9 +118,13 @@ def run(
         RuntimeError: It fails; with the end of its log.
     """
     process = trainer(world, name, [service.target for service in services], *flags, steps=STEPS)
-    if chance is not None:
-        disturb(process, world.out / name / "metrics.jsonl", services, chance)
-    if process.wait(_SECONDS):
+    try:
+        if chance is not None:
+            disturb(process, world.out / name / "metrics.jsonl", services, chance)
+        failed = process.wait(_SECONDS)
+    finally:
+        process.kill()
+    if failed:
         raise RuntimeError(f"run {name} failed:\n{log_of(world, name)}")
 
 

@@ -69,7 +69,7 @@ class Service:
         self._stack.close()
 
     def _start(self, port: int) -> LocalServer:
-        return self._stack.enter_context(local_server(self._command, port=port, log=self._log))
+        return self._stack.enter_context(local_server(self._command, port=port, log=self._log, ready_seconds=_SECONDS))
 
 
 @contextmanager
@@ -118,9 +118,13 @@ def run(
         RuntimeError: It fails; with the end of its log.
     """
     process = trainer(world, name, [service.target for service in services], *flags, steps=STEPS)
-    if chance is not None:
-        disturb(process, world.out / name / "metrics.jsonl", services, chance)
-    if process.wait(_SECONDS):
+    try:
+        if chance is not None:
+            disturb(process, world.out / name / "metrics.jsonl", services, chance)
+        failed = process.wait(_SECONDS)
+    finally:
+        process.kill()
+    if failed:
         raise RuntimeError(f"run {name} failed:\n{log_of(world, name)}")
 
 
@@ -199,6 +203,7 @@ def main() -> None:
                 told = ", ".join(f"{count} × {service}" for service, count in kills.items())
                 table.add_row(name, told, "\n".join(f"{q}: {a}" for q, a in wrong.items()) or "nothing")
                 sound &= not wrong
+                print(f"{name}: {told} killed; wrong: {'; '.join(wrong) or 'nothing'}", flush=True)
     Console(width=120).print(table)
     sys.exit(0 if sound else 1)
 

@@ -104,7 +104,12 @@ def finish(world: World, name: str, targets: Sequence[str]) -> None:
     Raises:
         RuntimeError: It fails; with the end of its log.
     """
-    if trainer(world, name, targets, "--strict").wait(_SECONDS):
+    process = trainer(world, name, targets, "--strict")
+    try:
+        failed = process.wait(_SECONDS)
+    finally:
+        process.kill()
+    if failed:
         raise RuntimeError(f"run {name} failed:\n{log_of(world, name)}")
 
 

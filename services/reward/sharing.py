@@ -31,8 +31,9 @@ def choose_groups(rows: Sequence[tuple[int, ...]]) -> list[Group]:
     """Divides a batch; every row is in exactly one group.
 
     Minimises the computed tokens: a row by itself costs its length, a group its prefix once, its longest rest for every
-    row (rests are padded), and GROUP_COST. Rows with a common prefix stand together once the batch is sorted, so the
-    groups are runs of the sorted batch, and the cheapest division is found by going through it once for every row.
+    row (rests are padded), and GROUP_COST. Rows with a common prefix stand together once the batch is sorted, so
+    groups are sought among its runs, and their cheapest division is found by going through it once for every row.
+    Leaving out a row in the middle of a run, because it is much longer, is not considered.
 
     Args:
         rows: Token ids; at least one row, at least one id each.

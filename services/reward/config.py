@@ -16,7 +16,7 @@ from palate.models.tolerances import tolerance_of
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
 from services.reward.hardware import usable_cores
-from services.reward.layout import MOST_TOKENS, share_threads
+from services.reward.layout import MOST_TOKENS, ONE_LANE, Layout, share_threads
 from services.runtime.batching import BatchLimits
 from services.runtime.config import ServerConfig
 
@@ -116,9 +116,10 @@ class RewardConfig(ServerConfig):
         shared = share_threads(threads, lanes, strict=self.strict)
         return EngineOptions(self.device, self.dtype, shared, lanes, self.strict, self.max_batch_tokens or MOST_TOKENS)
 
-    def batch_limits(self, suits: int = MOST_TOKENS) -> BatchLimits:
-        """How large batches become, where an engine is suited by so many padded tokens."""
-        return BatchLimits(self.max_batch_items, self.max_batch_tokens or suits)
+    def batch_limits(self, layout: Layout = ONE_LANE) -> BatchLimits:
+        """How large batches become for an engine that likes its work so."""
+        tokens = self.max_batch_tokens or layout.batch_tokens
+        return BatchLimits(self.max_batch_items, tokens, layout.padding_slack, layout.overhead_tokens)
 
     def tolerance(self, dtype: str) -> float:
         """What the check at start allows an engine of that number format, in standard deviations."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from palate.models.folder import FolderError
 from services.reward.engine import EngineOptions, Row
-from services.reward.layout import MOST_TOKENS, Layout
+from services.reward.layout import ONE_LANE
 
 
 class FakeEngine:
@@ -18,7 +18,7 @@ class FakeEngine:
 
     name = "fake"
     dtype = "float32"
-    layout = Layout(1, MOST_TOKENS)
+    layout = ONE_LANE
 
     def __init__(self, options: EngineOptions, members: int = 1) -> None:
         if options.dtype not in ("auto", self.dtype) or options.device not in ("auto", "cpu"):

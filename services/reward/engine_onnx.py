@@ -14,7 +14,7 @@ from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
 from services.reward.engine import DtypeName, EngineOptions, Row
 from services.reward.hardware import adds_bytes_exactly, gpu_number
-from services.reward.layout import MOST_TOKENS, Layout
+from services.reward.layout import ONE_LANE, Layout
 from services.reward.padding import pad
 from services.reward.reading import read_scores
 
@@ -22,6 +22,9 @@ FILE_NAME = "model.onnx"
 
 _CPU_TOKENS = 384
 """Beyond so many, a batch's activations leave a core's cache, and it gets slower per token (docs/decisions.md)."""
+
+_CPU_SLACK, _CPU_OVERHEAD = 0.1, 4
+"""A pass of its own costs little here, so little padding is worth taking."""
 
 _COPIED_BYTES = 512 * 1024 * 1024
 """Up to this size a second session is opened for passes that run alone; it holds the weights once more."""
@@ -50,7 +53,7 @@ class OnnxEngine:
             self._wide = _open(file, options.threads.alone, None, spin=True)
         self._one_by_one = options.strict and gpu is not None
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
-        self.layout = Layout(options.lanes, _CPU_TOKENS) if gpu is None else Layout(1, MOST_TOKENS)
+        self.layout = Layout(options.lanes, _CPU_TOKENS, _CPU_SLACK, _CPU_OVERHEAD) if gpu is None else ONE_LANE
 
     def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) one raw score per row and member."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.reward.engine import Engine, Row
-from services.reward.layout import Layout
 
 
 class EnsembleEngine:
@@ -18,8 +17,7 @@ class EnsembleEngine:
         self._members = tuple(members)
         self.name = "+".join(dict.fromkeys(member.name for member in members))
         self.dtype = "+".join(dict.fromkeys(member.dtype for member in members))
-        layouts = [member.layout for member in members]
-        self.layout = Layout(min(one.lanes for one in layouts), min(one.batch_tokens for one in layouts))
+        self.layout = min((member.layout for member in members), key=lambda one: (one.lanes, one.batch_tokens))
 
     def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
         """(B, M) the members' scores side by side, in the order of the members."""

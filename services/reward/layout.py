@@ -15,10 +15,14 @@ class Layout:
     Attributes:
         lanes: Batches to be computed side by side.
         batch_tokens: Padded tokens of a batch beyond which it gets no faster per token.
+        padding_slack: Padding that an item may add to a batch, as a share of its length.
+        overhead_tokens: As many tokens of padding more; what a batch of its own would cost beside its tokens.
     """
 
     lanes: int
-    batch_tokens: int
+    batch_tokens: int = MOST_TOKENS
+    padding_slack: float = 0.25
+    overhead_tokens: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Threads:
 
 
 ONE_THREAD = Threads(1, 1)
+
+ONE_LANE = Layout(1)
 
 
 def share_threads(threads: int, lanes: int, *, strict: bool) -> Threads:

@@ -132,7 +132,7 @@ def folders_of(path: Path) -> Iterator[Path]:
 def _checked(model: RewardModel, config: RewardConfig) -> RewardModel:
     """The model behind the parity gate: within tolerance, or in strict mode with an engine that keeps its bits."""
     if config.strict:
-        limits = config.batch_limits(model.engine.layout.batch_tokens)
+        limits = config.batch_limits(model.engine.layout)
         return replace(model, engine=prove_strict(model.engine, model.renderer, limits), is_strict=True)
     parity = check_parity(model.engine, model.renderer, config.tolerance(model.engine.dtype))
     logger.info("alone and batched: %.1e standard deviations apart", parity.deviation)

@@ -29,7 +29,7 @@ class ScoringQueue:
             config.batch_limits(),
             metrics,
             ReuseLimits(config.deduplicate, config.cache_items, keep=_are_finite),
-            limits_of=lambda group: config.batch_limits(self._engines[group].layout.batch_tokens),
+            limits_of=lambda group: config.batch_limits(self._engines[group].layout),
         )
 
     def open(self, model: RewardModel) -> Hashable:

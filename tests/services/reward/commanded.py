@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.reward.engine import Row
-from services.reward.layout import MOST_TOKENS, Layout
+from services.reward.layout import ONE_LANE
 
 
 class Commanded:
     """Scores a row by its length; can be held, poisoned, or made to give no numbers."""
 
-    name, dtype, layout = "commanded", "float32", Layout(1, MOST_TOKENS)
+    name, dtype, layout = "commanded", "float32", ONE_LANE
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -3,7 +3,8 @@ from hypothesis import strategies as st
 
 from services.reward.config import RewardConfig
 from services.reward.hardware import usable_cores
-from services.reward.layout import MOST_TOKENS, Threads, share_threads
+from services.reward.layout import MOST_TOKENS, Layout, Threads, share_threads
+from services.runtime.batching import BatchLimits
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.booleans())
@@ -25,6 +26,7 @@ def test_by_default_every_usable_core_is_a_lane(tmp_path):
 
 
 def test_what_is_said_of_batches_goes_before_what_the_engine_likes(tmp_path):
-    assert RewardConfig(model=tmp_path).batch_limits(384).max_tokens == 384
-    assert RewardConfig(model=tmp_path).batch_limits().max_tokens == MOST_TOKENS
-    assert RewardConfig(model=tmp_path, max_batch_tokens=900).batch_limits(384).max_tokens == 900
+    likes = Layout(2, 384, 0.5, 7)
+    assert RewardConfig(model=tmp_path).batch_limits(likes) == BatchLimits(64, 384, 0.5, 7)
+    assert RewardConfig(model=tmp_path).batch_limits() == BatchLimits(64, MOST_TOKENS)
+    assert RewardConfig(model=tmp_path, max_batch_tokens=900).batch_limits(likes).max_tokens == 900

@@ -11,7 +11,7 @@ from palate.models.manifest import load_manifest
 from palate.models.tolerances import TOLERANCES
 from services.reward.config import RewardConfig
 from services.reward.engine import Row
-from services.reward.layout import MOST_TOKENS, Layout
+from services.reward.layout import ONE_LANE
 from services.reward.padding import pad
 from services.reward.parity import ParityError, check_parity, prove_strict
 from services.reward.parity.probing import probe_rows, random_batches
@@ -24,7 +24,7 @@ LIMITS = BatchLimits(64, 8192)
 class Leaky:
     """A real engine's scores, moved by the rows beside them: what a wrong mask or position does."""
 
-    name, dtype, layout = "leaky", "float32", Layout(1, MOST_TOKENS)
+    name, dtype, layout = "leaky", "float32", ONE_LANE
 
     def __init__(self, engine, leak: float) -> None:
         self._engine, self._leak = engine, leak
@@ -36,7 +36,7 @@ class Leaky:
 class WronglyPadded:
     """A real encoder that is padded as it must not be: on the left, so that positions move, or without a mask."""
 
-    name, dtype, layout = "wrongly padded", "float32", Layout(1, MOST_TOKENS)
+    name, dtype, layout = "wrongly padded", "float32", ONE_LANE
 
     def __init__(self, folder: Path, fault: str) -> None:
         self._model = load_classifier(folder, load_manifest(folder).manifest)
@@ -58,7 +58,7 @@ class WronglyPadded:
 class Forgetful:
     """Gives other bits each time it is asked."""
 
-    name, dtype, layout = "forgetful", "float32", Layout(1, MOST_TOKENS)
+    name, dtype, layout = "forgetful", "float32", ONE_LANE
 
     def __init__(self) -> None:
         self._asked = 0

@@ -38,7 +38,7 @@ def test_a_batch_keeps_its_limits_and_holds_the_most_urgent_item(sizes: list[int
 def test_padding_costs_less_than_batches_of_their_own(sizes: list[int], max_items: int):
     limits = BatchLimits(max_items, 10_000)
     chosen = [sizes[index] for index in choose(sizes, limits)]
-    apart = chosen[0] + sum(size * 1.25 + limits.overhead_tokens for size in chosen[1:])
+    apart = chosen[0] + sum(size * (1 + limits.padding_slack) + limits.overhead_tokens for size in chosen[1:])
     assert padded_tokens(chosen) <= apart
 
 

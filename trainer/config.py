@@ -147,10 +147,13 @@ class RecordGroup(Group):
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay.")
     samples_every: int = Field(default=10, ge=1, description="Steps between tables of samples.")
     samples: int = Field(default=4, ge=1, le=100, description="Rows of such a table.")
+    rollout_file_steps: int = Field(
+        default=10,
+        ge=1,
+        description="Steps in one file of rollouts/, at most; every checkpoint ends a file too.",
+    )
     max_rollout_bytes: int = Field(
-        default=1 << 30,
-        ge=1 << 20,
-        description="Size at which rollouts.jsonl is moved to rollouts.jsonl.1, replacing it.",
+        default=1 << 30, ge=1 << 20, description="Size of rollouts/; above it the oldest files are removed."
     )
     prometheus_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."

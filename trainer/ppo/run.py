@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,11 +22,12 @@ from trainer.ppo.connect import connect_policy, connect_reward
 from trainer.ppo.fill import fill_batch
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
-from trainer.ppo.record import RolloutFile, RunDisplay
+from trainer.ppo.record import RunDisplay
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale
 from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater
 from trainer.ppo.state import RunIdentity, RunState
+from trainer.ppo.store import RolloutStore
 from trainer.ppo.update import Updater
 from trainer.types import FilledBatch
 
@@ -141,20 +142,26 @@ class _Recorder:
         self._updater = updater
         self._identity = me
         self._writer = stack.enter_context(MetricsWriter(config.out, config.record.prometheus_port, done))
-        self._rollouts = RolloutFile(config.out / "rollouts.jsonl", config.record.max_rollout_bytes, done)
+        record = config.record
+        self._rollouts = stack.enter_context(
+            RolloutStore(config.out, record.rollout_file_steps, record.max_rollout_bytes, done)
+        )
         self._display = stack.enter_context(
             RunDisplay(config.out, config.total_steps, done, visible=config.record.progress)
         )
 
-    def __call__(self, state: RunState, metrics: dict[str, float], filled: FilledBatch) -> None:
+    def __call__(
+        self, state: RunState, metrics: dict[str, float], filled: FilledBatch, shaped_scores: Sequence[float]
+    ) -> None:
         record, self.last = self._config.record, metrics
         self._writer.log(state.step, metrics)
         points.reach("record")
-        self._rollouts.write(state.step, filled.scored)
+        self._rollouts.write(state.step, filled.scored, shaped_scores)
         self._display.advance(state.step, metrics)
         is_last = state.step == self._config.total_steps
         if state.step % record.samples_every == 0 or is_last or state.step == 1:
             self._display.show_samples(state.step, filled.scored[: record.samples])
         if state.step % record.checkpoint_every == 0 or is_last:
+            self._rollouts.finish_file()
             updater = self._updater
             self._checkpoints.save(updater.model, updater.optimizer, updater.shuffler, state, self._identity)

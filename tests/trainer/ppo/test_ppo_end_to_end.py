@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from palate.client import PolicyClient, RewardClient, SamplingParams
 from palate.models.manifest import load_manifest
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from palate.rollout_files import read_rollouts
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.checkpoint import CheckpointFolder, seal
@@ -81,7 +82,7 @@ def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, repl
     curve = [event.value for event in board.Scalars("objective/scores")]
     assert curve == pytest.approx([row["objective/scores"] for row in metrics], rel=1e-6)
 
-    rollouts = rows_of(config.out / "rollouts.jsonl")
+    rollouts = list(read_rollouts(config.out))
     assert [row["policy_version"]["step"] for row in rollouts] == [0] * 6 + [1] * 6
     assert {row["policy_version"]["run_id"] for row in rollouts} == {result.version.run_id}
     assert statistics.mean(row["score"] for row in rollouts[6:]) == pytest.approx(metrics[1]["objective/scores"])
@@ -145,7 +146,7 @@ def test_a_killed_run_resumes_to_the_same_weights(configure, monkeypatch):
     assert resumed.version.digest == whole.version.digest
     assert resumed.scale == whole.scale
     assert [row["step"] for row in read_metrics(config.out)] == [1, 2, 3, 4]
-    assert [row["step"] for row in rows_of(config.out / "rollouts.jsonl")] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
+    assert [row["step"] for row in list(read_rollouts(config.out))] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
     mine, theirs = (
         [row["objective/kl_coef"] for row in read_metrics(config.out.parent / name)] for name in ("cut", "whole")
     )
@@ -186,7 +187,7 @@ def test_estimators_without_a_critic_learn_from_groups(configure, estimator):
     assert first["group/rewards_std"] > 0
     assert first["policy/importance_ess"] == pytest.approx(1, abs=1e-4)
     assert second["objective/kl"] != 0  # the weights have moved
-    rollouts = rows_of(config.out / "rollouts.jsonl")
+    rollouts = list(read_rollouts(config.out))
     prompts = [row["prompt"] for row in rollouts]
     assert [len(set(prompts[start : start + 3])) for start in range(0, 12, 3)] == [1] * 4
     assert len({row["seed"] for row in rollouts}) == 12

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from palate.access import Access
 from palate.aggregate import HELP, AggregateName, aggregate_of
 from palate.client.types import AggregateLike
 from palate.settings import Group
@@ -16,6 +14,7 @@ from trainer.access import AccessFields
 from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import MissingEos
 from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.reward_config import RewardConfig
 
 
 class ServicesGroup(AccessFields):
@@ -27,7 +26,9 @@ class ServicesGroup(AccessFields):
         description="Address of every policy replica; each gets the weights. dns:NAME:PORT stands for one at every "
         "address of the name, which is resolved again as the run goes on.",
     )
-    reward: str = Field(default="127.0.0.1:50051", description="Address of the reward service.")
+    reward: str = Field(
+        default="127.0.0.1:50051", description="Address of the reward service, where --rewards names none."
+    )
     reward_model: str = Field(default="", description="Name of the reward model; empty = the server's default.")
     ref: str = Field(
         default="local",
@@ -62,14 +63,6 @@ class ServicesGroup(AccessFields):
     reward_server_name: str = Field(
         default="", description="Name in the reward service's certificate; default: --services.server-name."
     )
-
-    def reward_access(self) -> Access:
-        """The files for the reward service."""
-        return replace(
-            self.access(),
-            token_file=self.reward_token_file or self.token_file,
-            server_name=self.reward_server_name or self.server_name,
-        )
 
 
 class SamplingGroup(Group):
@@ -184,6 +177,11 @@ class PPOConfig(PhaseSettings):
     accept_new_reward: bool = Field(
         default=False, description="Let a resumed run go on with another reward model revision."
     )
+    rewards: list[RewardConfig] = Field(
+        default=[],
+        max_length=16,
+        description="Several rewards that are added up, a list in YAML (docs/ppo.md); instead of --services.reward.",
+    )
     services: ServicesGroup = ServicesGroup()
     sampling: SamplingGroup = SamplingGroup()
     scoring: ScoringGroup = ScoringGroup()
@@ -210,6 +208,32 @@ class PPOConfig(PhaseSettings):
                 f"ppo.estimator {self.ppo.estimator} compares completions of one prompt: set "
                 "sampling.completions_per_prompt to 2 or more"
             )
+        return self
+
+    def reward_list(self) -> tuple[RewardConfig, ...]:
+        """The rewards; the one of --services.reward has the name "reward" and weight 1."""
+        services, scoring = self.services, self.scoring
+        return tuple(self.rewards) or (
+            RewardConfig(
+                name="reward",
+                target=services.reward,
+                model=services.reward_model,
+                aggregate=scoring.aggregate,
+                variance_weight=scoring.variance_weight,
+                token_file=services.reward_token_file,
+                server_name=services.reward_server_name,
+            ),
+        )
+
+    @model_validator(mode="after")
+    def _one_way_to_name_rewards(self) -> Self:
+        names = [reward.name for reward in self.rewards]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rewards: {', '.join(twice)} is there twice; every reward has a name of its own")
+        single = [f"services.{name}" for name in self.services.model_fields_set if name.startswith("reward")]
+        single += [f"scoring.{name}" for name in ("aggregate", "variance_weight") if getattr(self.scoring, name)]
+        if self.rewards and single:
+            raise ValueError(f"{', '.join(sorted(single))} has no effect with rewards: say it there")
         return self
 
     @model_validator(mode="after")

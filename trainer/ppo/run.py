@@ -128,10 +128,11 @@ def _first_state(
 def _measured(config: PPOConfig, stages: Stages, state: RunState, standardized: Sequence[str]) -> RunState:
     """The scale of every reward that is standardised, and then of the score that they make together."""
     scored = score_start(config, stages, state.step)
-    raw = {
-        name: [each.score for one in scored for each in one.components if each.name == name] for name in standardized
+    scales = {
+        column[0].name: score_scale(f"reward {column[0].name}", [each.score for each in column])
+        for column in zip(*(one.components for one in scored), strict=True)
+        if column[0].name in standardized
     }
-    scales = {name: score_scale(f"reward {name}", scores) for name, scores in raw.items()}
     stages.scorer.standardize_by(scales)
     together = [stages.scorer.combined(one.components) for one in scored]
     scale = score_scale("the score", together) if config.scoring.standardize else None

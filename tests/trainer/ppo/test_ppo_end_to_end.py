@@ -87,11 +87,11 @@ def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, repl
     assert {row["policy_version"]["run_id"] for row in rollouts} == {result.version.run_id}
     assert statistics.mean(row["score"] for row in rollouts[6:]) == pytest.approx(metrics[1]["objective/scores"])
 
-    with RewardClient(reward_server.target, revision=result.reward_revision) as client:
+    with RewardClient(reward_server.target, revision=result.reward_revisions["reward"]) as client:
         again = client.score([r["prompt"] for r in rollouts], [r["completion"] for r in rollouts]).scores()
     spread = statistics.pstdev(again)
     assert max(abs(a - row["score"]) for a, row in zip(again, rollouts, strict=True)) <= 1e-5 * spread
-    assert {row["reward_revision"] for row in rollouts} == {result.reward_revision}
+    assert {row["reward_revision"] for row in rollouts} == set(result.reward_revisions.values())
     assert result.scale is not None
     assert len(rows_of(config.out / "samples.jsonl")) > 0
 
@@ -220,7 +220,7 @@ def test_another_reward_model_is_refused_unless_accepted(finished, configure, ca
     config, _ = finished
     state = CheckpointFolder(config.out / "checkpoints", 2).newest() / "state.json"
     document = json.loads(state.read_text())
-    document["identity"]["reward_revision"] = "0" * 64
+    document["identity"]["reward_revisions"] = {"reward": "0" * 64}
     state.write_text(json.dumps(document))
     seal(state.parent)
     flags = ("--scoring.standardize", "--scoring.standardize-samples", 8, "--resume", "--total-steps", 3)

@@ -14,10 +14,10 @@ from palate.client.types import Aggregate, FinishReason, ItemErrorCode, PolicyVe
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
 from trainer.config import PPOConfig
-from trainer.ppo.connect import connect_reward
+from trainer.ppo.connect_rewards import connect_rewards
 from trainer.ppo.errors import RewardModelChanged, ScoresFailed
 from trainer.ppo.patience import Patience
-from trainer.ppo.scoring import Scorer, ScorerSettings
+from trainer.ppo.service_scoring import ScorerSettings, ServiceScorer
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 VERSION = PolicyVersion("run", 1, 0, "digest")
@@ -75,7 +75,7 @@ def scorer_of(answer, items_per_call=4, attempts=3, aggregate=Aggregate.MODEL_DE
     # One attempt in the channel: the retries under test are the trainer's own.
     client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1, **channel))
     settings = ScorerSettings(items_per_call, 2, Patience(attempts), timeout=10, aggregate=aggregate)
-    scorer = Scorer(client, settings)
+    scorer = ServiceScorer(client, settings)
     try:
         yield scorer, servicer
     finally:
@@ -105,7 +105,7 @@ def test_scores_come_back_in_order_in_calls_of_the_right_size():
 )
 def test_members_become_one_score_as_configured(flags, sent):
     required = ["--out", "o", "--policy", "p", "--prompts", "q"]
-    way = PPOConfig.from_command_line([*required, *flags], "test").scoring.way()
+    way = PPOConfig.from_command_line([*required, *flags], "test").reward_list()[0].way()
     with scorer_of(lambda item, times: scored(item), aggregate=way) as (scorer, servicer):
         scorer.score(rollouts(1))
     assert (servicer.options.aggregate, servicer.options.variance_weight) == (sent.aggregate, sent.variance_weight)
@@ -113,7 +113,7 @@ def test_members_become_one_score_as_configured(flags, sent):
 
 def test_a_model_without_members_is_not_trained_against_with_an_aggregate(configure):
     with ExitStack() as stack, pytest.raises(InvalidInput, match="is one model without members"):
-        connect_reward(configure("--scoring.aggregate", "min"), stack, None)
+        connect_rewards(configure("--scoring.aggregate", "min"), stack, None)
 
 
 def test_a_call_over_the_message_limit_is_halved_until_it_fits():
@@ -183,7 +183,9 @@ def test_every_code_of_the_service_is_a_cause():
 @pytest.mark.parametrize("completion", ["\0", "broken off \0 here", "", " \n"])
 def test_a_completion_that_nothing_can_score_is_dropped_alone(reward_server, completion):
     with RewardClient(reward_server.target) as client:
-        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, patience=Patience(2), timeout=30))
+        scorer = ServiceScorer(
+            client, ScorerSettings(items_per_call=8, concurrency=1, patience=Patience(2), timeout=30)
+        )
         unscorable, fine = replace(rollouts(1)[0], completion=completion), rollouts(1)[0]
         first, second = scorer.score([unscorable, fine])
         scorer.close()

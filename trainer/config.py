@@ -212,28 +212,20 @@ class PPOConfig(PhaseSettings):
 
     def reward_list(self) -> tuple[RewardConfig, ...]:
         """The rewards; the one of --services.reward has the name "reward" and weight 1."""
-        services, scoring = self.services, self.scoring
-        return tuple(self.rewards) or (
-            RewardConfig(
-                name="reward",
-                target=services.reward,
-                model=services.reward_model,
-                aggregate=scoring.aggregate,
-                variance_weight=scoring.variance_weight,
-                token_file=services.reward_token_file,
-                server_name=services.reward_server_name,
-            ),
-        )
+        return tuple(self.rewards) or (_single_reward(self.services, self.scoring),)
 
     @model_validator(mode="after")
-    def _one_way_to_name_rewards(self) -> Self:
+    def _named_once(self) -> Self:
         names = [reward.name for reward in self.rewards]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"rewards: {', '.join(twice)} is there twice; every reward has a name of its own")
-        single = [f"services.{name}" for name in self.services.model_fields_set if name.startswith("reward")]
-        single += [f"scoring.{name}" for name in ("aggregate", "variance_weight") if getattr(self.scoring, name)]
-        if self.rewards and single:
-            raise ValueError(f"{', '.join(sorted(single))} has no effect with rewards: say it there")
+        if self.rewards and _single_reward(self.services, self.scoring) != _single_reward(
+            ServicesGroup(), ScoringGroup()
+        ):
+            raise ValueError(
+                "services.reward (with model, token and server name), scoring.aggregate and scoring.variance_weight "
+                "have no effect with rewards: say it there"
+            )
         return self
 
     @model_validator(mode="after")
@@ -241,3 +233,15 @@ class PPOConfig(PhaseSettings):
         if self.strict and self.accept_new_reward:
             raise ValueError("strict and accept_new_reward exclude each other: other scores make another run")
         return self
+
+
+def _single_reward(services: ServicesGroup, scoring: ScoringGroup) -> RewardConfig:
+    return RewardConfig(
+        name="reward",
+        target=services.reward,
+        model=services.reward_model,
+        aggregate=scoring.aggregate,
+        variance_weight=scoring.variance_weight,
+        token_file=services.reward_token_file,
+        server_name=services.reward_server_name,
+    )

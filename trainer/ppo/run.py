@@ -114,12 +114,13 @@ def _first_state(
 ) -> RunState:
     """Where the run begins or goes on; scores are measured where nothing says how they are scaled."""
     state = restored.state if restored else RunState(0, 0, config.ppo.kl_coef, None)
-    if restored and restored.identity.reward_revisions != revisions:
-        _LOG.warning("another reward model: its scores are standardised by those of the policy as it is now")
+    if changed := bool(restored and restored.identity.reward_revisions != revisions):
         state = replace(state, scale=None, reward_scales={})
     standardized = [reward.name for reward in config.reward_list() if reward.transform == "standardize"]
     unknown = config.scoring.standardize and state.scale is None
     if unknown or state.reward_scales.keys() != set(standardized):
+        if changed:
+            _LOG.warning("another reward model: its scores are standardised by those of the policy as it is now")
         state = _measured(config, stages, state, standardized)
     stages.scorer.standardize_by(state.reward_scales)
     return state

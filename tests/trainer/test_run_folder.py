@@ -94,4 +94,4 @@ def test_of_several_rewards_addresses_are_free_and_what_they_count_is_bound():
     rewards = [{"name": "a", "target": "t:1", "token_file": "f"}, {"name": "b", "max_tokens": 3, "weight": 2.0}]
     bound = bound_settings(PPOConfig(out="o", policy="p", prompts="q", rewards=rewards))
     assert (bound["rewards.0.name"], bound["rewards.1.weight"], bound["rewards.1.max_tokens"]) == ("a", 2.0, 3)
-    assert not [name for name in bound if name.endswith(("target", "token_file", "server_name"))]
+    assert not [name for name in bound if name.endswith((".target", ".token_file", ".server_name"))]

@@ -18,6 +18,7 @@ _PURPOSE = {
     "models": ("See and change the models of a reward server while it serves.", ""),
     "ping": ("Ask a server how it is and what it serves.", ""),
     "rank": ("Rank the completions of every row of a file.", ""),
+    "rescore": ("Score a run's stored rollouts by another reward model, and compare.", "train"),
     "score": ("Score every row of a file.", ""),
     "serve": ("Start a reward service or a policy service.", "serve"),
     "train": ("Train: pretrain, sft, reward, ppo.", "train"),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from palate.access import Access
 from palate.aggregate import HELP, AggregateName, aggregate_of
 from palate.client.types import AggregateLike
 from palate.settings import Group
@@ -16,6 +14,7 @@ from trainer.access import AccessFields
 from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import MissingEos
 from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.reward_config import RewardConfig
 
 
 class ServicesGroup(AccessFields):
@@ -27,7 +26,9 @@ class ServicesGroup(AccessFields):
         description="Address of every policy replica; each gets the weights. dns:NAME:PORT stands for one at every "
         "address of the name, which is resolved again as the run goes on.",
     )
-    reward: str = Field(default="127.0.0.1:50051", description="Address of the reward service.")
+    reward: str = Field(
+        default="127.0.0.1:50051", description="Address of the reward service, where --rewards names none."
+    )
     reward_model: str = Field(default="", description="Name of the reward model; empty = the server's default.")
     ref: str = Field(
         default="local",
@@ -62,14 +63,6 @@ class ServicesGroup(AccessFields):
     reward_server_name: str = Field(
         default="", description="Name in the reward service's certificate; default: --services.server-name."
     )
-
-    def reward_access(self) -> Access:
-        """The files for the reward service."""
-        return replace(
-            self.access(),
-            token_file=self.reward_token_file or self.token_file,
-            server_name=self.reward_server_name or self.server_name,
-        )
 
 
 class SamplingGroup(Group):
@@ -147,10 +140,13 @@ class RecordGroup(Group):
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay.")
     samples_every: int = Field(default=10, ge=1, description="Steps between tables of samples.")
     samples: int = Field(default=4, ge=1, le=100, description="Rows of such a table.")
+    rollout_file_steps: int = Field(
+        default=10,
+        ge=1,
+        description="Steps in one file of rollouts/, at most; every checkpoint ends a file too.",
+    )
     max_rollout_bytes: int = Field(
-        default=1 << 30,
-        ge=1 << 20,
-        description="Size at which rollouts.jsonl is moved to rollouts.jsonl.1, replacing it.",
+        default=1 << 30, ge=1 << 20, description="Size of rollouts/; above it the oldest files are removed."
     )
     prometheus_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."
@@ -181,6 +177,11 @@ class PPOConfig(PhaseSettings):
     accept_new_reward: bool = Field(
         default=False, description="Let a resumed run go on with another reward model revision."
     )
+    rewards: list[RewardConfig] = Field(
+        default=[],
+        max_length=16,
+        description="Several rewards that are added up, a list in YAML (docs/ppo.md); instead of --services.reward.",
+    )
     services: ServicesGroup = ServicesGroup()
     sampling: SamplingGroup = SamplingGroup()
     scoring: ScoringGroup = ScoringGroup()
@@ -209,8 +210,38 @@ class PPOConfig(PhaseSettings):
             )
         return self
 
+    def reward_list(self) -> tuple[RewardConfig, ...]:
+        """The rewards; the one of --services.reward has the name "reward" and weight 1."""
+        return tuple(self.rewards) or (_single_reward(self.services, self.scoring),)
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        names = [reward.name for reward in self.rewards]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rewards: {', '.join(twice)} is there twice; every reward has a name of its own")
+        if self.rewards and _single_reward(self.services, self.scoring) != _single_reward(
+            ServicesGroup(), ScoringGroup()
+        ):
+            raise ValueError(
+                "services.reward (with model, token and server name), scoring.aggregate and scoring.variance_weight "
+                "have no effect with rewards: say it there"
+            )
+        return self
+
     @model_validator(mode="after")
     def _one_reward(self) -> Self:
         if self.strict and self.accept_new_reward:
             raise ValueError("strict and accept_new_reward exclude each other: other scores make another run")
         return self
+
+
+def _single_reward(services: ServicesGroup, scoring: ScoringGroup) -> RewardConfig:
+    return RewardConfig(
+        name="reward",
+        target=services.reward,
+        model=services.reward_model,
+        aggregate=scoring.aggregate,
+        variance_weight=scoring.variance_weight,
+        token_file=services.reward_token_file,
+        server_name=services.reward_server_name,
+    )

@@ -31,13 +31,16 @@ FREE = frozenset(
         "progress",
         # where the services are, and how patiently they are asked
         "services",
+        "rewards.target",
+        "rewards.token_file",
+        "rewards.server_name",
         # when a run stops, and how much memory it takes; nothing of what it learns
         "scoring.max_dropped_share",
         "invariants",
         "ppo.microbatch_size",
     }
 )
-"""What a resumed run may change, in every phase; a group stands for all of its values."""
+"""What a resumed run may change, in every phase; a group stands for all of its values, a list for each entry."""
 
 
 class RunFolderError(TrainerError):
@@ -108,7 +111,7 @@ def store_settings(out: Path, config: Settings) -> None:
 def bound_settings(config: Settings) -> dict[str, Any]:
     """The settings that a resumed run may not change, by their names in YAML, dots between groups and values."""
     values = dict(_flat(config.model_dump(mode="json"), ""))
-    return {name: value for name, value in values.items() if not {name, name.partition(".")[0]} & FREE}
+    return {name: value for name, value in values.items() if not _is_free(name)}
 
 
 def settings_problem(out: Path, config: Settings) -> str:
@@ -123,9 +126,17 @@ def settings_problem(out: Path, config: Settings) -> str:
     return told and f"the run in {out} had other settings: {told}; resume with the same, or give another --out"
 
 
+def _is_free(name: str) -> bool:
+    """Places in a list do not count: what is free of one entry is free of all."""
+    parts = [part for part in name.split(".") if not part.isdigit()]
+    return bool({".".join(parts), parts[0]} & FREE)
+
+
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield from _flat({str(place): each for place, each in enumerate(value)}, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

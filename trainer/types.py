@@ -58,12 +58,29 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class ComponentScore:
+    """The raw score that one of a run's rewards gives, and the revision of what gave it."""
+
+    name: str
+    score: float
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredRollout:
-    """A rollout with the raw score of its completion, and the reward model revision that gave it."""
+    """A rollout with the score of its completion.
+
+    Attributes:
+        rollout: What was sampled.
+        score: The reward model's raw score; of several rewards, the weighted sum of what their transforms make.
+        revision: Of the reward model; of several rewards, a digest of all of theirs.
+        components: What each reward gave, where the run has put them together.
+    """
 
     rollout: Rollout
     score: float
     revision: str
+    components: tuple[ComponentScore, ...] = ()
 
 
 class DropCause(StrEnum):

@@ -24,6 +24,7 @@ from rich.table import Table
 from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
 from palate.local_server import local_server
 from palate.models.export import export
+from palate.rollout_files import read_rollouts
 from palate.settings import Settings
 from trainer.config import PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
 from trainer.data.comparisons import Comparison, pairs_from_labelled_sentences
@@ -245,7 +246,7 @@ def ppo_config(config: StoriesConfig, policy: Path, prompts: Path, services: Ser
 
 def rescored_delta(config: StoriesConfig, reward: RewardClient) -> float:
     """Scores recorded in training, asked for again: the largest difference in SD."""
-    rows = [json.loads(line) for line in (config.out / "ppo" / "rollouts.jsonl").read_text().splitlines()][-256:]
+    rows = list(read_rollouts(config.out / "ppo", ("prompt", "completion", "score")))[-256:]
     again = scores_of(reward, [row["prompt"] for row in rows], [row["completion"] for row in rows])
     recorded = [float(row["score"]) for row in rows]
     return max(abs(a - b) for a, b in zip(recorded, again, strict=True)) / statistics.pstdev(recorded)

@@ -60,7 +60,7 @@ MessageBytes = Annotated[
         max=2**31 - 1,
     ),
 ]
-_MESSAGE_BYTES = ChannelOptions().max_message_bytes
+MESSAGE_BYTES = ChannelOptions().max_message_bytes
 
 
 @score_app.command()
@@ -78,7 +78,7 @@ def score(
     aggregate: Way = None,
     variance_weight: Weight = None,
     timeout: Seconds = 60.0,
-    max_message_bytes: MessageBytes = _MESSAGE_BYTES,
+    max_message_bytes: MessageBytes = MESSAGE_BYTES,
     *,
     access: Access,
 ) -> None:
@@ -98,9 +98,9 @@ def score(
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            limits = _limits(client, options, how)
+            limits = limits_of(client, options, how)
             limits = replace(limits, items=min(batch, limits.items))
-            return scored_rows(Calls(client, how, held, _say_waiting), entries, columns, limits)
+            return scored_rows(Calls(client, how, held, say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored))
 
@@ -119,7 +119,7 @@ def rank(
     aggregate: Way = None,
     variance_weight: Weight = None,
     timeout: Seconds = 60.0,
-    max_message_bytes: MessageBytes = _MESSAGE_BYTES,
+    max_message_bytes: MessageBytes = MESSAGE_BYTES,
     *,
     access: Access,
 ) -> None:
@@ -140,7 +140,7 @@ def rank(
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            return ranked_rows(Calls(client, how, held, _say_waiting), entries, columns, _limits(client, options, how))
+            return ranked_rows(Calls(client, how, held, say_waiting), entries, columns, limits_of(client, options, how))
 
         _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked))
 
@@ -167,7 +167,8 @@ def _how(truncation: Truncation, name: AggregateName | None, variance_weight: fl
         raise typer.BadParameter(str(error)) from error
 
 
-def _limits(client: RewardClient, options: ChannelOptions, how: ScoreOptions) -> Limits:
+def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions) -> Limits:
+    """What one request to this server may hold."""
     info = client.model_info()
     check_members(how["aggregate"], info)
     return Limits(info.max_items, options.max_message_bytes - ENVELOPE_BYTES)
@@ -191,7 +192,8 @@ def _say(text: str) -> None:
     _CONSOLE.print(text, markup=False, soft_wrap=True)
 
 
-def _say_waiting(error: PalateError) -> None:
+def say_waiting(error: PalateError) -> None:
+    """Tells that a server is waited for."""
     _say(f"waiting up to {PATIENCE_SECONDS:.0f} s for the server, then going on: {error}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -45,7 +45,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
     check_kind(path)
     if not path.is_file():
         raise FileProblem(f"{path} does not exist, or is no file; give the file with the rows")
-    return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
+    return read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
 
 
 def count_entries(path: Path) -> int:
@@ -122,13 +122,18 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             line = file.readline(MAX_LINE_BYTES + 1)
 
 
-def _read_parquet(path: Path) -> Iterator[Entry]:
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[Entry]:
+    """The rows of a Parquet file, all columns or some.
+
+    Raises:
+        FileProblem: The file is broken, lacks a column, or holds what results cannot be kept with.
+    """
     parquet, number = pyarrow_parquet(), 0
     from pyarrow import ArrowException
 
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield Entry(_jsonable(row, f"{path}, row {number}"), row)

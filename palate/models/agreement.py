@@ -69,7 +69,7 @@ def close_pairs(scores: Scores) -> int:
 
 def spearman(first: Scores, second: Scores) -> float | None:
     """Rank correlation of two (N,) scores of the same texts; None where one of them has no order."""
-    ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
+    ranks = np.stack([mean_ranks(first), mean_ranks(second)])
     return None if (ranks.std(axis=1) == 0).any() else float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
@@ -83,7 +83,7 @@ def _differences(scores: Scores) -> Scores:
     return apart[np.triu_indices(len(scores), 1)]
 
 
-def _mean_ranks(scores: Scores) -> NDArray[np.float64]:
+def mean_ranks(scores: Scores) -> NDArray[np.float64]:
     """From 1; equal scores share the mean of their places."""
     _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - (count - 1) / 2

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from palate.client import RewardClient
 from palate.local_server import LocalServer, local_server
+from palate.rollout_files import read_rollouts
 from tests.checks.small_run import BATCH, World, log_of, make_world, outcome, rows, trainer
 from trainer.command import share_processors
 
@@ -130,7 +131,7 @@ def run(
 
 def findings(out: Path, reward: str) -> dict[str, str]:
     """What is wrong with what a run has recorded, by what it was asked; empty where all is well."""
-    rollouts, metrics = rows(out / "rollouts.jsonl"), rows(out / "metrics.jsonl")
+    rollouts, metrics = list(read_rollouts(out)), rows(out / "metrics.jsonl")
     again = _scores(rollouts, reward)
     questions: Mapping[str, list[Any]] = {
         "steps without a full batch": [step for step, count in _per_step(rollouts, STEPS).items() if count != BATCH],

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from palate.local_server import LocalServer, local_server
 from palate.models.weights import describe_tensors, weights_digest
+from palate.rollout_files import read_rollouts
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
 PROMPTS = (
@@ -134,7 +135,7 @@ def outcome(run: Path) -> dict[str, str]:
         "generators": _digest(_plain(trainer_state["generators"])),
         "state": _digest(state),
         "metrics": _digest(metrics),
-        "rollouts": _digest([_without_start(row) for row in rows(run / "rollouts.jsonl")]),
+        "rollouts": _digest([_without_start(row) for row in read_rollouts(run)]),
     }
 
 

@@ -10,6 +10,7 @@ from tests.tiny_models import make_tiny_policy
 from trainer import sft
 from trainer.config import PPOConfig
 from trainer.data.lines import write_rows
+from trainer.ppo.reward_config import RewardConfig
 from trainer.pretrain_config import PretrainConfig
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.run_folder import FREE, RunFolderError, begin_run, bound_settings, check_folder, learnt_in
@@ -81,8 +82,16 @@ def test_what_is_free_exists_and_the_rest_is_bound():
         for settings in (PPOConfig, SftConfig, PretrainConfig, RewardTrainConfig)
         for name in flag_names(settings)
     }
+    names |= {f"rewards.{name}" for name in RewardConfig.model_fields}
     assert names >= FREE
     bound = bound_settings(PPOConfig(out="o", policy="p", prompts="q"))
     assert {"ppo.kl_coef", "sampling.temperature", "scoring.clip", "seed", "policy", "prompts"} <= bound.keys()
     assert not [name for name in bound if name.startswith(("services", "record", "total"))]
     json.dumps(bound)
+
+
+def test_of_several_rewards_addresses_are_free_and_what_they_count_is_bound():
+    rewards = [{"name": "a", "target": "t:1", "token_file": "f"}, {"name": "b", "max_tokens": 3, "weight": 2.0}]
+    bound = bound_settings(PPOConfig(out="o", policy="p", prompts="q", rewards=rewards))
+    assert (bound["rewards.0.name"], bound["rewards.1.weight"], bound["rewards.1.max_tokens"]) == ("a", 2.0, 3)
+    assert not [name for name in bound if name.endswith((".target", ".token_file", ".server_name"))]

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from palate.client import PolicyClient, RewardClient, SamplingParams
 from palate.local_server import LocalServer, local_server
+from palate.rollout_files import read_rollouts
 from trainer.config import ServicesGroup
 from trainer.demo import phases
 from trainer.demo.config import DemoConfig
@@ -221,7 +222,7 @@ def _rescored_delta(reward: RewardClient, paths: phases.Paths) -> float:
 
 
 def _rollouts(paths: phases.Paths) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (paths.out / "ppo" / "rollouts.jsonl").read_text().splitlines()]
+    return list(read_rollouts(paths.out / "ppo", ("step", "prompt", "completion", "score")))
 
 
 def _shown(before: _Before, after: Sampled) -> list[Sample]:

@@ -24,7 +24,7 @@ from trainer.ppo.rewards import ScoreScale
 from trainer.ppo.state import RunIdentity, RunState
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 2
+_FORMAT = 3
 _MODEL, _TRAINER, _STATE, _CHECKSUMS = "model.safetensors", "trainer.pt", "state.json", "checksums.json"
 _FILES = frozenset({_MODEL, _TRAINER, _STATE})
 _PREFIX = "step-"
@@ -177,7 +177,13 @@ def _load_weights(folder: Path, model: ActorCritic, tensors: dict[str, Any]) -> 
 
 def _state(values: dict[str, Any]) -> RunState:
     scale, window = values.pop("scale"), tuple(values.pop("drop_window"))
-    return RunState(**values, scale=None if scale is None else ScoreScale(**scale), drop_window=window)
+    scales = {name: ScoreScale(**each) for name, each in values.pop("reward_scales").items()}
+    return RunState(
+        **values,
+        scale=None if scale is None else ScoreScale(**scale),
+        drop_window=window,
+        reward_scales=scales,
+    )
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finds the services of a run and refuses those that do not fit, before anything is computed."""
+"""Finds the policy services of a run and refuses those that do not fit, before anything is computed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from palate.access import channel_options
-from palate.aggregate import check_members
-from palate.client import ModelInfo, PermissionDenied, PolicyClient, PolicyInfo, RewardClient, Unauthenticated
+from palate.client import PermissionDenied, PolicyClient, PolicyInfo, Unauthenticated
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig, ServicesGroup
 from trainer.ppo.errors import (
     POLICY_ACCESS,
-    REWARD_ACCESS,
     AccessRefused,
     PromptMismatch,
     PromptsUnusable,
-    RewardModelChanged,
     UnusableModel,
 )
 from trainer.ppo.fleet import Address, Fleet
-from trainer.ppo.strict import check_alike, check_reward
+from trainer.ppo.strict import check_alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,52 +92,13 @@ def policy_info(client: PolicyClient) -> PolicyInfo:
         AccessRefused: It does not let the trainer in.
         CallError: It does not answer.
     """
-    with _let_in(client.target, POLICY_ACCESS):
+    with let_in(client.target, POLICY_ACCESS):
         return client.policy_info()
 
 
-def connect_reward(config: PPOConfig, stack: ExitStack, pinned: str | None) -> tuple[RewardClient, ModelInfo]:
-    """A client that insists on one revision: the run's, or where there is none yet, what is served now.
-
-    Args:
-        config: Of the run.
-        stack: Closes the client.
-        pinned: The revision a resumed run is bound to.
-
-    Raises:
-        RewardModelChanged: Another one is served, and the configuration does not accept that.
-        NotStrict: Strict mode is asked for, and the service cannot keep it.
-        AccessRefused: The service does not let the trainer in.
-        AccessError: A file with certificates or the token cannot be used.
-        InvalidInput: Members are to be aggregated, and the model has none.
-    """
-    services = config.services
-    with _open_reward(services, "") as asked, _let_in(services.reward, REWARD_ACCESS):
-        info = asked.model_info()
-    check_members(config.scoring.way(), info)
-    if config.strict:
-        check_reward(services.reward, info)
-    served = info.provenance.revision
-    if pinned not in (None, served) and not config.accept_new_reward:
-        raise RewardModelChanged(
-            f"the run is pinned to reward model revision {pinned}; {services.reward} serves {served}. Serve the former "
-            "one, or pass --accept-new-reward"
-        )
-    return stack.enter_context(_open_reward(services, served)), info
-
-
-def _open_reward(services: ServicesGroup, revision: str) -> RewardClient:
-    return RewardClient(
-        services.reward,
-        timeout=services.timeout,
-        model=services.reward_model,
-        revision=revision,
-        options=channel_options(services.reward_access()),
-    )
-
-
 @contextmanager
-def _let_in(target: str, remedy: str) -> Iterator[None]:
+def let_in(target: str, remedy: str) -> Iterator[None]:
+    """Says what to do where the service at `target` refuses the trainer's credentials."""
     try:
         yield
     except (Unauthenticated, PermissionDenied) as error:

@@ -8,7 +8,10 @@ TrainingError
 ├── RolloutsFailed       the policy service does not deliver
 ├── ScoresFailed         the reward service does not deliver, and strict mode drops nothing
 ├── TooManyDropped       too many rollouts get no score
-├── RewardModelChanged   the reward service has another revision than the run is pinned to
+├── RewardModelChanged   a reward has another revision than the run is pinned to
+├── RewardFunctionUnusable  a local reward function is not found
+├── RewardFunctionBroken    one does not give a value for each completion
+├── ScoresAlike          scores cannot be standardised
 ├── PublishFailed        the new weights do not reach every replica
 ├── UnusableModel        a model folder does not fit its place
 ├── CheckpointRefused    a run cannot be started, continued or resumed like this
@@ -64,7 +67,19 @@ class TooManyDropped(TrainingError):
 
 
 class RewardModelChanged(TrainingError):
-    """The reward service has another revision than the one the run is pinned to."""
+    """A reward service or function has another revision than the one the run is pinned to."""
+
+
+class RewardFunctionUnusable(TrainingError):
+    """A local reward function is not found, or cannot be pinned."""
+
+
+class RewardFunctionBroken(TrainingError):
+    """A local reward function does not give one value for each completion."""
+
+
+class ScoresAlike(TrainingError):
+    """The starting policy's scores are all the same, so that they have no scale to be standardised by."""
 
 
 class PublishFailed(TrainingError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -59,8 +59,8 @@ class Stages:
     updater: Updater
 
 
-Report = Callable[[RunState, dict[str, float], FilledBatch], None]
-"""Gets the state after a step, its metrics, and its rollouts."""
+Report = Callable[[RunState, dict[str, float], FilledBatch, Sequence[float]], None]
+"""Gets the state after a step, its metrics, its rollouts, and (B,) the scores as rewarded."""
 
 
 def train(stages: Stages, state: RunState, controller: KLController, report: Report) -> tuple[RunState, PolicyVersion]:
@@ -130,5 +130,5 @@ def train_step(
         "policy/learning_rate": stages.updater.optimizer.param_groups[0]["lr"],
         **clock.metrics(),
     }
-    report(state, metrics, filled)
+    report(state, metrics, filled, scores.tolist())
     return state, controller

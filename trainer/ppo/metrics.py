@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import ParamSpec, TypeVar
@@ -17,7 +17,7 @@ from trainer.ppo.kl import k3, sequence_kl
 from trainer.ppo.losses import effective_share, explained_variance, importance_weights
 from trainer.ppo.masked import masked_mean
 from trainer.ppo.rewards import ShapedRewards
-from trainer.types import DropCause, Evaluated, FilledBatch, TrainingBatch
+from trainer.types import DropCause, Evaluated, FilledBatch, ScoredRollout, TrainingBatch
 
 ArgumentsT = ParamSpec("ArgumentsT")
 ResultT = TypeVar("ResultT")
@@ -55,7 +55,7 @@ class StageClock:
 
 
 def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
-    """How long and how varied completions are, how many were cut off, and how many fell out for each cause."""
+    """How long and varied completions are, what each reward says of them, how many fell out for each cause."""
     rollouts = [scored.rollout for scored in filled.scored]
     kept, dropped = len(filled.scored), len(filled.dropped)
     metrics = {
@@ -69,7 +69,15 @@ def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
     metrics |= {f"rollout/dropped_{cause.lower()}": float(counts[cause]) for cause in DropCause}
     if dropped:
         metrics["rollout/dropped_mean_length"] = mean_length(filled.dropped)
-    return metrics
+    return metrics | _component_metrics(filled.scored)
+
+
+def _component_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
+    """Mean raw score of each of several rewards."""
+    columns = list(zip(*(one.components for one in scored), strict=True))
+    if len(columns) < 2:
+        return {}
+    return {f"objective/score_{column[0].name}": fmean(each.score for each in column) for column in columns}
 
 
 def objective_metrics(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.ppo.choices import MissingEos
+from trainer.ppo.errors import ScoresAlike
 from trainer.ppo.kl import k1
 
 
@@ -26,6 +28,22 @@ class ScoreScale:
     def standardised(self, scores: Tensor) -> Tensor:
         """(B,) raw scores to z-scores."""
         return (scores - self.mean) / self.std
+
+
+def score_scale(what: str, scores: Sequence[float]) -> ScoreScale:
+    """The scale of scores, whose standard deviation is taken over all of them.
+
+    Raises:
+        ScoresAlike: They do not differ; `what` they are is in the message.
+    """
+    found = torch.tensor(scores, dtype=torch.float64)
+    try:
+        return ScoreScale(found.mean().item(), found.std(correction=0).item())
+    except ValueError as error:
+        raise ScoresAlike(
+            f"{what}: {error}, those of {len(scores)} completions of the starting policy; leave standardising out, or "
+            "measure more completions (--scoring.standardize-samples)"
+        ) from error
 
 
 def apply_missing_eos(scores: Tensor, truncated: Tensor, rule: MissingEos, penalty: float) -> Tensor:

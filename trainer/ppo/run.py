@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from palate.client.types import PolicyVersion
 from trainer.config import PPOConfig
@@ -18,17 +16,19 @@ from trainer.model_folder import save_model_folder
 from trainer.ppo import identity, points, strict
 from trainer.ppo.build import load_policy
 from trainer.ppo.checkpoint import CheckpointFolder, Restored
-from trainer.ppo.connect import connect_policy, connect_reward
+from trainer.ppo.connect import connect_policy
+from trainer.ppo.connect_rewards import ServiceReward, connect_rewards, revisions_of
 from trainer.ppo.fill import fill_batch
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
-from trainer.ppo.record import RolloutFile, RunDisplay
+from trainer.ppo.record import RunDisplay
 from trainer.ppo.ref import RemoteRef
-from trainer.ppo.rewards import ScoreScale
+from trainer.ppo.rewards import ScoreScale, score_scale
 from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater
 from trainer.ppo.state import RunIdentity, RunState
+from trainer.ppo.store import RolloutStore
 from trainer.ppo.update import Updater
-from trainer.types import FilledBatch
+from trainer.types import FilledBatch, ScoredRollout
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class PPOResult:
         model_folder: The trained policy, ready to be served.
         steps: Steps that are done.
         version: The weights that the policy service serves now; those of `model_folder`.
-        reward_revision: The reward model that was trained against.
+        reward_revisions: Name → revision of what was trained against.
         scale: How scores were standardised, where they were.
         metrics: Of the last step; empty where a resumed run had nothing left to do.
     """
@@ -49,7 +49,7 @@ class PPOResult:
     model_folder: Path
     steps: int
     version: PolicyVersion
-    reward_revision: str
+    reward_revisions: Mapping[str, str]
     scale: ScoreScale | None
     metrics: Mapping[str, float]
 
@@ -74,53 +74,70 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         updater, ref = make_updater(config, renderer, stack)
         checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
         restored = checkpoints.restore(updater.model, updater.optimizer, updater.shuffler) if config.resume else None
-        reward = connect_reward(config, stack, restored.identity.reward_revision if restored else None)
+        rewards = connect_rewards(config, stack, restored.identity.reward_revisions if restored else None)
         ref_info = ref.info if isinstance(ref, RemoteRef) else None
-        bits = strict.bits_of(config, replicas.shard_prompts, replicas.infos, ref_info, reward[1])
+        reward_infos = {each.config.name: each.info for each in rewards if isinstance(each, ServiceReward)}
+        bits = strict.bits_of(config, replicas.shard_prompts, replicas.infos, ref_info, reward_infos)
         if restored:
             strict.check_resumed(restored.identity.bits, bits, strict=config.strict)
 
         start = identity.begin(config)
-        revision = reward[1].provenance.revision
-        me = RunIdentity(start.run_id, start.incarnation, revision, bits)
+        revisions = revisions_of(rewards)
+        me = RunIdentity(start.run_id, start.incarnation, revisions, bits)
         publisher = make_publisher(config, me, replicas)
         drop_window = restored.state.drop_window if restored else ()
-        stages = make_stages(config, updater, ref, prompts, publisher, replicas, reward, drop_window, stack)
+        stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, stack)
 
-        state = _first_state(config, stages, restored, revision)
+        state = _first_state(config, stages, restored, revisions)
         recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
         state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
         points.reach("model")
         folder = save_model_folder(updater.model.actor.model, config.policy, manifest, config.out / "model")
-        return PPOResult(folder, state.step, version, revision, state.scale, recorder.last)
+        return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
 
 
-def measure_scale(stages: Stages, samples: int, step: int) -> ScoreScale:
-    """Mean and standard deviation of the scores of completions sampled from the policy as it is now."""
+def score_start(config: PPOConfig, stages: Stages, step: int) -> tuple[ScoredRollout, ...]:
+    """Scored completions of the policy as it is now, none of which is learnt from."""
     version = stages.publisher.publish(stages.updater.model.actor.model, step)
-    filled = fill_batch(
-        samples,
+    return fill_batch(
+        config.scoring.standardize_samples,
         group_size=1,
         draw=partial(stages.prompts.draw, "start", 0),
         roll=lambda draws: stages.collector.collect(draws, version),
         score=stages.scorer.score,
         limit=stages.drop_limit,
-    )
-    scores = torch.tensor([one.score for one in filled.scored], dtype=torch.float64)
-    return ScoreScale(scores.mean().item(), scores.std(correction=0).item())
+    ).scored
 
 
-def _first_state(config: PPOConfig, stages: Stages, restored: Restored | None, revision: str) -> RunState:
+def _first_state(
+    config: PPOConfig, stages: Stages, restored: Restored | None, revisions: Mapping[str, str]
+) -> RunState:
     """Where the run begins or goes on; scores are measured where nothing says how they are scaled."""
     state = restored.state if restored else RunState(0, 0, config.ppo.kl_coef, None)
-    if not config.scoring.standardize:
-        return replace(state, scale=None)
-    if restored and restored.identity.reward_revision != revision:
-        _LOG.warning("another reward model: its scores are standardised by those of the policy as it is now")
-    elif state.scale is not None:
-        return state
-    scale = measure_scale(stages, config.scoring.standardize_samples, state.step)
-    return replace(state, scale=scale)
+    if changed := bool(restored and restored.identity.reward_revisions != revisions):
+        state = replace(state, scale=None, reward_scales={})
+    standardized = [reward.name for reward in config.reward_list() if reward.transform == "standardize"]
+    unknown = config.scoring.standardize and state.scale is None
+    if unknown or state.reward_scales.keys() != set(standardized):
+        if changed:
+            _LOG.warning("another reward model: its scores are standardised by those of the policy as it is now")
+        state = _measured(config, stages, state, standardized)
+    stages.scorer.standardize_by(state.reward_scales)
+    return state
+
+
+def _measured(config: PPOConfig, stages: Stages, state: RunState, standardized: Sequence[str]) -> RunState:
+    """The scale of every reward that is standardised, and then of the score that they make together."""
+    scored = score_start(config, stages, state.step)
+    scales = {
+        column[0].name: score_scale(f"reward {column[0].name}", [each.score for each in column])
+        for column in zip(*(one.components for one in scored), strict=True)
+        if column[0].name in standardized
+    }
+    stages.scorer.standardize_by(scales)
+    together = [stages.scorer.combined(one.components) for one in scored]
+    scale = score_scale("the score", together) if config.scoring.standardize else None
+    return replace(state, scale=scale, reward_scales=scales)
 
 
 class _Recorder:
@@ -141,20 +158,26 @@ class _Recorder:
         self._updater = updater
         self._identity = me
         self._writer = stack.enter_context(MetricsWriter(config.out, config.record.prometheus_port, done))
-        self._rollouts = RolloutFile(config.out / "rollouts.jsonl", config.record.max_rollout_bytes, done)
+        record = config.record
+        self._rollouts = stack.enter_context(
+            RolloutStore(config.out, record.rollout_file_steps, record.max_rollout_bytes, done)
+        )
         self._display = stack.enter_context(
             RunDisplay(config.out, config.total_steps, done, visible=config.record.progress)
         )
 
-    def __call__(self, state: RunState, metrics: dict[str, float], filled: FilledBatch) -> None:
+    def __call__(
+        self, state: RunState, metrics: dict[str, float], filled: FilledBatch, shaped_scores: Sequence[float]
+    ) -> None:
         record, self.last = self._config.record, metrics
         self._writer.log(state.step, metrics)
         points.reach("record")
-        self._rollouts.write(state.step, filled.scored)
+        self._rollouts.write(state.step, filled.scored, shaped_scores)
         self._display.advance(state.step, metrics)
         is_last = state.step == self._config.total_steps
         if state.step % record.samples_every == 0 or is_last or state.step == 1:
             self._display.show_samples(state.step, filled.scored[: record.samples])
         if state.step % record.checkpoint_every == 0 or is_last:
+            self._rollouts.finish_file()
             updater = self._updater
             self._checkpoints.save(updater.model, updater.optimizer, updater.shuffler, state, self._identity)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import torch
 
-from palate.client import ModelInfo, RewardClient
 from palate.client.types import SamplingParams
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
@@ -15,7 +14,9 @@ from trainer.data.prompts import read_prompts
 from trainer.ppo.advantages import GAE, GRPO, RLOO, Estimator, ReinforcePP
 from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
+from trainer.ppo.combination import Share
 from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
+from trainer.ppo.connect_rewards import Reward, ServiceReward
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
 from trainer.ppo.hyperparameters import PPOGroup
@@ -30,7 +31,8 @@ from trainer.ppo.publish import PublishSettings, WeightPublisher
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.replica import Deadlines
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
-from trainer.ppo.scoring import Scorer, ScorerSettings
+from trainer.ppo.scoring import Component, Scorer
+from trainer.ppo.service_scoring import ScorerSettings, ServiceScorer
 from trainer.ppo.state import RunIdentity
 from trainer.ppo.update import Updater, UpdateSettings
 
@@ -56,7 +58,7 @@ def make_stages(
     prompts: PromptSource,
     publisher: WeightPublisher,
     replicas: PolicyReplicas,
-    reward: tuple[RewardClient, ModelInfo],
+    rewards: Sequence[Reward],
     drop_window: Sequence[bool],
     stack: ExitStack,
 ) -> Stages:
@@ -64,8 +66,7 @@ def make_stages(
     collector = RolloutCollector(
         publisher.replicas, publisher.catch_up, _rollout_settings(config, replicas.shard_prompts)
     )
-    client, info = reward
-    scorer = Scorer(client, _scorer_settings(config, info))
+    scorer = Scorer([_component(config, reward) for reward in rewards], {})
     stack.callback(scorer.close)
     return Stages(
         settings=LoopSettings(
@@ -193,14 +194,22 @@ def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     )
 
 
-def _scorer_settings(config: PPOConfig, info: ModelInfo) -> ScorerSettings:
+def _component(config: PPOConfig, reward: Reward) -> Component:
+    counts = reward.config
+    share = Share(counts.name, counts.weight, counts.transform, counts.clip)
+    if isinstance(reward, ServiceReward):
+        return Component(share, ServiceScorer(reward.client, _scorer_settings(config, reward)))
+    return Component(share, reward.source)
+
+
+def _scorer_settings(config: PPOConfig, reward: ServiceReward) -> ScorerSettings:
     services = config.services
     return ScorerSettings(
-        info.max_items,
+        reward.info.max_items,
         services.scoring_concurrency,
         _patience(config),
         services.timeout,
-        config.scoring.way(),
+        reward.config.way(),
         drop=not config.strict,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainer.ppo.rewards import ScoreScale
 
@@ -18,6 +18,7 @@ class RunState:
         kl_coef: Of the KL controller.
         scale: How scores are standardised; None until it is measured, and where they are not.
         drop_window: Of the last rollouts, oldest first, whether each fell out.
+        reward_scales: How single rewards are standardised, by name; of those that are.
     """
 
     step: int
@@ -25,6 +26,7 @@ class RunState:
     kl_coef: float
     scale: ScoreScale | None
     drop_window: tuple[bool, ...] = ()
+    reward_scales: Mapping[str, ScoreScale] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,12 @@ class RunIdentity:
     Attributes:
         run_id: Names the run in policy versions.
         incarnation: How often it has been started; a resumed run has a higher one.
-        reward_revision: The reward model that the run is pinned to.
+        reward_revisions: Name → revision of every reward that the run is pinned to.
         bits: What the last bits of its numbers can depend on beside its settings, by name; in strict mode a resumed
             run must find all of it unchanged.
     """
 
     run_id: str
     incarnation: int
-    reward_revision: str
+    reward_revisions: Mapping[str, str]
     bits: Mapping[str, str]

@@ -19,7 +19,11 @@ _STRICT = "strict"
 
 
 def bits_of(
-    config: PPOConfig, shard_prompts: int, policy: Sequence[PolicyInfo], ref: PolicyInfo | None, reward: ModelInfo
+    config: PPOConfig,
+    shard_prompts: int,
+    policy: Sequence[PolicyInfo],
+    ref: PolicyInfo | None,
+    rewards: Mapping[str, ModelInfo],
 ) -> dict[str, str]:
     """What a run's numbers can depend on in their last bits, beside its settings: by name, in words.
 
@@ -28,7 +32,7 @@ def bits_of(
         shard_prompts: Prompts in one generation call.
         policy: What each replica has loaded.
         ref: What the reference service has loaded; None = the trainer computes it.
-        reward: What the reward service has loaded.
+        rewards: What each reward service has loaded, by the reward's name.
     """
     return {
         "threads": str(config.threads),
@@ -36,7 +40,7 @@ def bits_of(
         "prompts in a generation call": str(shard_prompts),
         "policy service": "; ".join(sorted({engine_bits(info) for info in policy})),
         "reference policy": "local" if ref is None else engine_bits(ref),
-        "reward service": f"{reward.provenance.engine} {reward.provenance.dtype}",
+        **{f"reward {name}": f"{i.provenance.engine} {i.provenance.dtype}" for name, i in rewards.items()},
         "torch": torch.__version__,
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
     }

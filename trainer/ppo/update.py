@@ -252,6 +252,6 @@ class Updater:
         if not math.isfinite(norm):
             raise NotFinite(
                 f"the {name} gradient has norm {norm}. Lower the learning rate, clip scores (--scoring.clip), or look "
-                "for extreme scores in rollouts.jsonl; then --resume from the last checkpoint"
+                "for extreme scores in rollouts/; then --resume from the last checkpoint"
             )
         return norm

@@ -54,7 +54,7 @@ def configure(tmp_path, policy_folder, request):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
 
-    def make(*flags, replica_count=1, out="run", policy=policy_folder):
+    def make(*flags, replica_count=1, out="run", policy=policy_folder, without=()):
         replicas = request.getfixturevalue("replicas")[:replica_count]
         reward = request.getfixturevalue("reward_server")
         defaults = {
@@ -72,7 +72,7 @@ def configure(tmp_path, policy_folder, request):
             "--ppo.microbatch-size": 4,
             "--ppo.learning-rate": 1e-3,
         }
-        given = [str(part) for pair in defaults.items() for part in pair if pair[0] not in flags]
+        given = [str(part) for pair in defaults.items() for part in pair if pair[0] not in (*flags, *without)]
         return PPOConfig.from_command_line([*given, "--no-record.progress", *map(str, flags)], prog="test")
 
     return make

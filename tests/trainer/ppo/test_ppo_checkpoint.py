@@ -18,7 +18,7 @@ from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.rewards import ScoreScale
 from trainer.ppo.state import RunIdentity, RunState
 
-IDENTITY = RunIdentity("run", 3, "revision", {"threads": "2"})
+IDENTITY = RunIdentity("run", 3, {"reward": "revision"}, {"threads": "2"})
 
 
 def parts(folder, name="adam", critic_init="policy"):
@@ -46,7 +46,7 @@ def test_everything_comes_back(folder, tmp_path, name):
         torch.manual_seed(1)
         mine = parts(folder, name)
         learn(*mine)
-        state = RunState(7, 130, 0.123456789, ScoreScale(0.25, 1.5), (False, True))
+        state = RunState(7, 130, 0.123456789, ScoreScale(0.25, 1.5), (False, True), {"tone": ScoreScale(0.1, 0.3)})
         saved = CheckpointFolder(tmp_path, 2).save(*mine, state, IDENTITY)
         learn(*mine)
         theirs = parts(folder, name)

@@ -1,10 +1,16 @@
 """The configuration of a run: where values come from and what is refused."""
 
+import json
+
 import pytest
 
 from trainer.config import PPOConfig
 
 REQUIRED = ["--out", "o", "--policy", "p", "--prompts", "q"]
+
+
+def rewards(*each):
+    return ["--rewards", json.dumps(each)]
 
 
 def config(*flags):
@@ -51,6 +57,15 @@ def test_lists_and_switches():
         (["--scoring.variance-weight", "1"], "give both, or neither"),
         (["--scoring.aggregate", "median"], "mean-minus-variance"),
         (["--ppo.kl-coeff", "0.1"], "did you mean --ppo.kl-coef?"),
+        (rewards({"name": "a"}), "give one of target, function, max_tokens, pattern (there is none)"),
+        (rewards({"name": "a", "target": "t:1", "max_tokens": 3}), "(there is target, max_tokens)"),
+        (rewards({"name": "a", "max_tokens": 3, "model": "m"}), "model has no effect without target"),
+        (rewards({"name": "a", "pattern": "("}), "is no regular expression"),
+        (rewards({"name": "a", "max_tokens": 3, "weight": 0}), "other than 0"),
+        (rewards({"name": "A b", "max_tokens": 3}), "rewards.0.name"),
+        (rewards({"name": "a", "max_tokens": 3}, {"name": "a", "max_tokens": 4}), "a is there twice"),
+        ([*rewards({"name": "a", "max_tokens": 3}), "--services.reward", "t:1"], "have no effect with rewards"),
+        ([*rewards({"name": "a", "max_tokens": 3}), "--scoring.aggregate", "min"], "have no effect with rewards"),
     ],
 )
 def test_wrong_values_end_with_code_2_and_a_word(capsys, flags, told):
@@ -58,6 +73,20 @@ def test_wrong_values_end_with_code_2_and_a_word(capsys, flags, told):
         config(*flags)
     assert raised.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_one_reward_service_is_the_simple_form_of_a_list(tmp_path):
+    (simple,) = config("--services.reward", "t:1", "--services.reward-model", "m").reward_list()
+    assert (simple.name, simple.target, simple.model, simple.weight, simple.transform) == (
+        "reward",
+        "t:1",
+        "m",
+        1,
+        "none",
+    )
+    file = tmp_path / "run.yaml"
+    file.write_text("rewards: [{name: a, target: 't:1', weight: 2}, {name: b, function: 'm:f'}]\n")
+    assert [each.name for each in config("--config", str(file), "--services.timeout", "3").reward_list()] == ["a", "b"]
 
 
 def test_every_field_says_what_it_is_for():

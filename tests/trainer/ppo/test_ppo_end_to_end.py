@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from palate.client import PolicyClient, RewardClient, SamplingParams
 from palate.models.manifest import load_manifest
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from palate.rollout_files import read_rollouts
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.checkpoint import CheckpointFolder, seal
@@ -81,16 +82,16 @@ def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, repl
     curve = [event.value for event in board.Scalars("objective/scores")]
     assert curve == pytest.approx([row["objective/scores"] for row in metrics], rel=1e-6)
 
-    rollouts = rows_of(config.out / "rollouts.jsonl")
+    rollouts = list(read_rollouts(config.out))
     assert [row["policy_version"]["step"] for row in rollouts] == [0] * 6 + [1] * 6
     assert {row["policy_version"]["run_id"] for row in rollouts} == {result.version.run_id}
     assert statistics.mean(row["score"] for row in rollouts[6:]) == pytest.approx(metrics[1]["objective/scores"])
 
-    with RewardClient(reward_server.target, revision=result.reward_revision) as client:
+    with RewardClient(reward_server.target, revision=result.reward_revisions["reward"]) as client:
         again = client.score([r["prompt"] for r in rollouts], [r["completion"] for r in rollouts]).scores()
     spread = statistics.pstdev(again)
     assert max(abs(a - row["score"]) for a, row in zip(again, rollouts, strict=True)) <= 1e-5 * spread
-    assert {row["reward_revision"] for row in rollouts} == {result.reward_revision}
+    assert {row["reward_revision"] for row in rollouts} == set(result.reward_revisions.values())
     assert result.scale is not None
     assert len(rows_of(config.out / "samples.jsonl")) > 0
 
@@ -145,7 +146,7 @@ def test_a_killed_run_resumes_to_the_same_weights(configure, monkeypatch):
     assert resumed.version.digest == whole.version.digest
     assert resumed.scale == whole.scale
     assert [row["step"] for row in read_metrics(config.out)] == [1, 2, 3, 4]
-    assert [row["step"] for row in rows_of(config.out / "rollouts.jsonl")] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
+    assert [row["step"] for row in list(read_rollouts(config.out))] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
     mine, theirs = (
         [row["objective/kl_coef"] for row in read_metrics(config.out.parent / name)] for name in ("cut", "whole")
     )
@@ -186,7 +187,7 @@ def test_estimators_without_a_critic_learn_from_groups(configure, estimator):
     assert first["group/rewards_std"] > 0
     assert first["policy/importance_ess"] == pytest.approx(1, abs=1e-4)
     assert second["objective/kl"] != 0  # the weights have moved
-    rollouts = rows_of(config.out / "rollouts.jsonl")
+    rollouts = list(read_rollouts(config.out))
     prompts = [row["prompt"] for row in rollouts]
     assert [len(set(prompts[start : start + 3])) for start in range(0, 12, 3)] == [1] * 4
     assert len({row["seed"] for row in rollouts}) == 12
@@ -219,7 +220,7 @@ def test_another_reward_model_is_refused_unless_accepted(finished, configure, ca
     config, _ = finished
     state = CheckpointFolder(config.out / "checkpoints", 2).newest() / "state.json"
     document = json.loads(state.read_text())
-    document["identity"]["reward_revision"] = "0" * 64
+    document["identity"]["reward_revisions"] = {"reward": "0" * 64}
     state.write_text(json.dumps(document))
     seal(state.parent)
     flags = ("--scoring.standardize", "--scoring.standardize-samples", 8, "--resume", "--total-steps", 3)

@@ -3,7 +3,7 @@
 import json
 
 from palate.client.types import FinishReason, PolicyVersion
-from trainer.ppo.record import RolloutFile, RunDisplay
+from trainer.ppo.record import RunDisplay
 from trainer.types import Rollout, ScoredRollout
 
 VERSION = PolicyVersion("run", 2, 4, "digest")
@@ -16,32 +16,6 @@ def scored(text="[bold]not markup[/bold] ü\n", score=0.5):
 
 def rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_a_row_says_where_a_score_came_from(tmp_path):
-    RolloutFile(tmp_path / "r.jsonl", 1000, None).write(5, [scored()])
-    (row,) = rows(tmp_path / "r.jsonl")
-    assert row["completion"] == "[bold]not markup[/bold] ü\n"
-    assert (row["step"], row["score"], row["reward_revision"]) == (5, 0.5, "revision")
-    assert row["policy_version"] == {"run_id": "run", "incarnation": 2, "step": 4, "digest": "digest"}
-
-
-def test_the_file_has_a_bound(tmp_path):
-    file = RolloutFile(tmp_path / "r.jsonl", max_bytes=1000, resume_step=None)
-    for step in range(1, 30):
-        file.write(step, [scored()])
-    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
-    assert len(sizes) == 2
-    assert max(sizes) < 2000
-    assert rows(tmp_path / "r.jsonl")[-1]["step"] == 29
-
-
-def test_a_resumed_run_has_every_step_once(tmp_path):
-    file = RolloutFile(tmp_path / "r.jsonl", 10_000, None)
-    for step in (1, 2, 3):
-        file.write(step, [scored()])
-    RolloutFile(tmp_path / "r.jsonl", 10_000, resume_step=1).write(2, [scored(score=9.0)])
-    assert [(row["step"], row["score"]) for row in rows(tmp_path / "r.jsonl")] == [(1, 0.5), (2, 9.0)]
 
 
 def test_samples_are_shown_as_they_are(tmp_path, capsys):

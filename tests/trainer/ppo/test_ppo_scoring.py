@@ -1,209 +1,111 @@
-"""Scoring against a reward service that fails in every way, over a real socket."""
+"""Several rewards at once: local functions and penalties, and a failure of one that fails the item."""
 
-from collections.abc import Callable
-from concurrent import futures
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+import hashlib
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
-import grpc
 import pytest
 
-from palate.client import ChannelOptions, InvalidInput, RewardClient
-from palate.client.errors import InvalidArgument
-from palate.client.types import Aggregate, FinishReason, ItemErrorCode, PolicyVersion
-from palate.v1 import reward_service_pb2 as reward
-from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
-from trainer.config import PPOConfig
-from trainer.ppo.connect import connect_reward
-from trainer.ppo.errors import RewardModelChanged, ScoresFailed
-from trainer.ppo.patience import Patience
-from trainer.ppo.scoring import Scorer, ScorerSettings
-from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
+from palate.client.types import FinishReason, PolicyVersion
+from trainer.ppo.combination import Share
+from trainer.ppo.errors import RewardFunctionBroken, RewardFunctionUnusable
+from trainer.ppo.reward_functions import FunctionScorer, format_penalty, length_penalty, local_function
+from trainer.ppo.rewards import ScoreScale
+from trainer.ppo.scoring import Component, Scorer
+from trainer.types import ComponentScore, DropCause, DroppedRollout, Rollout, ScoredRollout
 
+HERE = "tests.trainer.ppo.reward_functions_for_tests"
 VERSION = PolicyVersion("run", 1, 0, "digest")
-AWAY = grpc.StatusCode.UNAVAILABLE
 
 
-def rollouts(count):
-    return [
-        Rollout("prompt", f"completion {i}", (1,), (1, 2), (-1.0, -1.0), FinishReason.STOP, VERSION, i)
-        for i in range(count)
-    ]
-
-
-def number(item):
-    return int(item.completion.text.rsplit(" ", 1)[1])
-
-
-def scored(item):
-    return reward.ScoreResult(scored=reward.Scored(score=float(number(item))))
-
-
-def error(code, *, retryable):
-    return reward.ScoreResult(error=reward.ItemError(code=code, message="why", retryable=retryable))
-
-
-@dataclass
-class Scripted(RewardServiceServicer):
-    """Answers each item as `answer(item, how often it was asked)` says; remembers the sizes of the calls."""
-
-    answer: Callable
-    sizes: list = field(default_factory=list)
-    asked: dict = field(default_factory=dict)
-    options: reward.ScoreOptions | None = None
-
-    def Score(self, request, context):
-        self.sizes.append(len(request.items))
-        self.options = request.options
-        results = []
-        for item in request.items:
-            times = self.asked[number(item)] = self.asked.get(number(item), 0) + 1
-            answer = self.answer(item, times)
-            if isinstance(answer, grpc.StatusCode):
-                context.abort(answer, "scripted")
-            results.append(answer)
-        return reward.ScoreResponse(results=results, provenance=reward.Provenance(model="m", revision="rev-1"))
+def rollout(text, tokens=3):
+    ids = tuple(range(tokens))
+    return Rollout("a prompt", text, (1,), ids, (-1.0,) * tokens, FinishReason.STOP, VERSION, 0)
 
 
 @contextmanager
-def scorer_of(answer, items_per_call=4, attempts=3, aggregate=Aggregate.MODEL_DEFAULT, **channel):
-    server = grpc.server(futures.ThreadPoolExecutor(4))
-    servicer = Scripted(answer)
-    add_RewardServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    # One attempt in the channel: the retries under test are the trainer's own.
-    client = RewardClient(f"127.0.0.1:{port}", options=ChannelOptions(max_attempts=1, **channel))
-    settings = ScorerSettings(items_per_call, 2, Patience(attempts), timeout=10, aggregate=aggregate)
-    scorer = Scorer(client, settings)
-    try:
-        yield scorer, servicer
-    finally:
-        scorer.close()
-        client.close()
-        server.stop(0).wait()
+def scorer_of(*components, scales=None):
+    scorer = Scorer([Component(Share(*share), source) for share, source in components], scales or {})
+    yield scorer
+    scorer.close()
 
 
-def test_scores_come_back_in_order_in_calls_of_the_right_size():
-    with scorer_of(lambda item, times: scored(item)) as (scorer, servicer):
-        results = scorer.score(rollouts(10))
-    assert [result.score for result in results] == [float(i) for i in range(10)]
-    assert {result.revision for result in results} == {"rev-1"}
-    assert sorted(servicer.sizes) == [2, 4, 4]
+def test_a_local_function_is_called_with_texts_and_known_by_its_file():
+    source = local_function(f"{HERE}:words")
+    assert [each.score for each in source.score([rollout("one"), rollout("one two")])] == [1.0, 2.0]
+    file = Path(__file__).with_name("reward_functions_for_tests.py")
+    assert source.revision == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("flags", "sent"),
-    [
-        ([], reward.ScoreOptions()),
-        (["--scoring.aggregate", "min"], reward.ScoreOptions(aggregate="AGGREGATE_MIN")),
-        (
-            ["--scoring.aggregate", "mean-minus-variance", "--scoring.variance-weight", "2"],
-            reward.ScoreOptions(aggregate="AGGREGATE_MEAN_MINUS_VARIANCE", variance_weight=2.0),
-        ),
-    ],
-)
-def test_members_become_one_score_as_configured(flags, sent):
-    required = ["--out", "o", "--policy", "p", "--prompts", "q"]
-    way = PPOConfig.from_command_line([*required, *flags], "test").scoring.way()
-    with scorer_of(lambda item, times: scored(item), aggregate=way) as (scorer, servicer):
-        scorer.score(rollouts(1))
-    assert (servicer.options.aggregate, servicer.options.variance_weight) == (sent.aggregate, sent.variance_weight)
+def test_what_is_no_finite_number_is_a_failure_and_never_a_score():
+    found = local_function(f"{HERE}:wild").score([rollout("x")] * 6)
+    assert [type(each) for each in found] == [ScoredRollout] + [DroppedRollout] * 4 + [ScoredRollout]
+    assert {each.cause for each in found[1:5]} == {DropCause.FAILED}
+    assert [each.message for each in found[1:5]] == [
+        "the function gave nan",
+        "the function gave inf",
+        "the function gave NoneType, no number",
+        "the function gave str, no number",
+    ]
 
 
-def test_a_model_without_members_is_not_trained_against_with_an_aggregate(configure):
-    with ExitStack() as stack, pytest.raises(InvalidInput, match="is one model without members"):
-        connect_reward(configure("--scoring.aggregate", "min"), stack, None)
+def test_a_function_that_raises_fails_its_items_and_tells_no_text():
+    found = local_function(f"{HERE}:broken").score([rollout("secret"), rollout("other")])
+    assert {each.cause for each in found} == {DropCause.FAILED}
+    assert all("KeyError in reward_functions_for_tests.py, line" in each.message for each in found)
+    assert "secret" not in found[0].message
 
 
-def test_a_call_over_the_message_limit_is_halved_until_it_fits():
-    long = [replace(each, prompt="p" * 400 if each.seed != 5 else "p" * 4000) for each in rollouts(8)]
-    with scorer_of(lambda item, times: scored(item), items_per_call=8, max_message_bytes=1000) as (scorer, servicer):
-        results = scorer.score(long)
-    assert [result.score for result in results if result.rollout.seed != 5] == [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0]
-    assert isinstance(results[5], DroppedRollout)
-    assert results[5].cause is DropCause.TOO_LONG
-    assert "the limit is 1000" in results[5].message
-    assert servicer.sizes == [2, 2, 1, 2]
-    assert set(servicer.asked.values()) == {1}
+def test_a_function_that_gives_another_number_of_values_stops_the_run():
+    with pytest.raises(RewardFunctionBroken, match="1 values for 2 completions"):
+        local_function(f"{HERE}:short").score([rollout("a"), rollout("b")])
 
 
-def test_retryable_items_are_tried_again_alone():
-    def answer(item, times):
-        if number(item) % 3 == 0 and times < 3:
-            return error("ITEM_ERROR_CODE_OVERLOADED", retryable=True)
-        return scored(item)
-
-    with scorer_of(answer) as (scorer, servicer):
-        results = scorer.score(rollouts(8))
-    assert [result.score for result in results] == [float(i) for i in range(8)]
-    assert servicer.asked == {i: 3 if i % 3 == 0 else 1 for i in range(8)}
+@pytest.mark.parametrize("name", [f"{HERE}:none", HERE, "no.such.module:f", ":f", "builtins:len"])
+def test_a_function_that_is_not_there_is_named(name):
+    with pytest.raises(RewardFunctionUnusable, match=f"^{name}: "):
+        local_function(name)
 
 
-def test_what_never_gets_a_score_is_dropped_by_name_and_never_zero():
-    def answer(item, times):
-        if number(item) == 1:
-            return error("ITEM_ERROR_CODE_TOO_LONG", retryable=False)
-        if number(item) == 2:
-            return error("ITEM_ERROR_CODE_EXPIRED", retryable=True)
-        return scored(item)
-
-    with scorer_of(answer) as (scorer, servicer):
-        results = scorer.score(rollouts(4))
-    assert [type(result) for result in results] == [ScoredRollout, DroppedRollout, DroppedRollout, ScoredRollout]
-    assert (results[1].cause, results[1].message) == (DropCause.TOO_LONG, "why")
-    assert (results[2].cause, results[2].message) == (DropCause.EXPIRED, "why (3 attempts)")
-    assert not hasattr(results[1], "score")
-    assert servicer.asked == {0: 1, 1: 1, 2: 3, 3: 1}
+def test_penalties():
+    long = [rollout("x", tokens) for tokens in (1, 4, 5, 9)]
+    assert [each.score for each in length_penalty(4).score(long)] == [0, 0, -1, -5]
+    texts = [rollout("Answer: 7"), rollout("7")]
+    assert [each.score for each in format_penalty("^Answer: ").score(texts)] == [0, -1]
 
 
-def test_a_failed_call_is_tried_again():
-    with scorer_of(lambda item, times: scored(item) if number(item) or times > 1 else AWAY) as (scorer, _):
-        assert [result.score for result in scorer.score(rollouts(3))] == [0.0, 1.0, 2.0]
+def test_rewards_are_added_up_and_each_is_kept():
+    rollouts = [rollout("one two", 6), rollout("one", 2)]
+    words = (("words", 2.0, "standardize"), local_function(f"{HERE}:words"))
+    long = (("long", 0.5), length_penalty(4))
+    with scorer_of(words, long, scales={"words": ScoreScale(1.0, 0.5)}) as scorer:
+        first, second = scorer.score(rollouts)
+        scorer.standardize_by({"words": ScoreScale(0.0, 1.0)})
+        again = scorer.score(rollouts)[0]
+    assert first.score == 2 * 2.0 + 0.5 * -2
+    assert second.score == 0.0
+    assert again.score == 2 * 2.0 + 0.5 * -2 - 4 + 4.0
+    assert first.components == (
+        ComponentScore("words", 2.0, words[1].revision),
+        ComponentScore("long", -2.0, "max_tokens 4"),
+    )
+    assert first.revision == second.revision == again.revision
 
 
-def test_a_service_that_is_away_drops_everything_with_the_cause():
-    with scorer_of(lambda item, times: AWAY, attempts=2) as (scorer, _):
-        results = scorer.score(rollouts(3))
-    assert {result.cause for result in results} == {DropCause.UNAVAILABLE}
-    assert all(isinstance(result, DroppedRollout) and "2 attempts" in result.message for result in results)
+def test_where_one_reward_fails_the_item_falls_out_with_its_cause():
+    class Service(FunctionScorer):
+        def score(self, rollouts):
+            return [
+                DroppedRollout(each, DropCause.TOO_LONG, "why") if each.seed else ScoredRollout(each, 1.0, "r")
+                for each in rollouts
+            ]
 
-
-def test_where_nothing_may_fall_out_the_run_stops():
-    with scorer_of(lambda item, times: AWAY, attempts=2) as (scorer, _):
-        scorer._settings = replace(scorer._settings, drop=False)
-        with pytest.raises(ScoresFailed, match="--strict lets none fall out"):
-            scorer.score(rollouts(3))
-
-
-def test_every_code_of_the_service_is_a_cause():
-    assert {code.value for code in ItemErrorCode} < {cause.value for cause in DropCause}
-
-
-@pytest.mark.parametrize("completion", ["\0", "broken off \0 here", "", " \n"])
-def test_a_completion_that_nothing_can_score_is_dropped_alone(reward_server, completion):
-    with RewardClient(reward_server.target) as client:
-        scorer = Scorer(client, ScorerSettings(items_per_call=8, concurrency=1, patience=Patience(2), timeout=30))
-        unscorable, fine = replace(rollouts(1)[0], completion=completion), rollouts(1)[0]
-        first, second = scorer.score([unscorable, fine])
-        scorer.close()
-    assert isinstance(second, ScoredRollout)
-    assert isinstance(first, DroppedRollout)
-    assert first.cause is DropCause.INVALID
-
-
-def test_another_revision_stops_the_run():
-    with (
-        scorer_of(lambda item, times: grpc.StatusCode.FAILED_PRECONDITION) as (scorer, _),
-        pytest.raises(RewardModelChanged, match="--accept-new-reward"),
-    ):
-        scorer.score(rollouts(3))
-
-
-def test_a_refused_call_is_not_argued_with():
-    with (
-        scorer_of(lambda item, times: grpc.StatusCode.INVALID_ARGUMENT) as (scorer, servicer),
-        pytest.raises(InvalidArgument),
-    ):
-        scorer.score(rollouts(3))
-    assert len(servicer.sizes) == 1
+    fine, bad, silent = rollout("one"), replace(rollout("one"), seed=1), rollout("seven")
+    service = Service(lambda rollouts: [], "r")
+    with scorer_of((("model",), service), (("words",), local_function(f"{HERE}:words"))) as scorer:
+        found = scorer.score([fine, bad, silent])
+    assert [type(each) for each in found] == [ScoredRollout, DroppedRollout, DroppedRollout]
+    assert (found[1].cause, found[1].message) == (DropCause.TOO_LONG, "model: why")
+    assert (found[2].cause, found[2].message) == (DropCause.FAILED, "words: the function gave NoneType, no number")
+    assert not hasattr(found[1], "score")

@@ -18,12 +18,14 @@ from trainer.ppo.build import build_actor_critic, freeze
 from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
+from trainer.ppo.fleet import Fleet
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
+from trainer.ppo.overlap import OverlapSettings, OverlapSupply
 from trainer.ppo.patience import Patience
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import PublishSettings, WeightPublisher
@@ -32,6 +34,7 @@ from trainer.ppo.replica import Deadlines
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
 from trainer.ppo.scoring import Scorer, ScorerSettings
 from trainer.ppo.state import RunIdentity
+from trainer.ppo.supply import OnPolicySupply, RolloutSide, Supply
 from trainer.ppo.update import Updater, UpdateSettings
 
 
@@ -67,11 +70,14 @@ def make_stages(
     client, info = reward
     scorer = Scorer(client, _scorer_settings(config, info))
     stack.callback(scorer.close)
+    drop_limit = DropLimit(config.scoring.max_dropped_share, drop_window)
+    group_size = config.sampling.completions_per_prompt
+    side = RolloutSide(prompts, collector, scorer, drop_limit, config.ppo.batch_size, group_size)
     return Stages(
         settings=LoopSettings(
             config.total_steps,
             config.ppo.batch_size,
-            config.sampling.completions_per_prompt,
+            group_size,
             config.ppo.anneal,
             config.ppo.critic_warmup_steps,
             config.invariants.behaviour_tolerance,
@@ -83,16 +89,37 @@ def make_stages(
         publisher=publisher,
         collector=collector,
         scorer=scorer,
-        drop_limit=DropLimit(config.scoring.max_dropped_share, drop_window),
+        drop_limit=drop_limit,
+        supply=_supply(config, side, replicas.fleet, client, stack),
         updater=updater,
     )
+
+
+def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, reward: RewardClient, stack: ExitStack) -> Supply:
+    """Draws ahead where staleness is allowed; whoever ends the run ends that, and the calls it is in."""
+    overlap = config.overlap
+    if not overlap.max_staleness:
+        return OnPolicySupply(side)
+
+    def hang_up() -> None:
+        fleet.close()
+        reward.close()
+
+    supply = OverlapSupply(side, OverlapSettings(overlap.max_staleness, overlap.stale, config.total_steps), hang_up)
+    stack.callback(supply.close)
+    return supply
 
 
 def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
     settings = PublishSettings(
-        _patience(config), deadlines, config.services.full_every, _served_dtype(replicas), replicas.check
+        _patience(config),
+        deadlines,
+        config.services.full_every,
+        _served_dtype(replicas),
+        replicas.check,
+        copy=config.overlap.max_staleness > 0,
     )
     return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings)
 

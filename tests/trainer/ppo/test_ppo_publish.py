@@ -21,7 +21,7 @@ from trainer.ppo.patience import Patience
 from trainer.ppo.payload import weights_payload
 from trainer.ppo.publish import PublishSettings, WeightPublisher
 from trainer.ppo.replica import Deadlines, Replica
-from trainer.ppo.rollouts import RolloutCollector, RolloutSettings, rollout_of
+from trainer.ppo.rollouts import RolloutCollector, RolloutSettings, Wanted, rollout_of
 from trainer.types import PromptDraw
 
 PUBLISHING = PublishSettings(Patience(2), Deadlines(stage=60, commit=60))
@@ -342,7 +342,7 @@ def completion(**changes):
 
 
 def test_a_completion_becomes_a_rollout():
-    rollout = rollout_of(DRAW, completion(), VERSION)
+    rollout = rollout_of(DRAW, completion(), Wanted(VERSION))
     assert (rollout.prompt, rollout.completion, rollout.completion_ids) == ("p", "c", (7, 8))
     assert rollout.truncated
 
@@ -359,7 +359,7 @@ def test_a_completion_becomes_a_rollout():
 )
 def test_what_does_not_fit_the_draw_is_refused(changes, error, told):
     with pytest.raises(error, match=told):
-        rollout_of(DRAW, completion(**changes), VERSION)
+        rollout_of(DRAW, completion(**changes), Wanted(VERSION))
 
 
 def test_a_payload_carries_each_tied_tensor_once(model):

@@ -139,8 +139,8 @@ class RolloutCollector:
             if isinstance(error, FailedPrecondition) and not replica.forgot():
                 raise
             self._catch_up(replica)
-            drawn = [(index, draw) for index, draw in missing if index not in done]
-            self._draw(replica.client, drawn, wanted, done)
+            left = [(index, draw) for index, draw in missing if index not in done]
+            self._draw(replica.client, left, wanted, done)
 
     def _draw(
         self,

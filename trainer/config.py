@@ -12,7 +12,7 @@ from palate.client.types import AggregateLike
 from palate.settings import Group
 from trainer.access import AccessFields
 from trainer.phase_settings import PhaseSettings
-from trainer.ppo.choices import MissingEos
+from trainer.ppo.choices import MissingEos, StaleRule
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.reward_config import RewardConfig
 
@@ -120,6 +120,28 @@ class ScoringGroup(Group):
         return aggregate_of(self.aggregate, self.variance_weight)
 
 
+class OverlapGroup(Group):
+    """Rollouts of the next steps are drawn and scored while a step is learnt from."""
+
+    max_staleness: int = Field(
+        default=0,
+        ge=0,
+        description="Steps by which the weights that drew a rollout may be behind those that learn from it; 0 = draw "
+        "and learn in turns. Above 0 it needs --ppo.tis-cap, and excludes --strict.",
+    )
+    stale: StaleRule = Field(
+        default="wait",
+        description='What keeps that bound: "wait" begins no rollout that could become older; "drop" begins them as '
+        "long as there is room, and drops those that have.",
+    )
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        if self.stale != "wait" and not self.max_staleness:
+            raise ValueError(f"stale {self.stale} has no effect with max_staleness 0: leave it out")
+        return self
+
+
 class InvariantsGroup(Group):
     """How closely trainer and policy service must agree; the defaults are for float32 on both sides."""
 
@@ -186,6 +208,7 @@ class PPOConfig(PhaseSettings):
     sampling: SamplingGroup = SamplingGroup()
     scoring: ScoringGroup = ScoringGroup()
     ppo: PPOGroup = PPOGroup()
+    overlap: OverlapGroup = OverlapGroup()
     invariants: InvariantsGroup = InvariantsGroup()
     record: RecordGroup = RecordGroup()
 
@@ -225,6 +248,22 @@ class PPOConfig(PhaseSettings):
             raise ValueError(
                 "services.reward (with model, token and server name), scoring.aggregate and scoring.variance_weight "
                 "have no effect with rewards: say it there"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _usable_when_stale(self) -> Self:
+        if not self.overlap.max_staleness:
+            return self
+        if self.strict:
+            raise ValueError(
+                "overlap.max_staleness and strict exclude each other: which weights draw a rollout is then a matter of "
+                "timing"
+            )
+        if self.ppo.tis_cap is None:
+            raise ValueError(
+                "overlap.max_staleness above 0 needs ppo.tis_cap, e.g. 2: rollouts of older weights are learnt from by "
+                "importance weights"
             )
         return self
 

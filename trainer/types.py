@@ -84,7 +84,7 @@ class ScoredRollout:
 
 
 class DropCause(StrEnum):
-    """Why a rollout got no score: the codes of the reward service's item errors, and a service that is away."""
+    """Why a rollout fell out: the codes of the reward service's item errors, a service that is away, old weights."""
 
     INVALID = "INVALID"
     TOO_LONG = "TOO_LONG"
@@ -93,16 +93,18 @@ class DropCause(StrEnum):
     CANCELLED = "CANCELLED"
     FAILED = "FAILED"
     UNAVAILABLE = "UNAVAILABLE"
+    STALE = "STALE"
 
 
 @dataclass(frozen=True, slots=True)
 class DroppedRollout:
-    """A rollout that got no score after all retries, and why. It has no score, not even 0.
+    """A rollout that got no score after all retries, or was too old to be learnt from, and why. It has no score, not
+    even 0.
 
     Attributes:
         rollout: What was sampled.
         cause: Why, for counting.
-        message: Why, in the words of the service; holds no text of the rollout.
+        message: Why, in the words of the service where it is the service's; holds no text of the rollout.
     """
 
     rollout: Rollout
@@ -116,7 +118,7 @@ class FilledBatch:
 
     Attributes:
         scored: Group by group: the completions of one prompt stand one after the other, as many for each prompt.
-        dropped: Those that got no score.
+        dropped: Those that got no score, and those that had become too old.
         prompts: How many prompts were drawn, those without a scored completion among them.
     """
 

@@ -47,6 +47,10 @@ def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
     from services.policy.turns import Turns
 
     engine, weights = _engine(config, renderer)
+    if config.min_step_seconds:
+        from services.policy.engine_paced import PacedEngine
+
+        engine = PacedEngine(engine, config.min_step_seconds)
     publication = _publication(config, engine, weights)
     metrics.serving(publication.current.version)
     turns = Turns(config.max_queue_tokens, metrics)

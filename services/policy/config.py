@@ -26,6 +26,11 @@ class PolicyConfig(ServerConfig):
     threads: int = Field(
         0, ge=0, description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores."
     )
+    min_step_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds that a decode step takes at least: rehearses a larger model or a slower machine.",
+    )
     frozen: bool = Field(False, description="Never take other weights: a reference policy.")
     max_batch_rows: int = Field(64, ge=1, description="Completions that are drawn together.")
     max_batch_tokens: int = Field(

@@ -52,7 +52,9 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
         AccessError: A file with certificates or the token cannot be used.
         CallError: A replica does not answer.
     """
-    fleet = stack.enter_context(Fleet(config.services.policy, lambda address: _client(config.services, address)))
+    services = config.services
+    linger = max(services.timeout, services.stage_timeout) if config.overlap.max_staleness else 0.0
+    fleet = stack.enter_context(Fleet(services.policy, lambda address: _client(services, address), linger))
     clients = fleet.clients()
     infos = tuple(policy_info(client) for client in clients)
     check = _fits(config, renderer, infos[0])

@@ -6,6 +6,7 @@ TrainingError
 ├── AccessRefused        a service does not let the trainer in
 ├── PromptMismatch       trainer and policy service read a prompt as different tokens
 ├── RolloutsFailed       the policy service does not deliver
+│   └── OtherWeights     what it delivers is not drawn from the run's weights
 ├── ScoresFailed         the reward service does not deliver, and strict mode drops nothing
 ├── TooManyDropped       too many rollouts get no score
 ├── RewardModelChanged   a reward has another revision than the run is pinned to
@@ -56,6 +57,10 @@ class PromptMismatch(TrainingError):
 
 class RolloutsFailed(TrainingError):
     """The policy service did not deliver after all retries."""
+
+
+class OtherWeights(RolloutsFailed):
+    """A completion was drawn from weights that were not published, or are too old."""
 
 
 class ScoresFailed(TrainingError):

@@ -67,13 +67,15 @@ class Fleet:
     Args:
         entries: As in --services.policy.
         connect: Makes the client of a replica.
+        linger: Seconds for which the client of a replica that has gone stays open: others may be in a call.
     """
 
-    def __init__(self, entries: Sequence[str], connect: Callable[[Address], PolicyClient]) -> None:
+    def __init__(self, entries: Sequence[str], connect: Callable[[Address], PolicyClient], linger: float = 0.0) -> None:
         self._entries = tuple(entries)
         self._connect = connect
         self._clients: dict[Address, PolicyClient] = {}
-        self._gone: list[PolicyClient] = []
+        self._linger = linger
+        self._gone: list[tuple[float, PolicyClient]] = []
         self._asked = -_FRESH_SECONDS
         self._lock = threading.Lock()
 
@@ -90,10 +92,19 @@ class Fleet:
             return tuple(self._clients.values())
 
     def forget_gone(self) -> None:
-        """Closes the clients of replicas that have gone; call it while nobody asks anything of them."""
+        """Closes the clients of replicas that have gone; call it while nobody asks anything of those gone so long."""
         with self._lock:
-            gone, self._gone = self._gone, []
+            latest = time.monotonic() - self._linger
+            gone = [client for since, client in self._gone if since <= latest]
+            self._gone = [(since, client) for since, client in self._gone if since > latest]
         for client in gone:
+            client.close()
+
+    def close(self) -> None:
+        """Closes all clients, and ends the calls that they are in."""
+        with self._lock:
+            clients = [*(client for _, client in self._gone), *self._clients.values()]
+        for client in clients:
             client.close()
 
     def _poll(self) -> None:
@@ -106,7 +117,7 @@ class Fleet:
             return
         for address in self._clients.keys() - set(found):
             _LOG.warning("replica %s has gone", address.target)
-            self._gone.append(self._clients.pop(address))
+            self._gone.append((time.monotonic(), self._clients.pop(address)))
         for address in found:
             if address not in self._clients:
                 self._clients[address] = self._connect(address)
@@ -117,5 +128,4 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for client in (*self._gone, *self._clients.values()):
-            client.close()
+        self.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from palate.client.types import PolicyVersion
@@ -35,7 +36,7 @@ class Suspects:
     Attributes:
         model: The trainer's networks.
         actor: The part of it that is published.
-        version: What the rollouts were drawn from.
+        version: The newest that rollouts can have been drawn from.
         temperature: What the trainer computes logprobs at.
     """
 
@@ -86,14 +87,20 @@ def check_mask(mask: Tensor, rollouts: Sequence[Rollout]) -> None:
 
 def check_behaviour(
     old_logprobs: Tensor, mask: Tensor, rollouts: Sequence[Rollout], tolerance: float, suspects: Suspects
-) -> float:
+) -> float | None:
     """Recomputed logprobs are those that the tokens were drawn with; returns their mean |Δ| over real tokens.
+
+    Only rollouts that the current weights drew can be judged: those of older ones differ by right, and their
+    importance weights say how much. None where there is no rollout to judge.
 
     Raises:
         BehaviourMismatch: The mean |Δ| is above `tolerance`.
     """
+    current = torch.tensor([rollout.policy_version == suspects.version for rollout in rollouts])  # (B,)
+    if not current.any():
+        return None
     behaviour = padded([rollout.behaviour_logprobs for rollout in rollouts])  # (B, T)
-    deviation = (old_logprobs - behaviour).abs()[mask]  # (N,)
+    deviation = (old_logprobs - behaviour).abs()[mask & current.unsqueeze(1)]  # (N,)
     mean = deviation.mean().item()
     if mean <= tolerance:
         return mean

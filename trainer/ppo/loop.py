@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from palate.client.types import PolicyVersion
 from trainer.ppo import points
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.evaluate import RefPolicy
-from trainer.ppo.fill import DropLimit, fill_batch
+from trainer.ppo.fill import DropLimit
 from trainer.ppo.invariants import check_behaviour, check_mask
 from trainer.ppo.kl import KLController
 from trainer.ppo.metrics import (
@@ -19,6 +18,7 @@ from trainer.ppo.metrics import (
     importance_metrics,
     objective_metrics,
     rollout_metrics,
+    staleness_metrics,
     value_metrics,
 )
 from trainer.ppo.optimizer import anneal
@@ -27,6 +27,7 @@ from trainer.ppo.publish import WeightPublisher
 from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.scoring import Scorer
 from trainer.ppo.state import RunState
+from trainer.ppo.supply import Supply
 from trainer.ppo.update import Updater
 from trainer.types import FilledBatch, Sequences
 
@@ -56,6 +57,7 @@ class Stages:
     collector: RolloutCollector
     scorer: Scorer
     drop_limit: DropLimit
+    supply: Supply
     updater: Updater
 
 
@@ -73,20 +75,15 @@ def train(stages: Stages, state: RunState, controller: KLController, report: Rep
 def train_step(
     stages: Stages, state: RunState, controller: KLController, report: Report
 ) -> tuple[RunState, KLController]:
-    """One batch: sampled on the newest weights, scored, learnt from."""
+    """One batch: sampled, scored, learnt from; where rollouts run ahead, the next ones are sampled meanwhile."""
     settings, clock = stages.settings, StageClock()
 
     with clock.stage("publish"):
         version = stages.publisher.publish(stages.updater.model.actor.model, state.step)
 
-    filled = fill_batch(
-        settings.batch_size,
-        settings.group_size,
-        draw=partial(stages.prompts.draw, f"step {state.step}", state.position),
-        roll=clock.timed("rollouts", partial(stages.collector.collect, version=version)),
-        score=clock.timed("scoring", stages.scorer.score),
-        limit=stages.drop_limit,
-    )
+    supplied = stages.supply.take(state, version, clock)
+    filled = supplied.filled
+    staleness = staleness_metrics(filled, state.step)
     rollouts = [scored.rollout for scored in filled.scored]
 
     points.reach("evaluate")
@@ -115,20 +112,24 @@ def train_step(
     state = replace(
         state,
         step=state.step + 1,
-        position=state.position + filled.prompts,
+        position=supplied.position,
         kl_coef=controller.kl_coef,
-        drop_window=stages.drop_limit.window,
+        drop_window=supplied.drop_window,
     )
     metrics = {
         **objective,
         **rollout_metrics(filled),
+        **staleness,
         **group_metrics(shaped, settings.group_size),
         **importance_metrics(batch, settings.tis_cap),
         **value_metrics(batch),
         **stats.means(),
-        "policy/behaviour_deviation": deviation,
         "policy/learning_rate": stages.updater.optimizer.param_groups[0]["lr"],
+        "overlap/trainer_idle_share": clock.share("wait"),
+        "overlap/rollout_idle_share": supplied.idle_share,
         **clock.metrics(),
     }
+    if deviation is not None:
+        metrics["policy/behaviour_deviation"] = deviation
     report(state, metrics, filled, scores.tolist())
     return state, controller

@@ -48,6 +48,15 @@ class StageClock:
 
         return call
 
+    def add(self, other: StageClock) -> None:
+        """Adds the stages of work that was done elsewhere."""
+        for name, seconds in other._seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def share(self, name: str) -> float:
+        """Of the time since the clock was made, what went into a stage."""
+        return self._seconds.get(name, 0.0) / max(time.monotonic() - self._start, 1e-9)
+
     def metrics(self) -> dict[str, float]:
         """time/<stage> and time/step, in seconds."""
         times = {f"time/{name}": seconds for name, seconds in self._seconds.items()}
@@ -78,6 +87,12 @@ def _component_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
     if len(columns) < 2:
         return {}
     return {f"objective/score_{column[0].name}": fmean(each.score for each in column) for column in columns}
+
+
+def staleness_metrics(filled: FilledBatch, step: int) -> dict[str, float]:
+    """By how many steps the weights that drew rollouts are behind those of `step`, which learn from them."""
+    behind = [step - scored.rollout.policy_version.step for scored in filled.scored]
+    return {"rollout/staleness_mean": fmean(behind), "rollout/staleness_max": float(max(behind))}
 
 
 def objective_metrics(

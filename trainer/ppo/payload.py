@@ -65,6 +65,10 @@ class Payload:
             for offset in range(0, len(data), CHUNK_BYTES):
                 yield WeightsChunk(index, offset, data[offset : offset + CHUNK_BYTES])
 
+    def copied(self) -> Payload:
+        """The same, of tensors of its own."""
+        return replace(self, state={name: tensor.clone() for name, tensor in self.state.items()})
+
     def _whole(self, index: int) -> Iterator[WeightsChunk]:
         for chunk in iter_chunks(self.state, [self.entries[index]]):
             yield WeightsChunk(index, chunk.offset_bytes, chunk.data)
@@ -112,8 +116,7 @@ class DeltaEncoder:
         if self._full_every == 1:
             return
         self._since_full = 0 if payload.delta is None else self._since_full + 1
-        kept = {name: tensor.clone() for name, tensor in payload.state.items()}  # training goes on in the original
-        self._base = Payload(payload.version, payload.entries, kept)
+        self._base = replace(payload, delta=None).copied()  # training goes on in the original
 
 
 def _delta(payload: Payload, base: Payload) -> Delta | None:

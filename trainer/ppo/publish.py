@@ -39,6 +39,7 @@ class PublishSettings:
         full_every: Every how many publications the weights go whole, and what has changed between; 1 = always whole.
         dtype: What weights are rounded to, as the replicas serve them; None = as they are.
         check: Raises where a replica (address, what it has loaded) does not fit the run; asked before each staging.
+        copy: Keep a copy of what is published, so that the model may change while replicas still catch up.
     """
 
     patience: Patience
@@ -46,6 +47,7 @@ class PublishSettings:
     full_every: int = 1
     dtype: torch.dtype | None = None
     check: Callable[[str, PolicyInfo], None] = lambda target, info: None
+    copy: bool = False
 
 
 class WeightPublisher:
@@ -62,6 +64,7 @@ class WeightPublisher:
         self._fleet = fleet
         self._known: dict[PolicyClient, Replica] = {}
         self._lock = threading.Lock()
+        self._publishing = threading.Lock()
         self._run_id = run_id
         self._incarnation = incarnation
         self._settings = settings
@@ -76,7 +79,9 @@ class WeightPublisher:
             return tuple(self._known.values())
 
     def publish(self, model: nn.Module, step: int) -> PolicyVersion:
-        """Makes every replica serve `model`, which must not change before `catch_up` was asked for the last time.
+        """Makes every replica serve `model`.
+
+        Unless a copy is kept, it must not change before `catch_up` was asked for the last time.
 
         Returns:
             The version that they serve then.
@@ -87,7 +92,15 @@ class WeightPublisher:
         points.reach("publish")
         self._fleet.forget_gone()
         plain = weights_payload(model, self._run_id, self._incarnation, step, self._settings.dtype)
-        payload = self._last = self._encoder.encoded(plain)
+        if self._settings.copy:
+            plain = plain.copied()
+        with self._publishing:
+            version = self._publish(self._encoder.encoded(plain))
+        points.reach("published")
+        return version
+
+    def _publish(self, payload: Payload) -> PolicyVersion:
+        self._last, step = payload, payload.version.step
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
         while failures := self._publish_once(payload):
             pause = next(pauses, None) if all(r.may_pass(error) for r, error in failures.items()) else None
@@ -96,7 +109,6 @@ class WeightPublisher:
             _LOG.warning("step %d is not published yet, trying again: %s", step, _told(failures))
             time.sleep(pause)
         self._encoder.published(payload)
-        points.reach("published")
         return payload.version
 
     def catch_up(self, replica: Replica) -> None:
@@ -105,9 +117,10 @@ class WeightPublisher:
         Raises:
             CallError: It does not take the weights.
         """
-        assert self._last is not None, "nothing was published yet"
         _LOG.warning("%s serves other weights than were published: bringing it up to date", replica.target)
-        replica.catch_up(self._last)
+        with self._publishing:  # a publication that goes on meanwhile reaches it too
+            assert self._last is not None, "nothing was published yet"
+            replica.catch_up(self._last)
 
     def _new(self, client: PolicyClient) -> Replica:
         return Replica(client, self._run_id, self._incarnation, self._settings.deadlines, self._settings.check)

@@ -1,4 +1,4 @@
-"""Samples completions through the policy service, on exactly the weights that were published."""
+"""Samples completions through the policy service, on the published weights, or on those of some steps before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from palate.client.errors import CallError, DeadlineExceeded, FailedPrecondition
 from palate.client.policy import PolicyClient
 from palate.client.types import GeneratedCompletion, PolicyVersion, SamplingParams
 from trainer.ppo import points
-from trainer.ppo.errors import PromptMismatch, RolloutsFailed
+from trainer.ppo.errors import OtherWeights, PromptMismatch, RolloutsFailed
 from trainer.ppo.patience import Patience
 from trainer.ppo.replica import Replica
 from trainer.types import PromptDraw, Rollout
@@ -40,6 +40,32 @@ class RolloutSettings:
     whole_shards: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which weights may draw.
+
+    Attributes:
+        version: What was published last, when it was asked for.
+        oldest: Weights of the same start of the run will do as well from this step on, also those published since; None
+            = `version` alone.
+    """
+
+    version: PolicyVersion
+    oldest: int | None = None
+
+    @property
+    def required(self) -> PolicyVersion | None:
+        """What the policy service is to insist on."""
+        return self.version if self.oldest is None else None
+
+    def accepts(self, version: PolicyVersion) -> bool:
+        """Whether rollouts of `version` will do."""
+        if self.oldest is None:
+            return version == self.version
+        same_start = (version.run_id, version.incarnation) == (self.version.run_id, self.version.incarnation)
+        return same_start and version.step >= self.oldest
+
+
 class RolloutCollector:
     """Asks the replicas of the policy service for completions, a shard at a time, all replicas at once.
 
@@ -59,21 +85,27 @@ class RolloutCollector:
         self._catch_up = catch_up
         self._settings = settings
 
-    def collect(self, draws: Sequence[PromptDraw], version: PolicyVersion) -> list[Rollout]:
+    def collect(self, draws: Sequence[PromptDraw], version: PolicyVersion, oldest: int | None = None) -> list[Rollout]:
         """One rollout per draw, in their order.
+
+        Args:
+            draws: Prompts and seeds.
+            version: What was published last.
+            oldest: Where other weights of the run will do as well: the first step whose weights do.
 
         Raises:
             PromptMismatch: The service reads a prompt as other tokens than the trainer.
             RolloutsFailed: No replica delivers.
         """
         points.reach("rollouts")
+        wanted = Wanted(version, oldest)
         size = self._settings.shard_prompts
         shards = [draws[start : start + size] for start in range(0, len(draws), size)]
         with ThreadPoolExecutor(len(self._replicas()), thread_name_prefix="rollouts") as pool:
-            futures = [pool.submit(self._shard, number, shard, version) for number, shard in enumerate(shards)]
+            futures = [pool.submit(self._shard, number, shard, wanted) for number, shard in enumerate(shards)]
             return list(itertools.chain.from_iterable(future.result() for future in futures))
 
-    def _shard(self, number: int, draws: Sequence[PromptDraw], version: PolicyVersion) -> list[Rollout]:
+    def _shard(self, number: int, draws: Sequence[PromptDraw], wanted: Wanted) -> list[Rollout]:
         done: dict[int, Rollout] = {}
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
         for place in itertools.count(number):
@@ -83,7 +115,7 @@ class RolloutCollector:
                 done.clear()
             missing = [(index, draw) for index, draw in enumerate(draws) if index not in done]
             try:
-                self._generate(replica, missing, version, done)
+                self._generate(replica, missing, wanted, done)
                 break
             except (Unavailable, Overloaded, DeadlineExceeded, FailedPrecondition) as error:
                 pause = next(pauses, None)
@@ -95,53 +127,56 @@ class RolloutCollector:
     def _generate(
         self,
         replica: Replica,
-        wanted: Sequence[tuple[int, PromptDraw]],
-        version: PolicyVersion,
+        missing: Sequence[tuple[int, PromptDraw]],
+        wanted: Wanted,
         done: dict[int, Rollout],
     ) -> None:
         """Adds completions to `done` as they come, so that a broken call loses only what had not finished."""
         try:
-            self._draw(replica.client, wanted, version, done)
-        except FailedPrecondition:
-            if not replica.forgot():
+            self._draw(replica.client, missing, wanted, done)
+        except (FailedPrecondition, OtherWeights) as error:
+            # Only a replica that was not told what to insist on draws from other weights before it is found out.
+            if isinstance(error, FailedPrecondition) and not replica.forgot():
                 raise
             self._catch_up(replica)
-            self._draw(replica.client, wanted, version, done)
+            left = [(index, draw) for index, draw in missing if index not in done]
+            self._draw(replica.client, left, wanted, done)
 
     def _draw(
         self,
         client: PolicyClient,
-        wanted: Sequence[tuple[int, PromptDraw]],
-        version: PolicyVersion,
+        missing: Sequence[tuple[int, PromptDraw]],
+        wanted: Wanted,
         done: dict[int, Rollout],
     ) -> None:
         stream = client.generate(
-            [draw.text for _, draw in wanted],
+            [draw.text for _, draw in missing],
             sampling=self._settings.sampling,
-            seeds=[draw.seed for _, draw in wanted],
-            required_policy_version=version,
+            seeds=[draw.seed for _, draw in missing],
+            required_policy_version=wanted.required,
             timeout=self._settings.timeout,
         )
         for completion in stream:
-            index, draw = wanted[completion.prompt_index]
-            done[index] = rollout_of(draw, completion, version)
+            index, draw = missing[completion.prompt_index]
+            done[index] = rollout_of(draw, completion, wanted)
             points.reach("rollout")
-        if missing := [index for index, _ in wanted if index not in done]:
-            raise RolloutsFailed(f"{client.target} ended its answer without {len(missing)} of {len(wanted)} rollouts")
+        if lacking := [index for index, _ in missing if index not in done]:
+            raise RolloutsFailed(f"{client.target} ended its answer without {len(lacking)} of {len(missing)} rollouts")
 
 
-def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, version: PolicyVersion) -> Rollout:
+def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, wanted: Wanted) -> Rollout:
     """Checks what the service sent for `draw`.
 
     Raises:
         PromptMismatch: It read other tokens than the trainer.
-        RolloutsFailed: Some token came from other weights than `version`, or logprobs are missing.
+        OtherWeights: Some token came from weights that are not wanted, or not all from the same ones.
+        RolloutsFailed: Logprobs are missing.
     """
     if completion.prompt_token_ids != draw.prompt_ids:
         raise PromptMismatch(_difference(draw.prompt_ids, completion.prompt_token_ids))
     served = {span.version for span in completion.policy_versions}
-    if served != {version}:
-        raise RolloutsFailed(f"a completion was drawn from {served}, not from the published {version}")
+    if len(served) != 1 or not all(map(wanted.accepts, served)):
+        raise OtherWeights(f"a completion was drawn from {served}, not from the published {wanted.version}")
     if not completion.token_ids or len(completion.logprobs) != len(completion.token_ids):
         raise RolloutsFailed(
             f"a completion has {len(completion.token_ids)} tokens and {len(completion.logprobs)} logprobs"
@@ -153,7 +188,7 @@ def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, version: Polic
         completion.token_ids,
         completion.logprobs,
         completion.finish_reason,
-        version,
+        served.pop(),
         draw.seed,
     )
 

@@ -19,12 +19,14 @@ from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
 from trainer.ppo.connect_rewards import Reward, ServiceReward
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
+from trainer.ppo.fleet import Fleet
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
+from trainer.ppo.overlap import OverlapSettings, OverlapSupply
 from trainer.ppo.patience import Patience
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import PublishSettings, WeightPublisher
@@ -34,6 +36,7 @@ from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
 from trainer.ppo.scoring import Component, Scorer
 from trainer.ppo.service_scoring import ScorerSettings, ServiceScorer
 from trainer.ppo.state import RunIdentity
+from trainer.ppo.supply import OnPolicySupply, RolloutSide, Supply
 from trainer.ppo.update import Updater, UpdateSettings
 
 
@@ -68,11 +71,14 @@ def make_stages(
     )
     scorer = Scorer([_component(config, reward) for reward in rewards], {})
     stack.callback(scorer.close)
+    drop_limit = DropLimit(config.scoring.max_dropped_share, drop_window)
+    group_size = config.sampling.completions_per_prompt
+    side = RolloutSide(prompts, collector, scorer, drop_limit, config.ppo.batch_size, group_size)
     return Stages(
         settings=LoopSettings(
             config.total_steps,
             config.ppo.batch_size,
-            config.sampling.completions_per_prompt,
+            group_size,
             config.ppo.anneal,
             config.ppo.critic_warmup_steps,
             config.invariants.behaviour_tolerance,
@@ -84,16 +90,39 @@ def make_stages(
         publisher=publisher,
         collector=collector,
         scorer=scorer,
-        drop_limit=DropLimit(config.scoring.max_dropped_share, drop_window),
+        drop_limit=drop_limit,
+        supply=_supply(config, side, replicas.fleet, rewards, stack),
         updater=updater,
     )
+
+
+def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, rewards: Sequence[Reward], stack: ExitStack) -> Supply:
+    """Draws ahead where staleness is allowed; whoever ends the run ends that, and the calls it is in."""
+    overlap = config.overlap
+    if not overlap.max_staleness:
+        return OnPolicySupply(side)
+
+    def hang_up() -> None:
+        fleet.close()
+        for reward in rewards:
+            if isinstance(reward, ServiceReward):
+                reward.client.close()
+
+    supply = OverlapSupply(side, OverlapSettings(overlap.max_staleness, overlap.stale, config.total_steps), hang_up)
+    stack.callback(supply.close)
+    return supply
 
 
 def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
     settings = PublishSettings(
-        _patience(config), deadlines, config.services.full_every, _served_dtype(replicas), replicas.check
+        _patience(config),
+        deadlines,
+        config.services.full_every,
+        _served_dtype(replicas),
+        replicas.check,
+        copy=config.overlap.max_staleness > 0,
     )
     return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings)
 

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import threading
 from dataclasses import replace
 
 import pytest
@@ -17,9 +18,10 @@ from palate.rollout_files import read_rollouts
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.checkpoint import CheckpointFolder, seal
-from trainer.ppo.errors import BehaviourMismatch, CheckpointRefused, RewardModelChanged, UnusableModel
+from trainer.ppo.errors import BehaviourMismatch, CheckpointRefused, RewardModelChanged, RolloutsFailed, UnusableModel
 from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.run import run_ppo
+from trainer.ppo.update import Updater
 
 NAMES = {
     "objective/scores",
@@ -37,6 +39,12 @@ NAMES = {
     "rollout/mean_length",
     "rollout/truncated_share",
     "rollout/dropped_share",
+    "rollout/dropped_stale",
+    "rollout/staleness_mean",
+    "rollout/staleness_max",
+    "overlap/trainer_idle_share",
+    "overlap/rollout_idle_share",
+    "time/wait",
     "time/publish",
     "time/rollouts",
     "time/scoring",
@@ -169,6 +177,76 @@ def test_a_completion_that_cannot_be_scored_is_drawn_again_and_counted(configure
     for row in read_metrics(config.out):
         assert (row["rollout/dropped_invalid"], row["rollout/dropped_too_long"]) == (1, 0)
         assert row["rollout/dropped_share"] == pytest.approx(1 / 7)
+
+
+AHEAD = ("--overlap.max-staleness", 1, "--ppo.tis-cap", 2)
+
+
+@pytest.mark.parametrize("stale", ["wait", "drop"])
+def test_rollouts_are_drawn_while_the_policy_learns(configure, replicas, stale):
+    config = configure(*AHEAD, "--overlap.stale", stale, "--total-steps", 4, replica_count=2)
+    result = run_ppo(config)
+    metrics, rollouts = read_metrics(config.out), rows_of(config.out / "rollouts.jsonl")
+    assert [row["step"] for row in rollouts] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
+    behind = [row["step"] - 1 - row["policy_version"]["step"] for row in rollouts]
+    assert set(behind) == {0, 1}
+    assert [row["rollout/staleness_max"] for row in metrics] == [max(behind[i : i + 6]) for i in range(0, 24, 6)]
+    assert {row["policy_version"]["run_id"] for row in rollouts} == {result.version.run_id}
+    for row in metrics:
+        stale_only = row["rollout/staleness_mean"] == 1
+        assert ("policy/behaviour_deviation" in row) != stale_only
+        assert row.get("policy/behaviour_deviation", 0) <= 1e-5
+        assert 0 <= row["overlap/trainer_idle_share"] <= 1
+        assert 0 <= row["overlap/rollout_idle_share"] <= 1
+        assert row["rollout/dropped_stale"] == 0 or stale == "drop"
+        assert {"time/wait", "time/rollouts", "time/scoring"} <= row.keys()
+    older = [row for row in metrics if row["rollout/staleness_mean"] == 1]
+    assert all(row["policy/importance_ess"] < 1 for row in older)  # their weights say that the policy has moved on
+    assert result.version.digest == digest_of(result.model_folder)
+    for server in replicas:
+        with PolicyClient(server.target) as client:
+            assert client.policy_info().policy_version == result.version
+
+
+def test_a_run_that_draws_ahead_is_killed_and_goes_on(configure, monkeypatch):
+    flags, name = (*AHEAD, "--total-steps", 4, "--record.checkpoint-every", 2), "cut"
+    update, updates = Updater.update, iter(range(3))
+
+    def killed_in_the_fourth(*args, **more):
+        if next(updates, None) is None:
+            raise Killed
+        return update(*args, **more)
+
+    monkeypatch.setattr(Updater, "update", killed_in_the_fourth)
+    with pytest.raises(Killed):
+        run_ppo(configure(*flags, out=name))
+    assert not [thread for thread in threading.enumerate() if thread.name == "overlap"]  # nothing draws any more
+    monkeypatch.undo()
+    config = configure(*flags, "--resume", out=name)
+    resumed = run_ppo(config)
+    assert (resumed.steps, resumed.version.incarnation) == (4, 2)
+    assert [row["step"] for row in read_metrics(config.out)] == [1, 2, 3, 4]
+    rollouts = rows_of(config.out / "rollouts.jsonl")
+    assert [row["step"] for row in rollouts] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
+    after = [(row["policy_version"]["incarnation"], row["policy_version"]["step"]) for row in rollouts[12:]]
+    assert after[:6] == [(2, 2)] * 6  # what was in flight is drawn again, from the weights that the run goes on with
+    assert set(after[6:]) <= {(2, 2), (2, 3)}
+
+
+def test_a_service_that_fails_while_the_policy_learns_ends_the_run(configure, monkeypatch):
+    collect, calls = RolloutCollector.collect, []
+
+    def failing(self, draws, *more):
+        calls.append(len(draws))
+        if calls.count(6) == 2:
+            raise RolloutsFailed("the policy service is away")
+        return collect(self, draws, *more)
+
+    monkeypatch.setattr(RolloutCollector, "collect", failing)
+    config = configure(*AHEAD, "--total-steps", 4)
+    with pytest.raises(RolloutsFailed, match="is away"):
+        run_ppo(config)
+    assert [row["step"] for row in read_metrics(config.out)] == [1]
 
 
 ESTIMATORS = {

@@ -21,7 +21,7 @@ from trainer.ppo.errors import (
     PromptsUnusable,
     UnusableModel,
 )
-from trainer.ppo.invariants import check_mask, check_pad_token
+from trainer.ppo.invariants import Suspects, check_behaviour, check_mask, check_pad_token
 from trainer.ppo.publish import WeightPublisher
 from trainer.ppo.run import run_ppo
 from trainer.types import Rollout, length_mask
@@ -167,3 +167,17 @@ def test_masks_are_counted_row_by_row():
     check_mask(length_mask([3, 1, 2]), rollouts)
     with pytest.raises(MaskMismatch, match="row 2 has 1 of 2"):
         check_mask(length_mask([3, 1, 1]), rollouts)
+
+
+def test_only_tokens_of_the_current_weights_must_have_the_trainers_logprobs():
+    now, before = PolicyVersion("run", 1, 2, "now"), PolicyVersion("run", 1, 1, "before")
+    rows = [
+        Rollout("p", "c", (1,), (5,) * n, (logprob,) * n, FinishReason.STOP, version, 0)
+        for n, logprob, version in ((3, -1.0, now), (2, -9.0, before))
+    ]
+    suspects = Suspects(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), now, 1.0)
+    mask, old = length_mask([3, 2]), torch.full((2, 3), -1.25)
+    assert check_behaviour(old, mask, rows, 0.5, suspects) == pytest.approx(0.25)
+    with pytest.raises(BehaviourMismatch, match=r"largest 2\.50e-01"):
+        check_behaviour(old, mask, rows, 0.1, suspects)
+    assert check_behaviour(old, mask, [replace(row, policy_version=before) for row in rows], 0.1, suspects) is None

@@ -4,7 +4,7 @@ import copy
 import signal
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ from palate.client.types import FinishReason, GeneratedCompletion, VersionSpan
 from palate.local_server import LocalServer, local_server
 from tests.servers import start_server
 from trainer.ppo import fleet as fleet_module
-from trainer.ppo.errors import NoReplica, PromptMismatch, PublishFailed, RolloutsFailed
+from trainer.ppo.errors import NoReplica, OtherWeights, PromptMismatch, PublishFailed, RolloutsFailed
 from trainer.ppo.fleet import Address, Fleet, resolve
 from trainer.ppo.patience import Patience
 from trainer.ppo.payload import weights_payload
 from trainer.ppo.publish import PublishSettings, WeightPublisher
 from trainer.ppo.replica import Deadlines, Replica
-from trainer.ppo.rollouts import RolloutCollector, RolloutSettings, rollout_of
+from trainer.ppo.rollouts import RolloutCollector, RolloutSettings, Wanted, rollout_of
 from trainer.types import PromptDraw
 
 PUBLISHING = PublishSettings(Patience(2), Deadlines(stage=60, commit=60))
@@ -226,7 +226,8 @@ def test_a_replica_that_stands_still_does_not_hold_a_run_for_ever(clients, model
         assert served(clients) == [before, before]
 
 
-def test_replicas_behind_a_name_come_and_go(model, policy_folder, monkeypatch):
+@pytest.mark.parametrize("oldest", [None, 0])
+def test_replicas_behind_a_name_come_and_go(model, policy_folder, monkeypatch, oldest):
     addresses = ["127.0.0.1"]
     monkeypatch.setattr(fleet_module, "_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(
@@ -236,14 +237,17 @@ def test_replicas_behind_a_name_come_and_go(model, policy_folder, monkeypatch):
     with local_server(command) as first, ExitStack() as stack:
         port = int(first.target.rpartition(":")[2])
         fleet = stack.enter_context(Fleet([f"dns:policy:{port}"], lambda address: PolicyClient(address.target)))
-        publisher = WeightPublisher(fleet, "named", 1, PUBLISHING)
-        version = publisher.publish(changed(model, 0.8), 1)
+        publisher = WeightPublisher(fleet, "named", 1, replace(PUBLISHING, copy=oldest is not None))
+        learning = changed(model, 0.8)
+        version = publisher.publish(learning, 1)
+        if oldest is not None:  # an update is under way while rollouts are drawn
+            torch.nn.init.ones_(learning.model.norm.weight)
         stack.enter_context(local_server(command, host="127.0.0.2", port=port))
         addresses.append("127.0.0.2")
 
         late = publisher.replicas()[1]
         assert late.info().policy_version != version
-        rollouts = collector_of(publisher).collect(draws_of([late.client], 3), version)
+        rollouts = collector_of(publisher).collect(draws_of([late.client], 3), version, oldest)
         assert {rollout.policy_version for rollout in rollouts} == {version}
         assert late.info().policy_version == version
 
@@ -276,6 +280,23 @@ def test_a_name_that_was_resolved_once_may_be_unknown_for_a_while(monkeypatch):
         assert fleet.clients() == known
         with pytest.raises(NoReplica, match="localhost has no address"):
             Fleet(["dns:localhost:1"], PolicyClient).clients()
+
+
+def test_the_client_of_a_replica_that_has_gone_lingers(monkeypatch):
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    monkeypatch.setattr(fleet_module, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, port, type: [(socket.AF_INET, type, 6, "", (a, port)) for a in addresses]
+    )
+    for linger, closed in ((0.0, True), (1e9, False)):
+        addresses[:] = ["127.0.0.1", "127.0.0.2"]
+        with Fleet(["dns:policy:1"], lambda address: PolicyClient(address.target), linger) as fleet:
+            gone = fleet.clients()[1]
+            addresses.pop()
+            assert len(fleet.clients()) == 1
+            fleet.forget_gone()
+            assert gone._closed == closed
+        assert gone._closed
 
 
 def test_what_changed_is_enough_and_a_replica_without_the_base_gets_everything(
@@ -342,7 +363,7 @@ def completion(**changes):
 
 
 def test_a_completion_becomes_a_rollout():
-    rollout = rollout_of(DRAW, completion(), VERSION)
+    rollout = rollout_of(DRAW, completion(), Wanted(VERSION))
     assert (rollout.prompt, rollout.completion, rollout.completion_ids) == ("p", "c", (7, 8))
     assert rollout.truncated
 
@@ -359,7 +380,23 @@ def test_a_completion_becomes_a_rollout():
 )
 def test_what_does_not_fit_the_draw_is_refused(changes, error, told):
     with pytest.raises(error, match=told):
-        rollout_of(DRAW, completion(**changes), VERSION)
+        rollout_of(DRAW, completion(**changes), Wanted(VERSION))
+
+
+def test_weights_of_some_steps_before_will_do_where_they_are_wanted():
+    newest, start = replace(VERSION, step=5), replace(VERSION, incarnation=2)
+    wanted = Wanted(newest, oldest=4)
+    assert (wanted.required, Wanted(newest).required) == (None, newest)
+    for step, will_do in ((3, False), (4, True), (5, True), (6, True)):  # 6: published since
+        drawn = completion(policy_versions=(VersionSpan(0, replace(VERSION, step=step)),))
+        assert wanted.accepts(drawn.policy_versions[0].version) == will_do
+        assert Wanted(newest).accepts(drawn.policy_versions[0].version) == (step == 5)
+        if will_do:
+            assert rollout_of(DRAW, drawn, wanted).policy_version.step == step
+    two = (VersionSpan(0, newest), VersionSpan(1, replace(newest, step=6)))
+    for versions in ((VersionSpan(0, replace(start, step=5)),), (VersionSpan(0, PolicyVersion()),), two):
+        with pytest.raises(OtherWeights, match="drawn from"):
+            rollout_of(DRAW, completion(policy_versions=versions), wanted)
 
 
 def test_a_payload_carries_each_tied_tensor_once(model):

@@ -1,0 +1,1 @@
+"""What the trainer makes of its time and of the services."""

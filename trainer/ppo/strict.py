@@ -19,18 +19,25 @@ _STRICT = "strict"
 
 
 def bits_of(
-    config: PPOConfig, shard_prompts: int, policy: Sequence[PolicyInfo], ref: PolicyInfo | None, reward: ModelInfo
+    config: PPOConfig,
+    ranks: int,
+    shard_prompts: int,
+    policy: Sequence[PolicyInfo],
+    ref: PolicyInfo | None,
+    reward: ModelInfo,
 ) -> dict[str, str]:
     """What a run's numbers can depend on in their last bits, beside its settings: by name, in words.
 
     Args:
         config: Of the run.
+        ranks: Processes that learn together.
         shard_prompts: Prompts in one generation call.
         policy: What each replica has loaded.
         ref: What the reference service has loaded; None = the trainer computes it.
         reward: What the reward service has loaded.
     """
-    return {
+    together = {} if ranks == 1 else {"ranks": f"{ranks} {config.distributed}"}
+    return together | {
         "threads": str(config.threads),
         "ppo.microbatch_size": str(config.ppo.microbatch_size),
         "prompts in a generation call": str(shard_prompts),

@@ -110,7 +110,8 @@ class Critic(nn.Module):
         hidden = _hidden_states(self.backbone, batch)
         values = self.value_head(hidden[batch.rows, batch.positions]).squeeze(-1).float().cpu()  # (N,)
         last = hidden[torch.arange(len(hidden)), batch.last_positions]  # (B, H)
-        return scatter(values, batch.mask), self.value_head(last).squeeze(-1).float().cpu()
+        final = self.value_head(last).squeeze(-1).float().cpu()
+        return scatter(values, batch.mask), final.clone()  # a view could be changed behind the back of a wrapper
 
 
 class ActorCritic(nn.Module):

@@ -149,8 +149,8 @@ def hand_out_state(optimizer: Optimizer, small: dict[str, Any], full: dict[str, 
 
 def _copied(model: ActorCritic, device: torch.device, size: int) -> Networks:
     ids = None if device.type == "cpu" else [device]
-    actor = DistributedDataParallel(model.actor, device_ids=ids, broadcast_buffers=False)
-    critic = model.critic and DistributedDataParallel(model.critic, device_ids=ids, broadcast_buffers=False)
+    actor = DistributedDataParallel(model.actor, device_ids=ids)
+    critic = model.critic and DistributedDataParallel(model.critic, device_ids=ids)
 
     @contextmanager
     def local() -> Iterator[None]:

@@ -3,22 +3,25 @@
 import copy
 import dataclasses
 import json
+import os
+import signal
 import sys
+from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from palate.client.types import PolicyVersion
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from trainer.command import run_or_explain
 from trainer.ppo.advantages import GAE, GRPO, Episodes
 from trainer.ppo.build import build_actor_critic, freeze, load_policy
+from trainer.ppo.errors import NotFinite, PublishFailed
 from trainer.ppo.evaluate import ForwardSettings, LocalRef
 from trainer.ppo.lanes import Lanes
-from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.parallel import alone, shard, spread
-from trainer.ppo.ranks import HeldState, LeadingUpdater, follow
+from trainer.ppo.ranks import LeadingUpdater, follow
 from trainer.ppo.team import Team, joined
 from trainer.ppo.update import Updater, UpdateSettings
 from trainer.types import Sequences, TrainingBatch, ValueTargets, length_mask
@@ -138,11 +141,12 @@ def try_way(folder, way, estimator, precision, team, optimizer):
             return None
         found = step(updater, ref, estimator, dtype)
         alone_updater = make_updater(single, alone(single), estimator, Team(), lanes, optimizer=optimizer)
-        expected = step(alone_updater, LocalRef(freeze(single.actor), updater._forward), estimator, dtype)
+        alone_ref = LocalRef(freeze(single.actor), updater._forward)
+        expected = step(alone_updater, alone_ref, estimator, dtype)
         report = compared(found, expected) | {
             "dtensors": all(isinstance(parameter, DTensor) for parameter in networks.model.parameters()),
-            "local_share": sum(_local(p).numel() for p in networks.model.parameters()) / numbers(model.parameters()).numel(),
-            "again": restored_goes_on(updater, alone_updater, ref, estimator, dtype),
+            "local_share": numbers(map(_local, networks.model.parameters())).numel() / len(numbers(model.parameters())),
+            "again": restored_goes_on((updater, ref), (alone_updater, alone_ref), estimator, dtype),
         }
         team.tell(None)
         return report
@@ -160,34 +164,56 @@ class Kept:
         return self
 
 
-def restored_goes_on(updater, alone_updater, ref, estimator, dtype):
+def restored_goes_on(ranks, single, estimator, dtype):
     """Both go on from the single process' state, handed out to the ranks: how far their next steps lie apart."""
+    (updater, ref), (alone_updater, alone_ref) = ranks, single
     with torch.no_grad():
         for parameter in updater.model.parameters():
             parameter.zero_()
     model, optimizer, _ = alone_updater.whole()
     updater.restore(Kept(model, optimizer.state_dict()))
-    own_ref = LocalRef(freeze(alone_updater.model.actor), alone_updater._forward)
-    found, expected = step(updater, ref, estimator, dtype), step(alone_updater, own_ref, estimator, dtype)
-    return float((found["moments"] - expected["moments"]).norm() / expected["moments"].norm()) if found else None
+    return compared(step(updater, ref, estimator, dtype), step(alone_updater, alone_ref, estimator, dtype))["moments"]
 
 
 def _local(parameter):
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
-def main(folder, out, cases):
-    with joined("ddp", "cpu", timeout=60) as team:
-        found = {}
-        for case in cases:
-            way, estimator, precision, optimizer = case.split("-")
-            found[case] = try_way(folder, way, estimator, precision, team, optimizer)
-        if team.rank == 0:
-            with open(out, "w") as file:
-                json.dump(found, file)
+def compare(folder, out, cases, team):
+    found = {}
+    for case in cases:
+        way, estimator, precision, optimizer = case.split("-")
+        found[case] = try_way(folder, way, estimator, precision, team, optimizer)
+    if team.rank == 0:
+        Path(out).write_text(json.dumps(found))
+    else:
+        team.told()
+
+
+def fail(how, team):
+    """Rank 1 fails in the middle of something that all do."""
+    if team.rank == 1 and how == "raises":
+        raise NotFinite("the policy gradient has norm nan")
+    if team.rank == 1 and how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if team.rank == 1 and how == "hangs":
+        signal.pause()
+    if team.rank == 0 and how == "leader":
+        raise PublishFailed("step 3 is not published")
+    if team.rank == 1 and how == "leader":
+        team.told()
+    team.total(torch.ones(3))
+
+
+def main(what, *arguments):
+    """Compares ways, or fails in one."""
+    timeout = 2 if arguments == ("hangs",) else 60
+    with joined("ddp", "cpu", timeout) as team:
+        if what == "compare":
+            compare(arguments[0], arguments[1], arguments[2:], team)
         else:
-            team.told()
+            fail(arguments[0], team)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    run_or_explain("rank_program", lambda: main(*sys.argv[1:]))

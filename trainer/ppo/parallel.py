@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -67,7 +68,7 @@ def spread(model: ActorCritic, way: DistributedWay, device: torch.device, size: 
 
 def shard(network: nn.Module, device: torch.device) -> None:
     """Cuts a network's parameters over all ranks, block by block: only one block is whole at a time."""
-    mesh = dist.init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     if device.type != "cpu":
         network.to(device)
     for block in _blocks(network):
@@ -79,7 +80,10 @@ def shard(network: nn.Module, device: torch.device) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor from its pieces, the same on every rank; one that is whole already, as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        full: Tensor = tensor.full_tensor()
+        return full
+    return tensor
 
 
 def handed_out(full: Tensor | None, like: Tensor) -> Tensor:
@@ -150,7 +154,7 @@ def hand_out_state(optimizer: Optimizer, small: dict[str, Any], full: dict[str, 
 def _copied(model: ActorCritic, device: torch.device, size: int) -> Networks:
     ids = None if device.type == "cpu" else [device]
     actor = DistributedDataParallel(model.actor, device_ids=ids)
-    critic = model.critic and DistributedDataParallel(model.critic, device_ids=ids)
+    critic = None if model.critic is None else DistributedDataParallel(model.critic, device_ids=ids)
 
     @contextmanager
     def local() -> Iterator[None]:

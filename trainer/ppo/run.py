@@ -79,7 +79,10 @@ def run_rank(config: PPOConfig) -> PPOResult | None:
     with joined(config.distributed, config.device, config.collective_timeout) as team, ExitStack() as stack:
         if config.strict:
             strict.compute_deterministically(stack)
-        return _lead(config, team, stack) if team.rank == 0 else _follow(config, team, stack)
+        if team.rank == 0:
+            return _lead(config, team, stack)
+        _follow(config, team, stack)
+        return None
 
 
 def _follow(config: PPOConfig, team: Team, stack: ExitStack) -> None:

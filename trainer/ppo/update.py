@@ -205,8 +205,8 @@ class Updater:
         def part(cut: Cut) -> _Part:
             batch = minibatch.rows(cut.rows)
             inputs = collate(batch.sequences, self._forward.pad_id)
-            weights = (w[cut.rows, : batch.mask.shape[1]] * cut.counts for w in (policy, value))
-            return _Part(batch, inputs, *weights, int(mask.sum()), cut.counts, cut is cuts[-1])
+            mine = [w[cut.rows, : batch.mask.shape[1]] * cut.counts for w in (policy, value)]
+            return _Part(batch, inputs, mine[0], mine[1], int(mask.sum()), cut.counts, cut is cuts[-1])
 
         return [part(cut) for cut in cuts]
 
@@ -233,7 +233,7 @@ class Updater:
         """Adds the gradient of the policy loss and of the KL in it; returns the (N,) ratios."""
         networks = self.networks
         with nullcontext() if part.last else networks.local():
-            new_logprobs = networks.actor(part.inputs, self._forward.temperature)
+            new_logprobs: Tensor = networks.actor(part.inputs, self._forward.temperature)
             loss, kl = self._policy_loss(new_logprobs, part), self._kl_loss(new_logprobs, part)
             torch.autograd.backward(networks.loss_scale * (loss + kl))
         if not part.counts:

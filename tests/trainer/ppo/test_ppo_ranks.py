@@ -1,6 +1,5 @@
 """Several ranks learn what one process learns, and end together when one of them fails; real processes over gloo."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -109,31 +108,20 @@ def test_a_start_that_contradicts_the_configuration_is_refused(configure, monkey
         run_ppo(configure())
 
 
-def flags_of(config):
-    """The command line of a configuration of this folder's tests."""
-    skipped = {"services", "sampling", "scoring", "ppo", "record", "invariants"}
-    values = config.model_dump(mode="json", exclude_defaults=True)
-    for name in skipped & values.keys():
-        values |= {f"{name}.{key}": value for key, value in values.pop(name).items()}
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            yield f"--{flag}" if value else "--" + ".".join([*flag.split(".")[:-1], f"no-{flag.split('.')[-1]}"])
-        else:
-            yield from (f"--{flag}", ",".join(value) if isinstance(value, list) else str(value))
+def train(config, *flags):
+    """Two ranks of a run; its configuration goes through a file, JSON being YAML."""
+    file = config.prompts.with_name("config.yaml")
+    file.write_text(config.model_dump_json(exclude_defaults=True))
+    done = torchrun("--no-python", Path(sys.executable).with_name("palate"), "train", "ppo", "--config", file, *flags)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
 def test_a_run_of_two_ranks_is_the_run_of_one_and_can_be_resumed_by_either(configure, replicas, way):
     alone = run_ppo(configure(out="alone"))
     config = configure("--distributed", way, "--total-steps", 1)
-    command = ["--no-python", Path(sys.executable).with_name("palate"), "train", "ppo"]
-    with contextlib.suppress(KeyError):
-        os.environ.pop("WORLD_SIZE")
-    done = torchrun(*command, *flags_of(config))
-    assert done.returncode == 0, done.stderr
-    again = torchrun(*command, *flags_of(configure("--distributed", way)), "--resume")
-    assert again.returncode == 0, again.stderr
+    train(config)
+    train(configure("--distributed", way), "--resume")
     rows = read_metrics(config.out)
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[-1]["objective/kl"] == pytest.approx(alone.metrics["objective/kl"], rel=1e-2, abs=1e-4)

@@ -98,7 +98,8 @@ def handed_out(full: Tensor | None, like: Tensor) -> Tensor:
         mine.copy_(full)
     if isinstance(like, DTensor):
         return distribute_tensor(mine, like.device_mesh, like.placements)
-    dist.broadcast(mine, src=0)
+    if dist.is_initialized():
+        dist.broadcast(mine, src=0)
     return mine
 
 

@@ -130,7 +130,7 @@ def follow(updater: Updater, ref: RefPolicy | None, team: Team) -> None:
 
 
 def _obey(order: Order, updater: Updater, ref: RefPolicy | None) -> None:
-    networks, whole = updater.networks.model, updater.model
+    networks = updater.networks.model
     match order:
         case Look(sequences, first_epoch):
             updater.evaluate(ref, sequences, first_epoch)
@@ -138,11 +138,9 @@ def _obey(order: Order, updater: Updater, ref: RefPolicy | None) -> None:
             for group, rate in zip(updater.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             updater.learn(batch, minibatches, None, train_policy=train_policy)
-            if networks is not whole:
-                collect_weights(networks.actor, None)
+            collect_weights(networks.actor, None)
         case GiveBack():
-            if networks is not whole:
-                collect_weights(networks, None)
+            collect_weights(networks, None)
             collected_state(updater.optimizer)
         case Take(small):
             hand_out_weights(networks, None)

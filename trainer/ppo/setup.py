@@ -55,7 +55,8 @@ def make_updater(
     optimizer = make_optimizer(config.ppo.optimizer, groups, config.ppo.adam_eps)
     leads = team.rank == 0 and (team.size > 1 or networks.model is not model)
     kind = LeadingUpdater if leads else Updater
-    return kind(model, optimizer, _update_settings(config), forward, lanes, shuffler, networks, team), ref
+    kept = model if team.rank == 0 else networks.model  # the others need no whole networks beside their parts
+    return kind(kept, optimizer, _update_settings(config), forward, lanes, shuffler, networks, team), ref
 
 
 def make_stages(

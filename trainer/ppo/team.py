@@ -140,7 +140,10 @@ def _explain(team: Team, error: Exception) -> None:
     """Leaves the cause for the other ranks; raises theirs where one of them was first."""
     mine = f"rank {team.rank}: {type(error).__name__}: {error}"
     store = dist.distributed_c10d._get_default_store()
-    first = store.compare_set(_CAUSE, "", mine).decode()
+    try:
+        first = store.compare_set(_CAUSE, "", mine).decode()
+    except dist.DistError as gone:
+        raise RankFailed(f"{mine}. What torchrun keeps for all ranks is gone too: {gone}") from error
     if first != mine:
         raise RankFailed(f"another rank failed first, and the run ends with it. {first}") from error
     if isinstance(error, (dist.DistError, RuntimeError)) and not isinstance(error, torch.OutOfMemoryError):

@@ -1,5 +1,6 @@
 """Several ranks learn what one process learns, and end together when one of them fails; real processes over gloo."""
 
+import copy
 import itertools
 import json
 import os
@@ -8,11 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from palate.client import PolicyClient
 from tests.tiny_models import make_tiny_policy
+from tests.trainer.ppo import rank_program
 from trainer.metrics import read_metrics
+from trainer.ppo.build import freeze
 from trainer.ppo.errors import NoTeam
+from trainer.ppo.evaluate import LocalRef
+from trainer.ppo.lanes import Lanes
+from trainer.ppo.parallel import alone
+from trainer.ppo.ranks import LeadingUpdater
 from trainer.ppo.run import run_ppo
 from trainer.ppo.stats import UpdateStats
 from trainer.ppo.team import Team
@@ -81,6 +89,27 @@ def test_a_rank_that_fails_ends_all_and_says_why(how, cause):
     done = torchrun(PROGRAM, "fail", how, timeout=120)
     assert done.returncode != 0
     assert cause in done.stderr
+
+
+@pytest.fixture
+def lanes():
+    threads = torch.get_num_threads()
+    with Lanes(1) as lanes:
+        yield lanes
+    torch.set_num_threads(threads)
+
+
+def test_networks_beside_the_model_are_brought_back_and_handed_out(lanes, tmp_path):
+    """As a single process has them on a GPU: what is published and kept is what was learnt, to the bit."""
+    model = rank_program.make_model(make_tiny_policy(tmp_path / "policy", seed=0), "gae", torch.float32)
+    single, networks = copy.deepcopy(model), alone(copy.deepcopy(model))
+    updater = rank_program.make_updater(model, networks, "gae", Team(), lanes, LeadingUpdater)
+    alone_updater = rank_program.make_updater(single, alone(single), "gae", Team(), lanes)
+    learners = [(one, LocalRef(freeze(one.model.actor), one._forward)) for one in (updater, alone_updater)]
+    found, expected = (rank_program.step(*learner, "gae", torch.float32) for learner in learners)
+    assert torch.equal(found["weights"], expected["weights"])
+    assert torch.equal(found["moments"], expected["moments"])
+    assert rank_program.restored_goes_on(*learners, "gae", torch.float32) == 0
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 9])

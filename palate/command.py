@@ -17,6 +17,7 @@ _PURPOSE = {
     "export": ("Make a served folder (palate.json, ONNX) from a Hugging Face classifier.", "train"),
     "models": ("See and change the models of a reward server while it serves.", ""),
     "ping": ("Ask a server how it is and what it serves.", ""),
+    "plan": ("Say how long a PPO run takes, and how many replicas and ranks it wants.", "train"),
     "rank": ("Rank the completions of every row of a file.", ""),
     "rescore": ("Score a run's stored rollouts by another reward model, and compare.", "train"),
     "score": ("Score every row of a file.", ""),

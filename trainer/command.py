@@ -63,10 +63,11 @@ def ppo(context: typer.Context) -> None:
 
     config = PPOConfig.from_command_line(context.args, prog="palate train ppo")
     share_processors()
-    from trainer.ppo.run import run_ppo
+    from trainer.ppo.run import run_rank
 
-    result = run_or_explain("palate train ppo", lambda: run_ppo(config))
-    print(f"{result.model_folder}: {result.steps} steps{_told(result.metrics)}")
+    result = run_or_explain("palate train ppo", lambda: run_rank(config))
+    if result is not None:  # the other ranks leave the telling to the first
+        print(f"{result.model_folder}: {result.steps} steps{_told(result.metrics)}")
 
 
 def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:

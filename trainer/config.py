@@ -12,7 +12,7 @@ from palate.client.types import AggregateLike
 from palate.settings import Group
 from trainer.access import AccessFields
 from trainer.phase_settings import PhaseSettings
-from trainer.ppo.choices import MissingEos, StaleRule
+from trainer.ppo.choices import DeviceName, DistributedWay, MissingEos, StaleRule
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.reward_config import RewardConfig
 
@@ -188,6 +188,17 @@ class PPOConfig(PhaseSettings):
         default="", max_length=100, description="Names the run in policy versions; empty = a random name."
     )
     threads: int = Field(default=2, ge=1, description="CPU threads of the trainer; policy and critic share them.")
+    device: DeviceName = Field(
+        default="cpu", description='What the networks are on: "cpu", or "cuda" with a GPU for each process.'
+    )
+    distributed: DistributedWay = Field(
+        default="none",
+        description='How the processes that torchrun has started learn together: "ddp" copies the networks, "fsdp2" '
+        "cuts them in pieces; docs/scaling.md says how to start them.",
+    )
+    collective_timeout: float = Field(
+        default=600.0, gt=0, description="Seconds in which all processes must come to a common operation."
+    )
     resume: bool = Field(
         default=False, description="Go on from the newest checkpoint in --out; start where there is none."
     )

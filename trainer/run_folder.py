@@ -23,6 +23,9 @@ FREE = frozenset(
         "accept_new_reward",
         "total_steps",
         "threads",
+        "device",
+        "distributed",
+        "collective_timeout",
         # what is recorded and shown
         "record",
         "log_every",

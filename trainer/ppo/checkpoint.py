@@ -10,11 +10,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.optim import Optimizer
 
 from palate.models.weights import untied_state_dict
 from trainer.ppo import points
@@ -28,6 +27,16 @@ _FORMAT = 3
 _MODEL, _TRAINER, _STATE, _CHECKSUMS = "model.safetensors", "trainer.pt", "state.json", "checksums.json"
 _FILES = frozenset({_MODEL, _TRAINER, _STATE})
 _PREFIX = "step-"
+
+
+class Stateful(Protocol):
+    """What has a state to keep: an optimiser, or whatever stands for those of several ranks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes back to a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class CheckpointFolder:
     def save(
         self,
         model: ActorCritic,
-        optimizer: Optimizer,
+        optimizer: Stateful,
         shuffler: torch.Generator,
         state: RunState,
         identity: RunIdentity,
@@ -86,7 +95,7 @@ class CheckpointFolder:
         """The last checkpoint; None where there is none."""
         return max(self._all(), default=None)
 
-    def restore(self, model: ActorCritic, optimizer: Optimizer, shuffler: torch.Generator) -> Restored | None:
+    def restore(self, model: ActorCritic, optimizer: Stateful, shuffler: torch.Generator) -> Restored | None:
         """Goes back to the newest checkpoint that is whole; None where there is none at all.
 
         Damaged ones are named, and set aside so that they neither count nor push others out.
@@ -119,7 +128,7 @@ class CheckpointFolder:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def restore(folder: Path, model: ActorCritic, optimizer: Optimizer, shuffler: torch.Generator) -> Restored:
+def restore(folder: Path, model: ActorCritic, optimizer: Stateful, shuffler: torch.Generator) -> Restored:
     """Puts a checkpoint's tensors back into their places.
 
     Raises:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+DeviceName = Literal["cpu", "cuda"]
+DistributedWay = Literal["none", "ddp", "fsdp2"]
 EstimatorName = Literal["gae", "grpo", "rloo", "reinforce_pp"]
 KLPlace = Literal["reward_k1", "loss_k2", "loss_k3"]
 LossAggregation = Literal["token_mean", "sequence_mean", "constant"]

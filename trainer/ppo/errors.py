@@ -18,6 +18,8 @@ TrainingError
 ├── CheckpointRefused    a run cannot be started, continued or resumed like this
 │   └── CheckpointDamaged  a checkpoint is not what was written
 ├── NotStrict            strict mode cannot be kept with these services or settings
+├── NoTeam               the process was not started as --distributed needs it
+├── RankFailed           another of the processes that learn together failed
 ├── NotFinite            a loss or gradient is infinite or not a number
 └── InvariantViolated    trainer and policy disagree about probabilities
     ├── PadIsEos         padding cannot be told from the end of a sequence
@@ -105,6 +107,14 @@ class CheckpointDamaged(CheckpointRefused):
 
 class NotStrict(TrainingError):
     """Strict mode promises the same bits, and something that a run depends on cannot keep that."""
+
+
+class NoTeam(TrainingError):
+    """The process was not started as --distributed needs it."""
+
+
+class RankFailed(TrainingError):
+    """Another of the processes that learn together failed, or did not come in time."""
 
 
 class NotFinite(TrainingError):

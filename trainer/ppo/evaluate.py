@@ -12,7 +12,8 @@ from torch import Tensor
 from palate.models.logprobs import sampled_logprobs
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.losses import entropy_from_logits
-from trainer.ppo.model import ActorCritic, CausalLM, Critic, Microbatch, collate, microbatches, scatter
+from trainer.ppo.model import ActorCritic, CausalLM, Critic, Microbatch, collate, scatter
+from trainer.ppo.team import Cut, Team
 from trainer.types import CriticValues, Evaluated, Sequences, length_mask
 
 
@@ -33,72 +34,80 @@ class RefPolicy(Protocol):
 
 
 class LocalRef:
-    """A reference policy held by the trainer."""
+    """A reference policy held by the trainer; every rank must ask for logprobs, and gets those of all rows."""
 
-    def __init__(self, actor: CausalLM, settings: ForwardSettings) -> None:
+    def __init__(self, actor: CausalLM, settings: ForwardSettings, team: Team = Team()) -> None:
         self._actor = actor
         self._settings = settings
+        self._team = team
 
     def logprobs(self, sequences: Sequences) -> Tensor:
         """(B, T) at the sampling temperature, 0 at padding."""
-        cuts = microbatches(sequences.lengths(), self._settings.microbatch_size)
+        cuts = self._team.cuts(sequences.lengths(), self._settings.microbatch_size)
         temperature = self._settings.temperature
-        return in_microbatches(sequences, cuts, self._settings, lambda b: (self._actor.logprobs(b, temperature),))[0]
+        (mine,) = in_microbatches(sequences, cuts, self._settings, lambda b: (self._actor.logprobs(b, temperature),))
+        return self._team.total(mine)
 
 
 def evaluate(
     model: ActorCritic,
-    ref: RefPolicy,
+    ref: RefPolicy | None,
     sequences: Sequences,
     minibatches: Sequence[Sequence[int]],
     settings: ForwardSettings,
     lanes: Lanes,
+    team: Team,
 ) -> Evaluated:
-    """One pass of each network over the batch, without gradients.
+    """One pass of each network over the batch, without gradients; each rank computes some rows and gets all.
 
     Args:
         model: Actor, and critic where there is one.
-        ref: The reference policy.
+        ref: The reference policy; None on a rank that does not ask it.
         sequences: The batch.
         minibatches: Rows of the minibatches that the update will begin with. The passes are cut as that first epoch
             will cut its own: float32 sums depend a little on the shape of a batch, and no old logprob shall differ
             from its new one by that.
         settings: How passes are cut.
         lanes: Runs the networks side by side.
+        team: The ranks.
     """
-    cuts = [cut for rows in minibatches for cut in cut_rows(sequences, rows, settings)]
+    cuts = [cut for rows in minibatches for cut in cut_rows(sequences, rows, settings, team)]
     (logprobs, entropy), ref_logprobs, critic = lanes.run(
         lambda: in_microbatches(sequences, cuts, settings, lambda batch: _policy_pass(model.actor, batch, settings)),
-        lambda: ref.logprobs(sequences),
-        lambda: _critic_values(model.critic, sequences, cuts, settings),
+        lambda: torch.zeros(()) if ref is None else ref.logprobs(sequences),
+        lambda: _critic_values(model.critic, sequences, cuts, settings, team),
     )
     mask = length_mask([len(ids) for ids in sequences.completion_ids])
-    return Evaluated(mask, logprobs, ref_logprobs, entropy, critic)
+    return Evaluated(mask, team.total(logprobs), ref_logprobs, team.total(entropy), critic)
 
 
 def _critic_values(
-    critic: Critic | None, sequences: Sequences, cuts: Sequence[Sequence[int]], settings: ForwardSettings
+    critic: Critic | None, sequences: Sequences, cuts: Sequence[Cut], settings: ForwardSettings, team: Team
 ) -> CriticValues | None:
     if critic is None:
         return None
-    return CriticValues(*in_microbatches(sequences, cuts, settings, critic.values_with_final))
+    return CriticValues(*map(team.total, in_microbatches(sequences, cuts, settings, critic.values_with_final)))
 
 
 @torch.no_grad()
 def in_microbatches(
     sequences: Sequences,
-    cuts: Sequence[Sequence[int]],
+    cuts: Sequence[Cut],
     settings: ForwardSettings,
     compute: Callable[[Microbatch], tuple[Tensor, ...]],
 ) -> list[Tensor]:
-    """Runs `compute` over the rows of each cut and puts its (b, t) and (b,) results together to (B, T) and (B,)."""
+    """Runs `compute` over the rows of each cut and puts its (b, t) and (b,) results together to (B, T) and (B,).
+
+    Rows that are in no cut, or in one that does not count, are 0.
+    """
     longest = max(len(ids) for ids in sequences.completion_ids)
     whole: list[Tensor] = []
-    for rows in cuts:
+    for cut in cuts:
+        rows = cut.rows
         parts = compute(collate(sequences.rows(rows), settings.pad_id))
         if not whole:
             whole = [torch.zeros((len(sequences), longest)[: part.dim()]) for part in parts]
-        for target, part in zip(whole, parts, strict=True):
+        for target, part in zip(whole, parts, strict=True) if cut.counts else ():
             if part.dim() == 2:
                 target[rows, : part.shape[1]] = part
             else:
@@ -106,15 +115,15 @@ def in_microbatches(
     return whole
 
 
-def cut_rows(sequences: Sequences, rows: Sequence[int], settings: ForwardSettings) -> list[list[int]]:
-    """Some rows of `sequences` in microbatches, as indices into `sequences`."""
-    lengths = sequences.rows(rows).lengths()
-    return [[rows[index] for index in cut] for cut in microbatches(lengths, settings.microbatch_size)]
+def cut_rows(sequences: Sequences, rows: Sequence[int], settings: ForwardSettings, team: Team) -> list[Cut]:
+    """Some rows of `sequences` in this rank's microbatches, as indices into `sequences`."""
+    cuts = team.cuts(sequences.rows(rows).lengths(), settings.microbatch_size)
+    return [Cut([rows[index] for index in cut.rows], cut.counts) for cut in cuts]
 
 
 def _policy_pass(actor: CausalLM, batch: Microbatch, settings: ForwardSettings) -> tuple[Tensor, Tensor]:
     """(b, t) logprobs and entropy at the sampling temperature."""
     logits = actor.logits(batch)  # (N, V)
-    logprobs = sampled_logprobs(logits, batch.targets, settings.temperature)
+    logprobs = sampled_logprobs(logits, batch.targets.to(logits.device), settings.temperature)
     entropy = entropy_from_logits(logits.float() / settings.temperature)
-    return scatter(logprobs, batch.mask), scatter(entropy, batch.mask)
+    return scatter(logprobs.cpu(), batch.mask), scatter(entropy.cpu(), batch.mask)

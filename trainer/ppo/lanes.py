@@ -20,10 +20,11 @@ class Lanes:
 
     Args:
         threads: CPU threads in all; with 1, computations run one after the other.
+        one_by_one: Run them one after the other in any case: ranks must meet in the same order.
     """
 
-    def __init__(self, threads: int) -> None:
-        lanes = min(_LANES, threads)
+    def __init__(self, threads: int, *, one_by_one: bool = False) -> None:
+        lanes = 1 if one_by_one else min(_LANES, threads)
         inner = max(1, threads // lanes)
         torch.set_num_threads(inner)
         # torch keeps the number for the calling thread only, so every worker sets its own.

@@ -68,14 +68,23 @@ class CausalLM(nn.Module):
         self.eval()
 
     def logits(self, batch: Microbatch) -> Tensor:
-        """(N, V) logits of every completion token, before any temperature."""
+        """(N, V) logits of every completion token, before any temperature; where the model is."""
+        return self._logits(batch)
+
+    def logprobs(self, batch: Microbatch, temperature: float) -> Tensor:
+        """(B, T) logprobs of the completion tokens at the sampling temperature, 0 at padding; on the CPU."""
+        logprobs: Tensor = self(batch, temperature)
+        return logprobs
+
+    def forward(self, batch: Microbatch, temperature: float) -> Tensor:
+        """As `logprobs`; wrappers hook in here."""
+        logits = self._logits(batch)
+        return scatter(sampled_logprobs(logits, batch.targets.to(logits.device), temperature).cpu(), batch.mask)
+
+    def _logits(self, batch: Microbatch) -> Tensor:
         hidden = _hidden_states(self.model.base_model, batch)  # (B, L, H)
         logits: Tensor = self.model.get_output_embeddings()(hidden[batch.rows, batch.positions])
         return logits
-
-    def logprobs(self, batch: Microbatch, temperature: float) -> Tensor:
-        """(B, T) logprobs of the completion tokens at the sampling temperature, 0 at padding."""
-        return scatter(sampled_logprobs(self.logits(batch), batch.targets, temperature), batch.mask)
 
 
 class Critic(nn.Module):
@@ -88,16 +97,21 @@ class Critic(nn.Module):
         self.eval()
 
     def values(self, batch: Microbatch) -> Tensor:
-        """(B, T) values, 0 at padding."""
-        hidden = _hidden_states(self.backbone, batch)
-        return scatter(self.value_head(hidden[batch.rows, batch.positions]).squeeze(-1).float(), batch.mask)
+        """(B, T) values, 0 at padding; on the CPU."""
+        return self.values_with_final(batch)[0]
 
     def values_with_final(self, batch: Microbatch) -> tuple[Tensor, Tensor]:
-        """(B, T) values, and (B,) the value behind each row's last token."""
+        """(B, T) values, and (B,) the value behind each row's last token; on the CPU."""
+        values, final = self(batch)
+        return values, final
+
+    def forward(self, batch: Microbatch) -> tuple[Tensor, Tensor]:
+        """As `values_with_final`; wrappers hook in here."""
         hidden = _hidden_states(self.backbone, batch)
-        values = scatter(self.value_head(hidden[batch.rows, batch.positions]).squeeze(-1).float(), batch.mask)
+        values = self.value_head(hidden[batch.rows, batch.positions]).squeeze(-1).float().cpu()  # (N,)
         last = hidden[torch.arange(len(hidden)), batch.last_positions]  # (B, H)
-        return values, self.value_head(last).squeeze(-1).float()
+        final = self.value_head(last).squeeze(-1).float().cpu()
+        return scatter(values, batch.mask), final.clone()  # a view could be changed behind the back of a wrapper
 
 
 class ActorCritic(nn.Module):
@@ -138,10 +152,12 @@ def microbatches(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 def _hidden_states(backbone: nn.Module, batch: Microbatch) -> Tensor:
     """(B, L, H) last hidden states."""
+    device = next(backbone.parameters()).device
+    attention_mask = batch.attention_mask.to(device)
     hidden: Tensor = backbone(
-        input_ids=batch.token_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=masked_positions(batch.attention_mask),
+        input_ids=batch.token_ids.to(device),
+        attention_mask=attention_mask,
+        position_ids=masked_positions(attention_mask),
         use_cache=False,
     ).last_hidden_state
     return hidden

@@ -21,12 +21,14 @@ from trainer.ppo.connect_rewards import ServiceReward, connect_rewards, revision
 from trainer.ppo.fill import fill_batch
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
+from trainer.ppo.ranks import follow
 from trainer.ppo.record import RunDisplay
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale, score_scale
-from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater
+from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater, open_ref
 from trainer.ppo.state import RunIdentity, RunState
 from trainer.ppo.store import RolloutStore
+from trainer.ppo.team import Team, joined
 from trainer.ppo.update import Updater
 from trainer.types import FilledBatch, ScoredRollout
 
@@ -55,7 +57,18 @@ class PPOResult:
 
 
 def run_ppo(config: PPOConfig) -> PPOResult:
-    """Trains until `total_steps` are done.
+    """Trains until `total_steps` are done, in this process or as rank 0 of several.
+
+    Raises:
+        As `run_rank`.
+    """
+    result = run_rank(config)
+    assert result is not None, "ranks that follow have no result: run_rank"
+    return result
+
+
+def run_rank(config: PPOConfig) -> PPOResult | None:
+    """This process' part of a run; None where it follows another.
 
     Raises:
         TrainingError: The run cannot start or go on (see `trainer.ppo.errors`).
@@ -63,37 +76,52 @@ def run_ppo(config: PPOConfig) -> PPOResult:
         CallError: A service refuses the trainer.
         FolderError: A model folder is broken.
     """
-    identity.check(config)
-    with ExitStack() as stack:
+    with joined(config.distributed, config.device, config.collective_timeout) as team, ExitStack() as stack:
         if config.strict:
             strict.compute_deterministically(stack)
-        manifest, renderer = load_policy(config.policy)
-        check_pad_token(renderer.pad_id, renderer.eos_id)
-        replicas = connect_policy(config, renderer, stack)
-        prompts = make_prompts(config, renderer, replicas)
-        updater, ref = make_updater(config, renderer, stack)
-        checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
-        restored = checkpoints.restore(updater.model, updater.optimizer, updater.shuffler) if config.resume else None
-        rewards = connect_rewards(config, stack, restored.identity.reward_revisions if restored else None)
-        ref_info = ref.info if isinstance(ref, RemoteRef) else None
-        reward_infos = {each.config.name: each.info for each in rewards if isinstance(each, ServiceReward)}
-        bits = strict.bits_of(config, replicas.shard_prompts, replicas.infos, ref_info, reward_infos)
-        if restored:
-            strict.check_resumed(restored.identity.bits, bits, strict=config.strict)
+        if team.rank == 0:
+            return _lead(config, team, stack)
+        _follow(config, team, stack)
+        return None
 
-        start = identity.begin(config)
-        revisions = revisions_of(rewards)
-        me = RunIdentity(start.run_id, start.incarnation, revisions, bits)
-        publisher = make_publisher(config, me, replicas)
-        drop_window = restored.state.drop_window if restored else ()
-        stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, stack)
 
-        state = _first_state(config, stages, restored, revisions)
-        recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
-        state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
-        points.reach("model")
-        folder = save_model_folder(updater.model.actor.model, config.policy, manifest, config.out / "model")
-        return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
+def _follow(config: PPOConfig, team: Team, stack: ExitStack) -> None:
+    """Another rank's part of a run: it learns its rows, and talks to rank 0 alone."""
+    updater, ref = make_updater(config, load_policy(config.policy)[1], stack, team)
+    follow(updater, ref, team)
+
+
+def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
+    """Rank 0's part of a run, which is all of it where there is no other."""
+    identity.check(config)
+    manifest, renderer = load_policy(config.policy)
+    check_pad_token(renderer.pad_id, renderer.eos_id)
+    replicas = connect_policy(config, renderer, stack)
+    prompts = make_prompts(config, renderer, replicas)
+    updater, local_ref = make_updater(config, renderer, stack, team)
+    ref = local_ref or open_ref(config, renderer, stack)
+    checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
+    restored = updater.restore(checkpoints) if config.resume else None
+    rewards = connect_rewards(config, stack, restored.identity.reward_revisions if restored else None)
+    ref_info = ref.info if isinstance(ref, RemoteRef) else None
+    reward_infos = {each.config.name: each.info for each in rewards if isinstance(each, ServiceReward)}
+    bits = strict.bits_of(config, team.size, replicas.shard_prompts, replicas.infos, ref_info, reward_infos)
+    if restored:
+        strict.check_resumed(restored.identity.bits, bits, strict=config.strict)
+
+    start = identity.begin(config)
+    revisions = revisions_of(rewards)
+    me = RunIdentity(start.run_id, start.incarnation, revisions, bits)
+    publisher = make_publisher(config, me, replicas)
+    drop_window = restored.state.drop_window if restored else ()
+    stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, stack)
+
+    state = _first_state(config, stages, restored, revisions)
+    recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
+    state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
+    points.reach("model")
+    folder = save_model_folder(updater.model.actor.model, config.policy, manifest, config.out / "model")
+    return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
 
 
 def score_start(config: PPOConfig, stages: Stages, step: int) -> tuple[ScoredRollout, ...]:
@@ -179,5 +207,4 @@ class _Recorder:
             self._display.show_samples(state.step, filled.scored[: record.samples])
         if state.step % record.checkpoint_every == 0 or is_last:
             self._rollouts.finish_file()
-            updater = self._updater
-            self._checkpoints.save(updater.model, updater.optimizer, updater.shuffler, state, self._identity)
+            self._checkpoints.save(*self._updater.whole(), state, self._identity)

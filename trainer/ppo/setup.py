@@ -27,9 +27,11 @@ from trainer.ppo.loop import LoopSettings, Stages
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.overlap import OverlapSettings, OverlapSupply
+from trainer.ppo.parallel import shard, spread
 from trainer.ppo.patience import Patience
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import PublishSettings, WeightPublisher
+from trainer.ppo.ranks import LeadingUpdater
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.replica import Deadlines
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
@@ -37,21 +39,29 @@ from trainer.ppo.scoring import Component, Scorer
 from trainer.ppo.service_scoring import ScorerSettings, ServiceScorer
 from trainer.ppo.state import RunIdentity
 from trainer.ppo.supply import OnPolicySupply, RolloutSide, Supply
+from trainer.ppo.team import Team, local_device
 from trainer.ppo.update import Updater, UpdateSettings
 
 
-def make_updater(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> tuple[Updater, RefPolicy]:
-    """Networks, reference policy and optimiser, as a new run has them."""
-    lanes = stack.enter_context(Lanes(config.threads))
+def make_updater(
+    config: PPOConfig, renderer: Renderer, stack: ExitStack, team: Team = Team()
+) -> tuple[Updater, LocalRef | None]:
+    """Networks, optimiser, and the reference policy where it is local, as a new run has them on this rank."""
+    device = local_device(config.device)
+    lanes = stack.enter_context(Lanes(config.threads, one_by_one=team.size > 1 or device.type != "cpu"))
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model = build_actor_critic(config.policy, config.ppo.critic_init if config.ppo.has_critic else None, renderer)
     forward = forward_settings(config, renderer)
-    ref = _ref_policy(config, model, renderer, forward, stack)
+    ref = _local_ref(config, model, forward, device, team) if config.services.ref == "local" else None
+    networks = spread(model, config.distributed, device, team.size)
     shuffler = torch.Generator().manual_seed(derive_seed(config.seed, "shuffle"))
     critic_rate = config.ppo.critic_learning_rate or config.ppo.learning_rate
-    groups = model.parameter_groups(config.ppo.learning_rate, critic_rate)
+    groups = networks.model.parameter_groups(config.ppo.learning_rate, critic_rate)
     optimizer = make_optimizer(config.ppo.optimizer, groups, config.ppo.adam_eps)
-    return Updater(model, optimizer, _update_settings(config), forward, lanes, shuffler), ref
+    leads = team.rank == 0 and (team.size > 1 or networks.model is not model)
+    kind = LeadingUpdater if leads else Updater
+    kept = model if team.rank == 0 else networks.model  # the others need no whole networks beside their parts
+    return kind(kept, optimizer, _update_settings(config), forward, lanes, shuffler, networks, team), ref
 
 
 def make_stages(
@@ -171,11 +181,17 @@ def forward_settings(config: PPOConfig, renderer: Renderer) -> ForwardSettings:
     return ForwardSettings(config.ppo.microbatch_size, renderer.pad_id, config.sampling.temperature)
 
 
-def _ref_policy(
-    config: PPOConfig, model: ActorCritic, renderer: Renderer, forward: ForwardSettings, stack: ExitStack
-) -> RefPolicy:
-    if config.services.ref == "local":
-        return LocalRef(freeze(model.actor), forward)
+def _local_ref(
+    config: PPOConfig, model: ActorCritic, forward: ForwardSettings, device: torch.device, team: Team
+) -> LocalRef:
+    actor = freeze(model.actor)
+    if config.distributed == "fsdp2":
+        shard(actor, device)
+    return LocalRef(actor.to(device), forward, team)
+
+
+def open_ref(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> RemoteRef:
+    """The reference policy as a service."""
     client = open_policy(config.services, config.services.ref, stack)
     return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer, _patience(config))
 

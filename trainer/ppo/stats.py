@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 
 
@@ -22,6 +23,15 @@ class UpdateStats:
     ratio_max: float = 0.0
     policy_norms: list[float] = field(default_factory=list)
     value_norms: list[float] = field(default_factory=list)
+
+    @classmethod
+    def merged(cls, parts: Sequence[UpdateStats]) -> UpdateStats:
+        """Those of all ranks: tokens and norms are of whole minibatches on each, the rest of the rank's own rows."""
+        first = parts[0]
+        same = {"tokens": first.tokens, "policy_norms": first.policy_norms, "value_norms": first.value_norms}
+        largest = {"ratio_max": max(part.ratio_max for part in parts)}
+        summed = {f.name: sum(getattr(part, f.name) for part in parts) for f in fields(cls) if f.name not in same}
+        return cls(**(summed | same | largest))
 
     def means(self) -> dict[str, float]:
         """The update's metrics, token means over all epochs; those of the critic where there is one."""

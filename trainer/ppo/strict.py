@@ -20,6 +20,7 @@ _STRICT = "strict"
 
 def bits_of(
     config: PPOConfig,
+    ranks: int,
     shard_prompts: int,
     policy: Sequence[PolicyInfo],
     ref: PolicyInfo | None,
@@ -29,12 +30,14 @@ def bits_of(
 
     Args:
         config: Of the run.
+        ranks: Processes that learn together.
         shard_prompts: Prompts in one generation call.
         policy: What each replica has loaded.
         ref: What the reference service has loaded; None = the trainer computes it.
         rewards: What each reward service has loaded, by the reward's name.
     """
-    return {
+    together = {} if ranks == 1 else {"ranks": f"{ranks} {config.distributed}"}
+    return together | {
         "threads": str(config.threads),
         "ppo.microbatch_size": str(config.ppo.microbatch_size),
         "prompts in a generation call": str(shard_prompts),

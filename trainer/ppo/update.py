@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 
 from palate.client.types import PolicyVersion
 from trainer.ppo import losses, points
+from trainer.ppo.checkpoint import CheckpointFolder, Restored, Stateful
 from trainer.ppo.choices import KLPlace, LossAggregation, WhitenAdvantages
 from trainer.ppo.errors import NotFinite
 from trainer.ppo.evaluate import ForwardSettings, RefPolicy, evaluate
@@ -21,8 +23,10 @@ from trainer.ppo.invariants import Suspects, check_first_ratios
 from trainer.ppo.kl import k2, k3
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.masked import masked_whiten
-from trainer.ppo.model import ActorCritic, Microbatch, collate, microbatches
+from trainer.ppo.model import ActorCritic, Microbatch, collate
+from trainer.ppo.parallel import Networks, alone, whole
 from trainer.ppo.stats import UpdateStats
+from trainer.ppo.team import Cut, Team
 from trainer.types import Evaluated, Sequences, TrainingBatch
 
 
@@ -56,6 +60,8 @@ class _Part:
         policy_weights: (B, T) what each token counts in the minibatch's policy loss.
         value_weights: (B, T) the same for the value loss, which is always a token mean.
         tokens: In the whole minibatch.
+        counts: False where it only keeps step with other ranks: its weights are 0, and nothing is watched.
+        last: Behind it all gradients of the minibatch are there.
     """
 
     batch: TrainingBatch
@@ -63,18 +69,22 @@ class _Part:
     policy_weights: Tensor
     value_weights: Tensor
     tokens: int
+    counts: bool
+    last: bool
 
 
 class Updater:
     """Learns from batches; holds the optimiser and the generator that shuffles.
 
     Args:
-        model: Actor, and critic where there is one.
-        optimizer: Over the model's parameter groups, actor first.
+        model: Actor, and critic where there is one: whole and on the CPU, for whoever publishes or keeps them.
+        optimizer: Over the parameter groups of what computes, actor first.
         settings: Hyperparameters.
         forward: How forward passes are cut.
         lanes: Runs actor and critic side by side.
         shuffler: Draws the order of rows, anew for each epoch.
+        networks: What computes; by default `model` itself.
+        team: The ranks that learn together.
     """
 
     def __init__(
@@ -85,6 +95,8 @@ class Updater:
         forward: ForwardSettings,
         lanes: Lanes,
         shuffler: torch.Generator,
+        networks: Networks | None = None,
+        team: Team = Team(),
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -92,6 +104,20 @@ class Updater:
         self._settings = settings
         self._forward = forward
         self._lanes = lanes
+        self.networks = networks or alone(model)
+        self._team = team
+
+    def whole(self) -> tuple[ActorCritic, Stateful, torch.Generator]:
+        """Everything that a checkpoint keeps of what learns."""
+        return self.model, self.optimizer, self.shuffler
+
+    def restore(self, checkpoints: CheckpointFolder) -> Restored | None:
+        """Goes back to the newest checkpoint; None where there is none.
+
+        Raises:
+            CheckpointRefused: As `CheckpointFolder.restore`.
+        """
+        return checkpoints.restore(self.model, self.optimizer, self.shuffler)
 
     def draw_minibatches(self, size: int) -> list[list[int]]:
         """Rows of each minibatch of one epoch over `size` rows; their numbers differ by at most one."""
@@ -99,9 +125,10 @@ class Updater:
         order = torch.randperm(size, generator=self.shuffler).tolist()
         return [sorted(order[i * size // count : (i + 1) * size // count]) for i in range(count)]
 
-    def evaluate(self, ref: RefPolicy, sequences: Sequences, first_epoch: Sequence[Sequence[int]]) -> Evaluated:
+    def evaluate(self, ref: RefPolicy | None, sequences: Sequences, first_epoch: Sequence[Sequence[int]]) -> Evaluated:
         """What the networks say about a batch as they are now, which will be learnt from in `first_epoch` first."""
-        return evaluate(self.model, ref, sequences, first_epoch, self._forward, self._lanes)
+        model = self.networks.model
+        return evaluate(model, ref, sequences, first_epoch, self._forward, self._lanes, self._team)
 
     def suspects(self, version: PolicyVersion) -> Suspects:
         """Where to look when a batch drawn from `version` does not fit the networks."""
@@ -127,21 +154,33 @@ class Updater:
             NotFinite: A gradient is infinite or not a number; the step was not taken.
             InvariantViolated: The first minibatch does not start at ratio 1.
         """
+        minibatches = list(self._all_minibatches(first_epoch, len(batch.sequences)))
+        return self.learn(batch, minibatches, suspects, train_policy=train_policy)
+
+    def learn(
+        self,
+        batch: TrainingBatch,
+        minibatches: Sequence[Sequence[int]],
+        suspects: Suspects | None,
+        *,
+        train_policy: bool,
+    ) -> UpdateStats:
+        """An optimiser step for each of `minibatches`, rows of `batch`; None for `suspects` checks no ratios."""
         stats, whitening = UpdateStats(), self._settings.whiten_advantages
         if whitening == "batch":
             batch = self._whitened(batch)
-        for rows in self._all_minibatches(first_epoch, len(batch.sequences)):
+        for rows in minibatches:
             minibatch = batch.rows(rows)
             if whitening == "minibatch":
                 minibatch = self._whitened(minibatch)
             self._step(minibatch, stats, suspects, train_policy)
-        return stats
+        return UpdateStats.merged(self._team.gathered(stats))
 
     def accumulate(self, minibatch: TrainingBatch, stats: UpdateStats) -> Tensor:
         """Adds the gradients of one minibatch, microbatch by microbatch; they do not depend on how it is cut.
 
         Returns:
-            (N,) ratios of the minibatch's tokens.
+            (N,) ratios of the minibatch's tokens; in a team, of this rank's.
         """
         parts = self._parts(minibatch)
 
@@ -161,33 +200,44 @@ class Updater:
         policy = losses.aggregation_weights(mask, settings.loss_aggregation, settings.max_new_tokens)  # (B, T)
         value = losses.aggregation_weights(mask, "token_mean", settings.max_new_tokens)
 
-        def part(rows: list[int]) -> _Part:
-            batch = minibatch.rows(rows)
+        cuts = self._team.cuts(minibatch.sequences.lengths(), self._forward.microbatch_size)
+
+        def part(cut: Cut) -> _Part:
+            batch = minibatch.rows(cut.rows)
             inputs = collate(batch.sequences, self._forward.pad_id)
-            longest = batch.mask.shape[1]
-            return _Part(batch, inputs, policy[rows, :longest], value[rows, :longest], int(mask.sum()))
+            mine = [w[cut.rows, : batch.mask.shape[1]] * cut.counts for w in (policy, value)]
+            return _Part(batch, inputs, mine[0], mine[1], int(mask.sum()), cut.counts, cut is cuts[-1])
 
-        return [part(rows) for rows in microbatches(minibatch.sequences.lengths(), self._forward.microbatch_size)]
+        return [part(cut) for cut in cuts]
 
-    def _step(self, minibatch: TrainingBatch, stats: UpdateStats, suspects: Suspects, train_policy: bool) -> None:
+    def _step(
+        self, minibatch: TrainingBatch, stats: UpdateStats, suspects: Suspects | None, train_policy: bool
+    ) -> None:
         is_first = stats.tokens == 0
         self.optimizer.zero_grad(set_to_none=True)
         ratios = self.accumulate(minibatch, stats)
         if is_first:
-            check_first_ratios(ratios, self._settings.ratio_tolerance, suspects)
-        stats.policy_norms.append(self._clip(self.model.actor, "policy"))
-        if self.model.critic is not None:
-            stats.value_norms.append(self._clip(self.model.critic, "value"))
+            everywhere = torch.cat(self._team.gathered(ratios))
+            if suspects is not None:
+                check_first_ratios(everywhere, self._settings.ratio_tolerance, suspects)
+        model = self.networks.model
+        stats.policy_norms.append(self._clip(model.actor, "policy"))
+        if model.critic is not None:
+            stats.value_norms.append(self._clip(model.critic, "value"))
         if not train_policy:
-            self.model.actor.zero_grad(set_to_none=True)
+            model.actor.zero_grad(set_to_none=True)
         self.optimizer.step()
         points.reach("minibatch")
 
     def _policy_backward(self, part: _Part, stats: UpdateStats) -> Tensor:
         """Adds the gradient of the policy loss and of the KL in it; returns the (N,) ratios."""
-        new_logprobs = self.model.actor.logprobs(part.inputs, self._forward.temperature)
-        loss, kl = self._policy_loss(new_logprobs, part), self._kl_loss(new_logprobs, part)
-        torch.autograd.backward(loss + kl)
+        networks = self.networks
+        with nullcontext() if part.last else networks.local():
+            new_logprobs: Tensor = networks.actor(part.inputs, self._forward.temperature)
+            loss, kl = self._policy_loss(new_logprobs, part), self._kl_loss(new_logprobs, part)
+            torch.autograd.backward(networks.loss_scale * (loss + kl))
+        if not part.counts:
+            return new_logprobs.new_zeros(0)
         with torch.no_grad():
             stats.policy_loss += loss.item() * part.tokens
             stats.kl_loss += kl.item() * part.tokens
@@ -225,13 +275,16 @@ class Updater:
 
     def _value_backward(self, part: _Part, stats: UpdateStats) -> None:
         """Adds the value loss' gradient, times `vf_coef`; nothing where there is no critic."""
-        critic, targets = self.model.critic, part.batch.critic
-        if critic is None or targets is None:
+        networks, targets, cliprange = self.networks, part.batch.critic, self._settings.cliprange_value
+        if networks.critic is None or targets is None:
             return
-        values, cliprange = critic.values(part.inputs), self._settings.cliprange_value
-        token_losses = losses.value_losses(values, targets.old_values, targets.returns, cliprange)
-        loss = losses.weighted_sum(token_losses, part.value_weights)
-        torch.autograd.backward(self._settings.vf_coef * loss)
+        with nullcontext() if part.last else networks.local():
+            values, _ = networks.critic(part.inputs)
+            token_losses = losses.value_losses(values, targets.old_values, targets.returns, cliprange)
+            loss = losses.weighted_sum(token_losses, part.value_weights)
+            torch.autograd.backward(networks.loss_scale * self._settings.vf_coef * loss)
+        if not part.counts:
+            return
         with torch.no_grad():
             stats.value_loss += loss.item() * part.tokens
             clipped = losses.value_clipped(values, targets.old_values, targets.returns, part.batch.mask, cliprange)
@@ -248,7 +301,7 @@ class Updater:
 
     def _clip(self, network: Any, name: str) -> float:
         """Clips one network's gradient on its own: they share no parameter, so neither shall shrink the other's."""
-        norm = float(clip_grad_norm_(network.parameters(), self._settings.max_grad_norm))
+        norm = float(whole(clip_grad_norm_(network.parameters(), self._settings.max_grad_norm)))
         if not math.isfinite(norm):
             raise NotFinite(
                 f"the {name} gradient has norm {norm}. Lower the learning rate, clip scores (--scoring.clip), or look "

@@ -13,6 +13,7 @@ from trainer.ppo.build import build_actor_critic, load_actor, load_policy
 from trainer.ppo.errors import UnusableModel
 from trainer.ppo.evaluate import ForwardSettings, in_microbatches
 from trainer.ppo.model import CausalLM, collate, microbatches
+from trainer.ppo.team import Cut
 from trainer.types import Sequences
 
 PROMPTS = ((1, 50, 60), (1, 70), (1, 80, 90, 100, 110))
@@ -45,7 +46,7 @@ def expected_logprobs(model, temperature):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_logprobs_equal_one_sequence_at_a_time(folder, direct, temperature, size):
     actor, settings = load_actor(folder), ForwardSettings(size, pad_id=3, temperature=temperature)
-    cuts = microbatches(SEQUENCES.lengths(), size)
+    cuts = [Cut(rows) for rows in microbatches(SEQUENCES.lengths(), size)]
     (logprobs,) = in_microbatches(SEQUENCES, cuts, settings, lambda batch: (actor.logprobs(batch, temperature),))
     for row, expected in enumerate(expected_logprobs(direct, temperature)):
         assert logprobs[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)

@@ -21,6 +21,7 @@ from benchmarks.figures import Figure, Finding, Goal
 from benchmarks.models import make_encoder, make_policy, texts
 from benchmarks.paired import Contest, Run, Way, times_as_fast
 from palate.local_server import LocalServer, local_server
+from palate.rollout_files import read_rollouts
 from trainer.config import OverlapGroup, PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
 from trainer.metrics import read_metrics
 from trainer.ppo.hyperparameters import PPOGroup
@@ -105,8 +106,7 @@ def _timed_run(world: _World, server: LocalServer, name: str, staleness: int, nu
     """A run without its first steps; the answer is how many rollouts were learnt from."""
     out = _run(world, server, f"{name}-{number}", staleness)
     rows = read_metrics(out)
-    with (out / "rollouts.jsonl").open() as lines:
-        return Run(rows[-1]["time"] - rows[_WARM_UP - 1]["time"], sum(1 for _ in lines))
+    return Run(rows[-1]["time"] - rows[_WARM_UP - 1]["time"], sum(1 for _ in read_rollouts(out, ("step",))))
 
 
 def _counted(world: _World) -> int:

@@ -186,7 +186,7 @@ AHEAD = ("--overlap.max-staleness", 1, "--ppo.tis-cap", 2)
 def test_rollouts_are_drawn_while_the_policy_learns(configure, replicas, stale):
     config = configure(*AHEAD, "--overlap.stale", stale, "--total-steps", 4, replica_count=2)
     result = run_ppo(config)
-    metrics, rollouts = read_metrics(config.out), rows_of(config.out / "rollouts.jsonl")
+    metrics, rollouts = read_metrics(config.out), list(read_rollouts(config.out))
     assert [row["step"] for row in rollouts] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
     behind = [row["step"] - 1 - row["policy_version"]["step"] for row in rollouts]
     assert set(behind) == {0, 1}
@@ -226,7 +226,7 @@ def test_a_run_that_draws_ahead_is_killed_and_goes_on(configure, monkeypatch):
     resumed = run_ppo(config)
     assert (resumed.steps, resumed.version.incarnation) == (4, 2)
     assert [row["step"] for row in read_metrics(config.out)] == [1, 2, 3, 4]
-    rollouts = rows_of(config.out / "rollouts.jsonl")
+    rollouts = list(read_rollouts(config.out))
     assert [row["step"] for row in rollouts] == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
     after = [(row["policy_version"]["incarnation"], row["policy_version"]["step"]) for row in rollouts[12:]]
     assert after[:6] == [(2, 2)] * 6  # what was in flight is drawn again, from the weights that the run goes on with

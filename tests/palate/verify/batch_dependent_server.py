@@ -12,7 +12,7 @@ from services.reward.engine import Row
 class BatchDependent(engine_fake.FakeEngine):
     """The fake engine's scores, moved by the number of rows beside them."""
 
-    def score(self, rows: Sequence[Row]) -> np.ndarray:
+    def score(self, rows: Sequence[Row], alone: bool = False) -> np.ndarray:
         return super().score(rows) + np.float32(0.01 * (len(rows) - 1))
 
 

@@ -110,7 +110,8 @@ def joined(way: DistributedWay, device: str, timeout: float) -> Iterator[Team]:
     team = Team(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=_IDLE))
     try:
         yield team
-        team.tell(None) if team.rank == 0 else None
+        if team.rank == 0:
+            team.tell(None)
     except Exception as error:
         _explain(team, error)
         raise

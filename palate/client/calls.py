@@ -44,7 +44,7 @@ class _Client:
     def _begin(
         self,
         method: Callable[..., Any],
-        request: ProtoMessage | Iterator[ProtoMessage] | Iterator[bytes],
+        request: ProtoMessage | Iterator[ProtoMessage | bytes],
         seconds: float,
     ) -> Any:
         """Begins a call with its deadline."""
@@ -82,7 +82,7 @@ class BlockingClient(_Client):
     def _call(
         self,
         method: Callable[..., Any],
-        request: ProtoMessage | Iterator[ProtoMessage] | Iterator[bytes],
+        request: ProtoMessage | Iterator[ProtoMessage | bytes],
         timeout: float | None,
     ) -> Any:
         with errors_of(self.target, self._service):

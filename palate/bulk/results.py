@@ -72,8 +72,8 @@ class Results:
 
     def _check_options(self) -> None:
         try:
-            before: dict[str, str] = json.loads(self._made_with.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            before: dict[str, str] = dict(json.loads(self._made_with.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             raise FileProblem(
                 f"{self._made_with} is missing or broken, so nobody knows with which options the rows in "
                 f"{self.partial} were made; remove {self.partial} to begin anew"

@@ -80,7 +80,7 @@ def test_rows_that_were_made_with_other_options_are_not_gone_on_with(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-@pytest.mark.parametrize("broken", [None, "", "{"])
+@pytest.mark.parametrize("broken", [None, "", "{", "3", "[1]"])
 def test_rows_of_which_nobody_knows_how_they_were_made_are_not_gone_on_with(tmp_path, broken):
     results = Results(tmp_path / "out.jsonl", HOW)
     results.append([{"a": "1"}])

@@ -12,7 +12,7 @@ from palate.client.types import PolicyInfo
 from palate.models.rendering import Renderer
 from trainer.ppo.errors import UnusableModel
 from trainer.ppo.patience import Patience
-from trainer.ppo.replica import AWAY
+from trainer.ppo.replica import AWAY, TOO_LARGE
 from trainer.types import Sequences, padded
 
 _BACKOFF_SECONDS = 0.2
@@ -70,6 +70,12 @@ class RemoteRef:
                 if pause is None:
                     raise
                 time.sleep(error.retry_after or pause)
+            except TOO_LARGE:
+                if len(sequences) == 1:
+                    raise
+                middle = len(sequences) // 2
+                first, second = range(middle), range(middle, len(sequences))
+                return self._ask(sequences.rows(first)) + self._ask(sequences.rows(second))
 
     def _call(self, sequences: Sequences) -> tuple[tuple[float, ...], ...]:
         try:

@@ -8,13 +8,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from palate.client.errors import CallError, DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
+from palate.client.errors import (
+    CallError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Overloaded,
+    PalateError,
+    Unavailable,
+)
 from palate.client.policy import PolicyClient
 from palate.client.types import GeneratedCompletion, PolicyVersion, SamplingParams
 from trainer.ppo import points
 from trainer.ppo.errors import OtherWeights, PromptMismatch, RolloutsFailed
 from trainer.ppo.patience import Patience
-from trainer.ppo.replica import Replica
+from trainer.ppo.replica import TOO_LARGE, Replica
 from trainer.types import PromptDraw, Rollout
 
 _BACKOFF_SECONDS = 0.2
@@ -122,6 +129,8 @@ class RolloutCollector:
                 if pause is None:
                     raise RolloutsFailed(_remedy(error, self._settings)) from error
                 time.sleep(error.retry_after or pause)
+            except TOO_LARGE as error:  # not split: which rows are drawn together is part of the result
+                raise RolloutsFailed(_too_large(error, self._settings)) from error
         return [done[index] for index in range(len(draws))]
 
     def _generate(
@@ -200,6 +209,13 @@ def _difference(expected: Sequence[int], served: Sequence[int]) -> str:
         f"trainer and policy service read the same prompt as different tokens: {len(expected)} against {len(served)}, "
         f"different from position {position} on. Chat template, BOS rule or tokenizer of the two model folders differ: "
         "start the service from the folder given as --policy (compare palate.json, chat_template.jinja, tokenizer.json)"
+    )
+
+
+def _too_large(error: PalateError, settings: RolloutSettings) -> str:
+    return (
+        f"a call for {settings.shard_prompts} rollouts is too large: {error}. In the trainer, lower "
+        "--services.shard-prompts; to keep it, raise --max-message-bytes of the policy service"
     )
 
 

@@ -11,14 +11,15 @@ from palate.client.errors import (
     CallError,
     DeadlineExceeded,
     FailedPrecondition,
-    MessageTooLarge,
     Overloaded,
+    PalateError,
     Unavailable,
 )
 from palate.client.reward import RewardClient
 from palate.client.types import Aggregate, AggregateLike, Failed, Scored
 from trainer.ppo.errors import RewardModelChanged, ScoresFailed
 from trainer.ppo.patience import Patience
+from trainer.ppo.replica import TOO_LARGE
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 _BACKOFF_SECONDS = 0.2
@@ -129,7 +130,7 @@ class ServiceScorer:
             )
         except tuple(_CALL_CAUSES) as error:
             return [_Retry(_CALL_CAUSES[type(error)], str(error), error.retry_after)] * len(rollouts)
-        except MessageTooLarge as error:
+        except TOO_LARGE as error:
             return self._halved(rollouts, error)
         except FailedPrecondition as error:
             raise RewardModelChanged(
@@ -139,9 +140,7 @@ class ServiceScorer:
         revision = reply.provenance.revision
         return [_outcome(r, result, revision) for r, result in zip(rollouts, reply.results, strict=True)]
 
-    def _halved(
-        self, rollouts: Sequence[Rollout], error: MessageTooLarge
-    ) -> list[ScoredRollout | DroppedRollout | _Retry]:
+    def _halved(self, rollouts: Sequence[Rollout], error: PalateError) -> list[ScoredRollout | DroppedRollout | _Retry]:
         """As many calls as it takes; a rollout that is over the limit by itself gets no score."""
         if len(rollouts) == 1:
             return [DroppedRollout(rollouts[0], DropCause.TOO_LONG, str(error))]

@@ -28,7 +28,7 @@ from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.overlap import OverlapSettings, OverlapSupply
 from trainer.ppo.parallel import shard, spread
-from trainer.ppo.patience import Patience
+from trainer.ppo.patience import patience_of
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import PublishSettings, WeightPublisher
 from trainer.ppo.ranks import LeadingUpdater
@@ -127,7 +127,7 @@ def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas)
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
     settings = PublishSettings(
-        _patience(config),
+        patience_of(config),
         deadlines,
         config.services.full_every,
         _served_dtype(replicas),
@@ -193,7 +193,7 @@ def _local_ref(
 def open_ref(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> RemoteRef:
     """The reference policy as a service."""
     client = open_policy(config.services, config.services.ref, stack)
-    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer, _patience(config))
+    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer, patience_of(config))
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:
@@ -235,7 +235,7 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
 def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
     return RolloutSettings(
-        sampling, shard_prompts, _patience(config), config.services.timeout, whole_shards=config.strict
+        sampling, shard_prompts, patience_of(config), config.services.timeout, whole_shards=config.strict
     )
 
 
@@ -252,13 +252,8 @@ def _scorer_settings(config: PPOConfig, reward: ServiceReward) -> ScorerSettings
     return ScorerSettings(
         reward.info.max_items,
         services.scoring_concurrency,
-        _patience(config),
+        patience_of(config),
         services.timeout,
         reward.config.way(),
         drop=not config.strict,
     )
-
-
-def _patience(config: PPOConfig) -> Patience:
-    services = config.services
-    return Patience(None, services.patience) if config.strict else Patience(services.attempts)

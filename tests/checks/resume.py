@@ -56,6 +56,13 @@ class Row:
         """Whether every point was hit, and everything is as in the uninterrupted run."""
         return all(self.hit) and not self.unlike
 
+    @property
+    def told(self) -> str:
+        """What became of it in words."""
+        missed = [str(kill) for kill, hit in zip(self.kills, self.hit, strict=True) if not hit]
+        wrong = [f"other {what}" for what in self.unlike] + [f"never came to {kill}" for kill in missed]
+        return ", ".join(wrong) or "the same bits"
+
 
 def draw_kills(count: int, per_run: int, seed: int) -> list[list[Kill]]:
     """`count` places to kill at, for one run after the other; every point comes once before any comes twice."""
@@ -88,11 +95,17 @@ def ended(process_id: int) -> int:
 
 
 def kill_at(world: World, name: str, targets: Sequence[str], kill: Kill) -> bool:
-    """Starts or resumes a run and kills it there; whether it was seen to stand there."""
+    """Starts or resumes a run and kills it there; whether it was seen to stand there.
+
+    Raises:
+        RuntimeError: It fails before; with the end of its log.
+    """
     process = trainer(world, name, targets, "--strict", environment={VARIABLE: str(kill)})
     status = ended(process.pid)
     if not os.WIFSTOPPED(status):
         process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"run {name} failed before {kill}:\n{log_of(world, name)}")
         return False
     process.kill()
     return process.wait() == -signal.SIGKILL
@@ -125,7 +138,7 @@ def check(world: World, targets: Sequence[str], runs: Sequence[Sequence[Kill]]) 
         got = outcome(world.out / name)
         unlike = [what for what, digest in whole.items() if got[what] != digest]
         found.append(Row(kills, hit, unlike, time.monotonic() - begin))
-        print(f"{name}: {', '.join(map(str, kills))}: {'the same bits' if found[-1].good else 'WRONG'}", flush=True)
+        print(f"{name}: {', '.join(map(str, kills))}: {found[-1].told}", flush=True)
     return found
 
 
@@ -136,7 +149,7 @@ def show(found: Sequence[Row], whole: str) -> None:
         table.add_row(
             "\n".join(map(str, row.kills)),
             "\n".join("yes" if hit else "NO" for hit in row.hit),
-            f"NOT {', '.join(row.unlike)}" if row.unlike else "the same bits",
+            row.told,
             f"{row.seconds:.0f}",
         )
     Console(width=110).print(table)

@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +21,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.checks.small_run import BATCH, STEPS, World, log_of, make_world, outcome, services, trainer
+from tests.checks.small_run import BATCH, STEPS, World, log_file, log_of, make_world, outcome, services, trainer
 from trainer.command import share_processors
-from trainer.ppo.points import POINTS, VARIABLE
+from trainer.ppo.points import POINTS, VARIABLE, standing
 
 _A_STEP = {"stage": 2, "minibatch": 4, "rollout": BATCH}
 """How often a step passes a point at least, where that is not once."""
@@ -94,6 +95,21 @@ def ended(process_id: int) -> int:
     raise TimeoutError(f"the trainer did not come to its point, and did not end, within {_SECONDS:g} s")
 
 
+def stands_still(process: subprocess.Popen[bytes], place: str, log: Path) -> bool:
+    """Waits until a trainer stands still at `place`; False where it has ended before.
+
+    Args:
+        process: The trainer.
+        place: Which point, and which time it is passed.
+        log: Gets its standard error.
+    """
+    while os.WIFSTOPPED(status := ended(process.pid)):
+        if standing(place) in log.read_text(errors="replace"):
+            return True  # else somebody else has stopped it, and will let it go on
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return False
+
+
 def kill_at(world: World, name: str, targets: Sequence[str], kill: Kill) -> bool:
     """Starts or resumes a run and kills it there; whether it was seen to stand there.
 
@@ -101,14 +117,12 @@ def kill_at(world: World, name: str, targets: Sequence[str], kill: Kill) -> bool
         RuntimeError: It fails before; with the end of its log.
     """
     process = trainer(world, name, targets, "--strict", environment={VARIABLE: str(kill)})
-    status = ended(process.pid)
-    if not os.WIFSTOPPED(status):
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"run {name} failed before {kill}:\n{log_of(world, name)}")
-        return False
-    process.kill()
-    return process.wait() == -signal.SIGKILL
+    if stands_still(process, str(kill), log_file(world, name)):
+        process.kill()
+        return process.wait() == -signal.SIGKILL
+    if process.returncode:
+        raise RuntimeError(f"run {name} failed before {kill}:\n{log_of(world, name)}")
+    return False
 
 
 def finish(world: World, name: str, targets: Sequence[str]) -> None:

@@ -1,12 +1,11 @@
 """Places where a run can be told to stand still."""
 
-import os
 import signal
 import subprocess
 import sys
 
 from palate.client import PolicyClient
-from tests.checks.resume import draw_kills
+from tests.checks.resume import draw_kills, stands_still
 from trainer.ppo.points import POINTS, VARIABLE
 
 PROGRAM = "import sys; from trainer.config import PPOConfig; from trainer.ppo.run import run_ppo\n"
@@ -27,10 +26,10 @@ def test_a_run_stands_still_between_the_commits_of_two_replicas(configure, repli
     config = configure(replica_count=2)  # the variable is not taken for a setting
     flags = [f"--config={tmp_path / 'run.yaml'}", "--no-record.progress"]
     (tmp_path / "run.yaml").write_text(config.model_dump_json())
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *flags])
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, *flags], stderr=log)
     try:
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+        assert stands_still(process, "commit-others:2", tmp_path / "log")
         served = []
         for server in replicas:
             with PolicyClient(server.target) as client:

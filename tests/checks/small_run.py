@@ -167,11 +167,7 @@ def _digest(value: Any) -> str:
 
 def _without_times(row: dict[str, Any]) -> dict[str, Any]:
     """Without what the clock says: when, how long, and which shares of it somebody waited."""
-    return {
-        name: value
-        for name, value in row.items()
-        if name != "time" and not name.startswith("time/") and not name.endswith("idle_share")
-    }
+    return {name: value for name, value in row.items() if name != "time" and not name.startswith(("time/", "idle/"))}
 
 
 def _without_start(row: dict[str, Any]) -> dict[str, Any]:

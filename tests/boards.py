@@ -14,10 +14,7 @@ from tensorboard.util.tensor_util import make_ndarray
 def tensorboard_scalars(run: Path) -> dict[str, dict[int, float]]:
     """Name → step → value."""
     board = _board(run)
-    return {
-        name: {event.step: make_ndarray(event.tensor_proto).item() for event in board.Tensors(name)}
-        for name in board.PluginTagToContent("scalars")
-    }
+    return {name: {event.step: event.value for event in board.Scalars(name)} for name in board.Tags()["scalars"]}
 
 
 def tensorboard_texts(run: Path) -> dict[str, dict[int, str]]:
@@ -32,7 +29,7 @@ def tensorboard_texts(run: Path) -> dict[str, dict[int, str]]:
 
 
 def _board(run: Path) -> EventAccumulator:
-    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0})
     board.Reload()
     return board
 

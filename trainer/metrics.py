@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from ctypes import c_float
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,26 +49,30 @@ class MetricsWriter:
             self._server, self._thread = start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
             self.prometheus_port = self._server.server_port
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one row.
+    def log(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Writes one row, rounded to float32: TensorBoard holds no more, and all three shall hold the same.
 
         Args:
             step: Which step the numbers belong to.
             metrics: Names of `trainer.metric_names` to numbers; a name is missing where there is no number.
 
         Raises:
-            ValueError: A number is infinite or not a number, or no metric has the name.
+            ValueError: A number is infinite (as float32) or not a number, or no metric has the name.
+
+        Returns:
+            The numbers as they were written.
         """
-        if broken := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        row = {name: rounded(value) for name, value in metrics.items()}
+        if broken := [name for name, value in row.items() if not math.isfinite(value)]:
             raise ValueError(
                 f"step {step}: {', '.join(broken)} is not finite; leave a metric out where it has no value"
             )
-        self._newest.show(step, metrics)
-        self._file.write(json.dumps({"step": step, "time": time.time(), **metrics}) + "\n")
-        for name, value in metrics.items():
-            # As double: TensorBoard would round to float32, and differ from the other two.
-            self._tensorboard.add_scalar(name, value, step, new_style=True, double_precision=True)
+        self._newest.show(step, row)
+        self._file.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
+        for name, value in row.items():
+            self._tensorboard.add_scalar(name, value, step)
         self._tensorboard.flush()
+        return row
 
     def log_text(self, step: int, name: str, markdown: str) -> None:
         """Shows a text of a step in TensorBoard."""
@@ -126,6 +131,11 @@ class NewestRow(Collector):
             family = GaugeMetricFamily(metric.prometheus, metric.text, labels=labels)
             families.setdefault(metric.name, family).add_metric([thing] if thing else [], value)
         yield from families.values()
+
+
+def rounded(value: float) -> float:
+    """The nearest float32; infinite where there is none."""
+    return c_float(value).value
 
 
 def _family(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,13 +21,14 @@ def shown(newest):
 
 
 @settings(max_examples=5, deadline=None)
-@given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=20, max_size=40))
+@given(values=st.lists(st.floats(-1e38, 1e38), min_size=20, max_size=40))
 def test_all_outputs_agree_to_the_last_bit(tmp_path_factory, values):
     out = tmp_path_factory.mktemp("run")
     with MetricsWriter(out, prometheus_port=0) as writer:
-        for step, value in enumerate(values, 1):
-            writer.log(step, {"objective/kl": value, "time/step": 1.0})
+        rows = [writer.log(step, {"objective/kl": value, "time/step": 1.0}) for step, value in enumerate(values, 1)]
         exposed = scraped(writer.prometheus_port)
+    assert [row["objective/kl"] for row in rows] == np.array(values, np.float32).tolist()
+    values = [row["objective/kl"] for row in rows]
     assert [(row["step"], row["objective/kl"]) for row in read_metrics(out)] == list(enumerate(values, 1))
     steps = {"palate_training_time_step_seconds": 1.0, STEP: len(values)}
     assert exposed == {(name, ()): value for name, value in (steps | {KL: values[-1]}).items()}
@@ -90,6 +92,8 @@ def test_a_row_that_is_being_written_is_not_read(tmp_path):
 def test_what_is_no_number_is_refused(tmp_path):
     with MetricsWriter(tmp_path) as writer, pytest.raises(ValueError, match="objective/kl"):
         writer.log(1, {"objective/kl": float("nan")})
+    with MetricsWriter(tmp_path) as writer, pytest.raises(ValueError, match="objective/kl"):
+        writer.log(1, {"objective/kl": 1e39})  # too large for float32
     assert read_metrics(tmp_path) == []
 
 

@@ -206,11 +206,10 @@ class _Recorder:
     def __call__(
         self, state: RunState, metrics: dict[str, float], filled: FilledBatch, shaped_scores: Sequence[float]
     ) -> None:
-        record, self.last = self._config.record, metrics
-        self._writer.log(state.step, metrics)
+        record, self.last = self._config.record, self._writer.log(state.step, metrics)
         points.reach("record")
         self._rollouts.write(state.step, filled.scored, shaped_scores)
-        self._display.advance(state.step, metrics)
+        self._display.advance(state.step, self.last)
         is_last = state.step == self._config.total_steps
         if state.step % record.samples_every == 0 or is_last or state.step == 1:
             shown = filled.scored[: record.samples]

@@ -64,6 +64,9 @@ def test_tensorboard_prometheus_and_the_report_agree(watched):
         assert row.keys() >= ALWAYS | {"objective/score_served", "objective/score_long"}
         assert (row.keys() & CRITIC == CRITIC) == (way != "in groups")
         assert all(0 <= value <= 1 for name, value in row.items() if name.startswith("idle/"))
+        # every step publishes and asks the reference; drawn ahead, another one may have scored for it
+        assert max(row["idle/policy_share"], row["idle/ref_share"]) < 1
+        assert row["idle/reward_share"] < 1 or way == "ahead"
 
     board = tensorboard_scalars(config.out)
     assert board == {

@@ -20,6 +20,7 @@ from palate.client.policy import PolicyClient
 from palate.client.types import GeneratedCompletion, PolicyVersion, SamplingParams
 from trainer.ppo import points
 from trainer.ppo.errors import OtherWeights, PromptMismatch, RolloutsFailed
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
 from trainer.ppo.replica import TOO_LARGE, Replica
 from trainer.types import PromptDraw, Rollout
@@ -80,6 +81,7 @@ class RolloutCollector:
         replicas: Gives those that there are now.
         catch_up: Makes a replica serve what was published last: one that has restarted serves its first weights.
         settings: How rollouts are asked for.
+        meter: Of the policy service.
     """
 
     def __init__(
@@ -87,10 +89,12 @@ class RolloutCollector:
         replicas: Callable[[], Sequence[Replica]],
         catch_up: Callable[[Replica], None],
         settings: RolloutSettings,
+        meter: BusyMeter | None = None,
     ) -> None:
         self._replicas = replicas
         self._catch_up = catch_up
         self._settings = settings
+        self._meter = meter or BusyMeter()
 
     def collect(self, draws: Sequence[PromptDraw], version: PolicyVersion, oldest: int | None = None) -> list[Rollout]:
         """One rollout per draw, in their order.
@@ -158,17 +162,18 @@ class RolloutCollector:
         wanted: Wanted,
         done: dict[int, Rollout],
     ) -> None:
-        stream = client.generate(
-            [draw.text for _, draw in missing],
-            sampling=self._settings.sampling,
-            seeds=[draw.seed for _, draw in missing],
-            required_policy_version=wanted.required,
-            timeout=self._settings.timeout,
-        )
-        for completion in stream:
-            index, draw = missing[completion.prompt_index]
-            done[index] = rollout_of(draw, completion, wanted)
-            points.reach("rollout")
+        with self._meter.busy():
+            stream = client.generate(
+                [draw.text for _, draw in missing],
+                sampling=self._settings.sampling,
+                seeds=[draw.seed for _, draw in missing],
+                required_policy_version=wanted.required,
+                timeout=self._settings.timeout,
+            )
+            for completion in stream:
+                index, draw = missing[completion.prompt_index]
+                done[index] = rollout_of(draw, completion, wanted)
+                points.reach("rollout")
         if lacking := [index for index, _ in missing if index not in done]:
             raise RolloutsFailed(f"{client.target} ended its answer without {len(lacking)} of {len(missing)} rollouts")
 

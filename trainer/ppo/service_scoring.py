@@ -18,6 +18,7 @@ from palate.client.errors import (
 from palate.client.reward import RewardClient
 from palate.client.types import Aggregate, AggregateLike, Failed, Scored
 from trainer.ppo.errors import RewardModelChanged, ScoresFailed
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
 from trainer.ppo.replica import TOO_LARGE
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
@@ -68,11 +69,13 @@ class ServiceScorer:
     Args:
         client: Of the reward service, pinned to the run's revision.
         settings: How scores are asked for.
+        meter: Of the reward services.
     """
 
-    def __init__(self, client: RewardClient, settings: ScorerSettings) -> None:
+    def __init__(self, client: RewardClient, settings: ScorerSettings, meter: BusyMeter | None = None) -> None:
         self._client = client
         self._settings = settings
+        self._meter = meter or BusyMeter()
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="scoring")
 
     def score(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout]:
@@ -125,9 +128,10 @@ class ServiceScorer:
     def _call(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout | _Retry]:
         prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
         try:
-            reply = self._client.score(
-                prompts, completions, timeout=self._settings.timeout, aggregate=self._settings.aggregate
-            )
+            with self._meter.busy():
+                reply = self._client.score(
+                    prompts, completions, timeout=self._settings.timeout, aggregate=self._settings.aggregate
+                )
         except tuple(_CALL_CAUSES) as error:
             return [_Retry(_CALL_CAUSES[type(error)], str(error), error.retry_after)] * len(rollouts)
         except TOO_LARGE as error:

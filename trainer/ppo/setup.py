@@ -21,6 +21,7 @@ from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
 from trainer.ppo.fleet import Fleet
 from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.idle import Workload
 from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
@@ -73,13 +74,13 @@ def make_stages(
     replicas: PolicyReplicas,
     rewards: Sequence[Reward],
     drop_window: Sequence[bool],
+    workload: Workload,
     stack: ExitStack,
 ) -> Stages:
     """Everything the loop works with."""
-    collector = RolloutCollector(
-        publisher.replicas, publisher.catch_up, _rollout_settings(config, replicas.shard_prompts)
-    )
-    scorer = Scorer([_component(config, reward) for reward in rewards], {})
+    settings = _rollout_settings(config, replicas.shard_prompts)
+    collector = RolloutCollector(publisher.replicas, publisher.catch_up, settings, workload.meter("policy"))
+    scorer = Scorer([_component(config, reward, workload) for reward in rewards], {})
     stack.callback(scorer.close)
     drop_limit = DropLimit(config.scoring.max_dropped_share, drop_window)
     group_size = config.sampling.completions_per_prompt
@@ -103,6 +104,7 @@ def make_stages(
         drop_limit=drop_limit,
         supply=_supply(config, side, replicas.fleet, rewards, stack),
         updater=updater,
+        workload=workload,
     )
 
 
@@ -123,7 +125,7 @@ def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, rewards: Sequenc
     return supply
 
 
-def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas) -> WeightPublisher:
+def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, workload: Workload) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
     settings = PublishSettings(
@@ -134,7 +136,7 @@ def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas)
         replicas.check,
         copy=config.overlap.max_staleness > 0,
     )
-    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings)
+    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"))
 
 
 def _served_dtype(replicas: PolicyReplicas) -> torch.dtype | None:
@@ -190,10 +192,11 @@ def _local_ref(
     return LocalRef(actor.to(device), forward, team)
 
 
-def open_ref(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> RemoteRef:
+def open_ref(config: PPOConfig, renderer: Renderer, workload: Workload, stack: ExitStack) -> RemoteRef:
     """The reference policy as a service."""
     client = open_policy(config.services, config.services.ref, stack)
-    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer, patience_of(config))
+    info, temperature = policy_info(client), config.sampling.temperature
+    return RemoteRef(client, info, temperature, renderer, patience_of(config), workload.meter("ref"))
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:
@@ -239,11 +242,12 @@ def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     )
 
 
-def _component(config: PPOConfig, reward: Reward) -> Component:
+def _component(config: PPOConfig, reward: Reward, workload: Workload) -> Component:
     counts = reward.config
     share = Share(counts.name, counts.weight, counts.transform, counts.clip)
     if isinstance(reward, ServiceReward):
-        return Component(share, ServiceScorer(reward.client, _scorer_settings(config, reward)))
+        scorer = ServiceScorer(reward.client, _scorer_settings(config, reward), workload.meter("reward"))
+        return Component(share, scorer)
     return Component(share, reward.source)
 
 

@@ -12,6 +12,7 @@ from palate.client.types import PolicyVersion, SamplingParams
 from palate.v1 import policy_service_pb2 as pb
 from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer, add_PolicyServiceServicer_to_server
 from trainer.ppo.errors import RolloutsFailed
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
@@ -49,7 +50,7 @@ def small_server():
 def ref_of(client):
     info = SimpleNamespace(frozen=True, tokenizer_digest="d", max_tokens=9, policy_version=VERSION, max_prompts=8)
     renderer = SimpleNamespace(tokenizer_digest="d", manifest=SimpleNamespace(max_tokens=9))
-    return RemoteRef(client, info, 1.0, renderer, Patience(1))
+    return RemoteRef(client, info, 1.0, renderer, Patience(1), BusyMeter())
 
 
 def sequences(*lengths):

@@ -72,6 +72,11 @@ class SamplingGroup(Group):
     temperature: float = Field(
         default=1.0, gt=0, description="Divides the logits, for sampling and for policy and reference logprobs alike."
     )
+    ignore_eos: bool = Field(
+        default=False,
+        description="Draw --sampling.max-new-tokens tokens for every completion, whatever they are: as many tokens in "
+        "every batch, and a length that no policy can change.",
+    )
     completions_per_prompt: int = Field(
         default=1, ge=1, description="Completions of each prompt in a batch; grpo and rloo compare them."
     )

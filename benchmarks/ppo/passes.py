@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -48,6 +48,9 @@ class Passes:
     def per(self, steps: int) -> Passes:
         """Those of one step; a look at a model while it was loaded is no part of any."""
         return Passes(*(count // steps for count in astuple(self)))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(self).items())
 
     def _came_back(self, gradient: Tensor) -> None:
         with _LOCK:

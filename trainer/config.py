@@ -74,8 +74,8 @@ class SamplingGroup(Group):
     )
     ignore_eos: bool = Field(
         default=False,
-        description="Go on behind the end-of-sequence token: every completion has --sampling.max-new-tokens tokens, and "
-        "no policy can learn to change that.",
+        description="Go on behind the end-of-sequence token: every completion has --sampling.max-new-tokens tokens, "
+        "and no policy can learn to change that.",
     )
     completions_per_prompt: int = Field(
         default=1, ge=1, description="Completions of each prompt in a batch; grpo and rloo compare them."

@@ -193,8 +193,8 @@ def _trl(world: _World, interpreter: Path) -> Iterator[Callable[[int], Run[Passe
 
 
 def _command(world: _World, interpreter: Path) -> list[str]:
-    task = world.task
-    folders = {"policy": world.policy, "reward": world.reward, "prompts": world.prompts, "out": world.bench.work / "trl"}
+    task, out = world.task, world.bench.work / "trl"
+    folders = {"policy": world.policy, "reward": world.reward, "prompts": world.prompts, "out": out}
     numbers = {"batch": task.batch, "microbatch": _MICROBATCH, "new-tokens": task.new_tokens, "epochs": _EPOCHS}
     given = {**folders, **numbers, "threads": _PROCESSORS}
     flags = [f"--{name}={value}" for name, value in given.items()]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import LlamaModel
 
-
 _LOCK = threading.Lock()
 """Actor and critic may be computed side by side."""
 

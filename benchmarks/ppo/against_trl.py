@@ -35,9 +35,9 @@ _PACKAGES = ("torch==2.13.0", "trl==0.24.0", "transformers<5")
 _AT_LEAST = 2.0
 _PROCESSORS = 2
 _EPOCHS = 4
-_MICROBATCH = 16
 _PROMPTS, _SHORTEST, _LONGEST = 512, 8, 16
 _PATIENCE_SECONDS = 600.0
+_SCREENED_STEPS = 2
 
 _WARM_UP = 1
 """First steps of each of our runs, which do not count: TRL's process lives on, ours starts anew."""
@@ -57,6 +57,20 @@ _FULL, _QUICK = _Task(64, 48, 4, 8), _Task(16, 8, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
+class _Setting:
+    """How TRL cuts a minibatch, and whether its threads spin while they wait for each other; changes speed alone."""
+
+    cuts: int
+    spins: bool
+
+    def __str__(self) -> str:
+        return f"minibatch in {self.cuts}, waiting threads {'spin' if self.spins else 'sleep'}"
+
+
+_SETTINGS = tuple(_Setting(cuts, spins) for cuts in (1, 4) for spins in (True, False))
+
+
+@dataclass(frozen=True, slots=True)
 class _World:
     """What both have."""
 
@@ -72,16 +86,18 @@ def against_trl(bench: Bench) -> Iterator[Finding]:
     interpreter = environment("trl", _PACKAGES, bench.stays / "ppo-env")
     world = _world(bench)
     with _confined(_PROCESSORS), ExitStack() as stack:
+        setting = _quickest(world, interpreter)
         threads = f"--threads={_PROCESSORS}"
         reward = stack.enter_context(bench.server("ppo-trl-reward", threads, model=world.reward))
         serve = ("-m", "services.policy", "--model", str(world.policy), threads)
         policy = stack.enter_context(local_server(serve, log=bench.logs / "ppo-trl-policy.log"))
+        take = stack.enter_context(_trl(world, interpreter, setting))
         ways = [
-            Way("trl", stack.enter_context(_trl(world, interpreter))),
+            Way("trl", lambda number: take(world.task.steps)),
             Way("palate", partial(_ours, world, policy, reward)),
         ]
         runs = bench.turns("palate against TRL", Contest(ways, lambda number: number, equal_work), world.task.rounds)
-    yield _figure(world, runs["palate"], runs["trl"])
+    yield _figure(world, setting, runs["palate"], runs["trl"])
 
 
 def equal_work(theirs: Passes, ours: Passes) -> bool:
@@ -90,7 +106,17 @@ def equal_work(theirs: Passes, ours: Passes) -> bool:
     return same and ours.looked_at >= theirs.looked_at
 
 
-def _figure(world: _World, ours: list[Run[Passes]], theirs: list[Run[Passes]]) -> Figure:
+def _quickest(world: _World, interpreter: Path) -> _Setting:
+    """With which setting TRL takes a step in the least time."""
+    seconds: dict[_Setting, float] = {}
+    for setting in _SETTINGS:
+        with _trl(world, interpreter, setting) as take:
+            take(1)  # warms up
+            seconds[setting] = min(take(1).seconds for _ in range(_SCREENED_STEPS))
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _figure(world: _World, setting: _Setting, ours: list[Run[Passes]], theirs: list[Run[Passes]]) -> Figure:
     task = world.task
     found = {"palate": ours, "trl": theirs}
     speed = {f"{name}, episodes/s": task.batch * task.steps / _median(runs) for name, runs in found.items()}
@@ -100,7 +126,7 @@ def _figure(world: _World, ours: list[Run[Passes]], theirs: list[Run[Passes]]) -
         "episodes a second: our trainer and services / TRL 0.24.0's PPOTrainer, on the same two processors",
         times_as_fast(ours, theirs),
         goal=None if world.bench.quick else Goal("≥", _AT_LEAST),
-        beside={**speed, **passes},
+        beside={**speed, **passes, "trl at": str(setting)},
     )
 
 
@@ -168,7 +194,6 @@ def _config(world: _World, policy: LocalServer, reward: LocalServer, out: Path, 
         ppo=PPOGroup(
             batch_size=world.task.batch,
             num_ppo_epochs=_EPOCHS,
-            microbatch_size=_MICROBATCH,
             critic_init=f"reward:{world.reward}",
         ),
         record=RecordGroup(checkpoint_every=steps, progress=False),
@@ -176,27 +201,27 @@ def _config(world: _World, policy: LocalServer, reward: LocalServer, out: Path, 
 
 
 @contextmanager
-def _trl(world: _World, interpreter: Path) -> Iterator[Callable[[int], Run[Passes]]]:
-    """TRL's process, which takes a round's steps whenever it is called; ended at the end."""
+def _trl(world: _World, interpreter: Path, setting: _Setting) -> Iterator[Callable[[int], Run[Passes]]]:
+    """TRL's process, which takes so many steps whenever it is called; ended at the end."""
     log = world.bench.logs / "ppo-trl.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    variables["OMP_WAIT_POLICY"] = "ACTIVE" if setting.spins else "PASSIVE"
+    command = _command(world, interpreter, setting)
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            _command(world, interpreter), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=settings
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=variables)
     with process:
         try:
-            yield lambda number: _theirs(process, world.task.steps, log)
+            yield lambda steps: _theirs(process, steps, log)
         finally:
             process.kill()
 
 
-def _command(world: _World, interpreter: Path) -> list[str]:
+def _command(world: _World, interpreter: Path, setting: _Setting) -> list[str]:
     task, out = world.task, world.bench.work / "trl"
     folders = {"policy": world.policy, "reward": world.reward, "prompts": world.prompts, "out": out}
-    numbers = {"batch": task.batch, "microbatch": _MICROBATCH, "new-tokens": task.new_tokens, "epochs": _EPOCHS}
-    given = {**folders, **numbers, "threads": _PROCESSORS}
+    numbers = {"batch": task.batch, "microbatch": task.batch // setting.cuts, "new-tokens": task.new_tokens}
+    given = {**folders, **numbers, "epochs": _EPOCHS, "threads": _PROCESSORS}
     flags = [f"--{name}={value}" for name, value in given.items()]
     return [str(interpreter), "-m", "benchmarks.ppo.trl_trainer", *flags]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,6 +51,21 @@ _LARGE_SHAPE: dict[str, Any] = {
 }
 """100 million parameters."""
 
+_STORIES_SHAPE: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 172,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": True,
+}
+"""That of stories260K, a language model of children's stories."""
+
+_STORIES_VOCABULARY = dict(itertools.islice(_VOCABULARY.items(), 512))
+
+STORIES_WORDS = tuple(word for word in WORDS if word in _STORIES_VOCABULARY)
+"""What models of that shape read."""
+
 _TINY: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -75,7 +90,8 @@ def make_encoder(folder: Path, *, corpus: Sequence[str] = (), tiny: bool = False
     config = BertConfig(vocab_size=len(_VOCABULARY), max_position_embeddings=_MAX_TOKENS, **shape)
     config.num_labels = 1
     _seeded(BertForSequenceClassification, config).save_pretrained(folder)
-    _save_tokenizer(folder, single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1", corpus=corpus)
+    tokenizer = _learnt(corpus) if corpus else None
+    _save_tokenizer(folder, single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1", tokenizer=tokenizer)
     return folder
 
 
@@ -88,6 +104,22 @@ def make_ranker(folder: Path, *, tiny: bool = False) -> Path:
     model.save_pretrained(folder)
     _save_tokenizer(folder, single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1", max_tokens=_RANKER_TOKENS)
     return folder
+
+
+def make_stories(folder: Path) -> tuple[Path, Path]:
+    """A policy and a reward model, both of stories260K's shape and with one tokenizer; returns their folders.
+
+    A text that the policy writes is as many tokens for the reward model, special ones apart.
+    """
+    config = _llama(_STORIES_SHAPE, _MAX_TOKENS, _STORIES_VOCABULARY)
+    config.num_labels = 1
+    kinds = {"policy": LlamaForCausalLM, "reward": LlamaForSequenceClassification}
+    for name, model_class in kinds.items():
+        _seeded(model_class, config).save_pretrained(folder / name)
+        _save_tokenizer(
+            folder / name, single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B:1", tokenizer=_words(_STORIES_VOCABULARY)
+        )
+    return folder / "policy", folder / "reward"
 
 
 def make_policy(folder: Path, *, tiny: bool = False) -> Path:
@@ -106,7 +138,7 @@ def _make_policy(folder: Path, shape: dict[str, Any]) -> Path:
     return folder
 
 
-def texts(count: int, shortest: int, longest: int, number: int) -> list[str]:
+def texts(count: int, shortest: int, longest: int, number: int, words: Sequence[str] = WORDS) -> list[str]:
     """Texts of `shortest` to `longest` words; another number gives other words, so that no answer can be remembered.
 
     The lengths are spread evenly on a logarithmic scale and stand in an order that is the same for every number.
@@ -114,12 +146,12 @@ def texts(count: int, shortest: int, longest: int, number: int) -> list[str]:
     lengths = [round(shortest * (longest / shortest) ** (place / (count - 1))) for place in range(count)]
     Random(0).shuffle(lengths)
     rng = Random(number)
-    return [" ".join(rng.choices(WORDS, k=length)) for length in lengths]
+    return [" ".join(rng.choices(words, k=length)) for length in lengths]
 
 
-def _llama(shape: dict[str, Any], max_tokens: int) -> Any:
+def _llama(shape: dict[str, Any], max_tokens: int, vocabulary: Mapping[str, int] = _VOCABULARY) -> Any:
     return LlamaConfig(
-        vocab_size=len(_VOCABULARY),
+        vocab_size=len(vocabulary),
         max_position_embeddings=max_tokens,
         pad_token_id=_VOCABULARY[PAD],
         bos_token_id=_VOCABULARY[BEGIN],
@@ -144,9 +176,9 @@ def _scale_head(model: Any) -> None:
 
 
 def _save_tokenizer(
-    folder: Path, *, single: str, pair: str, max_tokens: int = _MAX_TOKENS, corpus: Sequence[str] = ()
+    folder: Path, *, single: str, pair: str, max_tokens: int = _MAX_TOKENS, tokenizer: Tokenizer | None = None
 ) -> None:
-    tokenizer = _learnt(corpus) if corpus else _words()
+    tokenizer = tokenizer or _words(_VOCABULARY)
     ends = [(token, _VOCABULARY[token]) for token in (BEGIN, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
     wrapper: Any = PreTrainedTokenizerFast
@@ -164,8 +196,8 @@ def _save_tokenizer(
     wrapped.save_pretrained(folder)
 
 
-def _words() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordLevel(_VOCABULARY, unk_token=UNKNOWN))
+def _words(vocabulary: Mapping[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(dict(vocabulary), unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
 

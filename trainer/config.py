@@ -72,6 +72,11 @@ class SamplingGroup(Group):
     temperature: float = Field(
         default=1.0, gt=0, description="Divides the logits, for sampling and for policy and reference logprobs alike."
     )
+    ignore_eos: bool = Field(
+        default=False,
+        description="Go on behind the end-of-sequence token: every completion has --sampling.max-new-tokens tokens, "
+        "and no policy can learn to change that.",
+    )
     completions_per_prompt: int = Field(
         default=1, ge=1, description="Completions of each prompt in a batch; grpo and rloo compare them."
     )
@@ -231,6 +236,15 @@ class PPOConfig(PhaseSettings):
             raise ValueError(
                 f"scoring.min_tokens {self.scoring.min_tokens} is more than sampling.max_new_tokens "
                 f"{self.sampling.max_new_tokens}: every completion would be too short"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ends_where_an_end_counts(self) -> Self:
+        if self.sampling.ignore_eos and self.scoring.missing_eos != "none":
+            raise ValueError(
+                "sampling.ignore_eos and scoring.missing_eos exclude each other: no completion would end by itself, so "
+                "all would be penalised alike"
             )
         return self
 

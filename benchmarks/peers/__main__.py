@@ -12,7 +12,7 @@ from benchmarks.bench import Bench, Part
 from benchmarks.figures import Beside, Figure, Finding, Goal
 from benchmarks.load import OK, Target, closed_loop
 from benchmarks.paired import Contest, Run, Way, client_share, times_as_fast
-from benchmarks.peers.processes import PEERS, Peer, environment, running
+from benchmarks.peers.processes import PEERS, Peer, environment_of, running
 from benchmarks.serving.efficiency import CALLERS, check_computed, one_pair_requests, same_scores
 from benchmarks.texts import Texts
 from benchmarks.wire import Unanswered
@@ -24,7 +24,7 @@ _LONG, _SHORT = "long", "short"
 
 def against(peer: Peer, bench: Bench) -> Iterator[Finding]:
     """Both kinds of text, each against the peer at its quickest."""
-    interpreter = environment(peer, bench.stays / "peers-env")
+    interpreter = environment_of(peer, bench.stays / "peers-env")
     best = _screened(peer, interpreter, bench)
     with bench.server(f"peers-{peer.name}") as ours:
         for kind, batch_size in best.items():

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.bench import Bench, Unavailable, python
+from benchmarks.bench import Bench, Unavailable
+from benchmarks.environments import environment
 from benchmarks.load import OK, Target, closed_loop
 from benchmarks.offline import CORES
 from benchmarks.peers import kserve, scorer
@@ -66,20 +67,13 @@ PEERS = (
 )
 
 
-def environment(peer: Peer, cache: Path) -> Path:
+def environment_of(peer: Peer, cache: Path) -> Path:
     """The peer's interpreter; its environment is made where it is not there yet.
 
     Raises:
         Unavailable: It cannot be installed.
     """
-    folder = cache / peer.name
-    interpreter, done = folder / "bin" / "python", folder / "installed"
-    if not done.is_file() or done.read_text() != str(peer.packages):
-        python(f"making an environment for {peer.name}", "-m", "venv", "--clear", str(folder))
-        install = ("-m", "pip", "install", "--quiet", *_COMMON, *peer.packages)
-        python(f"installing {peer.name}", *install, interpreter=interpreter)
-        done.write_text(str(peer.packages))
-    return interpreter
+    return environment(peer.name, (*_COMMON, *peer.packages), cache)
 
 
 @contextmanager

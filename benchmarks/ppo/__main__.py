@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ppo`: what drawing rollouts while the policy learns gains over doing both in turns."""
+"""`python -m benchmarks.ppo`: what overlap gains over doing all in turns, and how quick PPO is beside TRL's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ def _overlap(bench: Bench) -> Iterator[Finding]:
     return overlap(bench)
 
 
+def _against_trl(bench: Bench) -> Iterator[Finding]:
+    from benchmarks.ppo.against_trl import against_trl
+
+    return against_trl(bench)
+
+
 # They load torch, which takes seconds, and the load generator's process starts from here.
-PARTS: Mapping[str, Part] = {"overlap": _overlap}
+PARTS: Mapping[str, Part] = {"overlap": _overlap, "trl": _against_trl}
 
 
 def main() -> None:

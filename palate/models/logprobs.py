@@ -18,7 +18,10 @@ def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
     Returns:
         (..., V) float32, in nats.
     """
-    return (logits.float() / temperature).log_softmax(-1)
+    scaled = logits.float()
+    if temperature != 1.0:  # dividing by 1 changes no bit, and costs a pass over the logits both ways
+        scaled = scaled / temperature
+    return scaled.log_softmax(-1)
 
 
 def sampled_logprobs(logits: Tensor, token_ids: Tensor, temperature: float) -> Tensor:

@@ -236,7 +236,8 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
 
 
 def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
-    sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
+    drawn = config.sampling
+    sampling = SamplingParams(drawn.temperature, max_new_tokens=drawn.max_new_tokens, ignore_eos=drawn.ignore_eos)
     return RolloutSettings(
         sampling, shard_prompts, patience_of(config), config.services.timeout, whole_shards=config.strict
     )

@@ -51,6 +51,7 @@ def test_lists_and_switches():
         (["--ppo.tis-cap", "0"], "greater than 0"),
         (["--ppo.kl-place", "loss_k1"], "loss_k2"),
         (["--scoring.min-tokens", "49"], "every completion would be too short"),
+        (["--sampling.ignore-eos", "--scoring.missing-eos", "replace"], "missing_eos exclude each other"),
         (["--ppo.critic-init", "other"], "reward:FOLDER"),
         (["--scoring.missing-eos", "drop"], "replace"),
         (["--overlap.max-staleness", "1"], "needs ppo.tis_cap, e.g. 2"),

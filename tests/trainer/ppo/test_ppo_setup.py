@@ -7,7 +7,7 @@ import torch
 
 from palate.client.types import SamplingParams
 from tests.tiny_models import make_tiny_policy
-from trainer.config import PPOConfig
+from trainer.config import PPOConfig, SamplingGroup
 from trainer.ppo import setup
 from trainer.ppo.advantages import GAE, GRPO, RLOO, ReinforcePP
 from trainer.ppo.build import load_policy
@@ -69,3 +69,8 @@ def test_nothing_but_the_temperature_changes_what_is_drawn_from(folder):
     settings = setup._rollout_settings(config(folder), shard_prompts=8)
     assert settings.sampling == SamplingParams(temperature=0.7, max_new_tokens=48)
     assert (settings.sampling.top_p, settings.sampling.top_k) == (1.0, 0)
+
+
+def test_completions_can_be_drawn_on_behind_their_end(folder):
+    longer = config(folder).model_copy(update={"sampling": SamplingGroup(ignore_eos=True)})
+    assert setup._rollout_settings(longer, shard_prompts=8).sampling.ignore_eos

@@ -234,9 +234,7 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
 
 def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
-    return RolloutSettings(
-        sampling, shard_prompts, _patience(config), config.services.timeout, whole_shards=config.strict
-    )
+    return RolloutSettings(sampling, shard_prompts, _patience(config), config.services.timeout, strict=config.strict)
 
 
 def _component(config: PPOConfig, reward: Reward) -> Component:

@@ -142,11 +142,11 @@ class OwnCache:
     def insert(self, prefixes: DynamicCache, owner: Tensor, to_come: int) -> None:
         """Takes the prefixes over."""
         self._cache, self.columns = prefixes, prefixes.get_seq_length()
-        prefixes.reorder_cache(owner)
+        prefixes.reorder_cache(owner)  # type: ignore[arg-type]  # any whole numbers will do
 
     def keep(self, order: Sequence[int], columns: int) -> None:
         """Copies what is kept."""
-        self._cache.reorder_cache(torch.tensor(order))
+        self._cache.reorder_cache(torch.tensor(order))  # type: ignore[arg-type]
 
     def make_room(self, to_come: int) -> None:
         """Nothing: layers grow as they are written."""

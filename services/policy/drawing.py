@@ -125,8 +125,9 @@ class Drawing:
     def _admit(self) -> Sequence[Happened]:
         """Begins what there is room for; tells of calls that could not begin."""
         waiting = [job for job in self._jobs if job.groups]
-        self._open_apart([job for job in waiting if job.groups[0].apart])
+        apart = [job for job in waiting if job.groups[0].apart]
         shared = [job for job in waiting if not job.groups[0].apart]
+        self._open_apart(apart)
         if shared and self._worth_joining(shared):
             self._idle = 0
             self._fill(shared)
@@ -144,7 +145,7 @@ class Drawing:
         """Whether to read prompts now, which holds up the completions that are being drawn."""
         free = self._limits.max_rows - self._shared_rows
         self._idle += free
-        if sum(len(job.groups) for job in waiting) <= free:
+        if sum(len(job.groups) for job in waiting) <= free or not all(job.groups[0].fresh for job in waiting):
             return True
         return free > 0 and self._idle * _IDLE_SHARE >= self._limits.max_rows
 
@@ -197,10 +198,15 @@ class Drawing:
 
 def _by_turn(jobs: Sequence[Job[Any]]) -> Iterator[Job[Any]]:
     """Whose turn it is, again and again; each time one of its groups must have begun."""
-    turns = [(job.running, job.deadline, place) for place, job in enumerate(jobs)]
+    turns = [_turn(job, place) for place, job in enumerate(jobs)]
     heapq.heapify(turns)
     while turns:
-        _, deadline, place = heapq.heappop(turns)
+        *_, place = heapq.heappop(turns)
         yield jobs[place]
         if jobs[place].groups:
-            heapq.heappush(turns, (jobs[place].running, deadline, place))
+            heapq.heappush(turns, _turn(jobs[place], place))
+
+
+def _turn(job: Job[Any], place: int) -> tuple[bool, int, float, int]:
+    """Lower comes first; what is drawn on before what is begun."""
+    return job.groups[0].fresh, job.running, job.deadline, place

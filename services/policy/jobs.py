@@ -71,6 +71,11 @@ class Group:
     apart: bool = False
     pinned: Served[Any] | None = None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing of it has been drawn; else it gave up its places for other weights, and takes them again."""
+        return not self.wanted[0].row.token_ids
+
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[EventT]):

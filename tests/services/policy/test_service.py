@@ -255,10 +255,10 @@ async def test_an_interrupting_commit_holds_from_the_next_step_on(renderer):
         gate.let_go(10_000)
         for completion in await reader:
             spans = [(span.first_token, span.version) for span in completion.policy_versions]
-            assert spans == [(0, first.version), (3, second.version)]
+            assert spans == [(0, first.version), (4, second.version)]  # the fourth step was under way
             of_first, of_second = first.weights.log_softmax(0), second.weights.log_softmax(0)
             expected = [
-                (of_first if place < 3 else of_second)[token].item() for place, token in enumerate(completion.token_ids)
+                (of_first if place < 4 else of_second)[token].item() for place, token in enumerate(completion.token_ids)
             ]
             assert list(completion.logprobs) == pytest.approx(expected, abs=1e-6)
 

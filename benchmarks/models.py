@@ -51,6 +51,25 @@ _LARGE_SHAPE: dict[str, Any] = {
 }
 """100 million parameters."""
 
+_STORY_SHAPES: dict[str, dict[str, Any]] = {
+    "260k": {
+        "vocab_size": 1004,
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "15m": {
+        "vocab_size": 32_000,
+        "hidden_size": 288,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+    },
+}
+"""Those of the small story tellers in wide use, by their parameters."""
+
 _TINY: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -95,6 +114,11 @@ def make_policy(folder: Path, *, tiny: bool = False) -> Path:
     return _make_policy(folder, _TINY if tiny else _SHAPE)
 
 
+def make_story_policy(folder: Path, shape: str, *, tiny: bool = False) -> Path:
+    """A Llama in the shape of a story teller, "260k" or "15m" parameters; returns `folder`."""
+    return _make_policy(folder, _TINY if tiny else _STORY_SHAPES[shape])
+
+
 def make_large_policy(folder: Path, *, tiny: bool = False) -> Path:
     """A Llama of 100 million parameters; returns `folder`."""
     return _make_policy(folder, _TINY if tiny else _LARGE_SHAPE)
@@ -119,12 +143,11 @@ def texts(count: int, shortest: int, longest: int, number: int) -> list[str]:
 
 def _llama(shape: dict[str, Any], max_tokens: int) -> Any:
     return LlamaConfig(
-        vocab_size=len(_VOCABULARY),
+        **{"vocab_size": len(_VOCABULARY), **shape},
         max_position_embeddings=max_tokens,
         pad_token_id=_VOCABULARY[PAD],
         bos_token_id=_VOCABULARY[BEGIN],
         eos_token_id=_VOCABULARY[END],
-        **shape,
     )
 
 

@@ -67,9 +67,8 @@ class Decoding:
         self._arriving: list[Row] = []
         self._places: list[_Place] = []
         self._noise = RowNoise(model.config.get_text_config().vocab_size, self._device)
-        self._tokens = torch.empty(
-            0, dtype=torch.long, device=self._device
-        )  # those drawn last, (B,); the next step reads them
+        # Those drawn last, (B,); the next step reads them.
+        self._tokens = torch.empty(0, dtype=torch.long, device=self._device)
 
     def join(self, rows: Sequence[Row]) -> None:
         """Takes rows in; the next step prefills them."""

@@ -94,6 +94,10 @@ class Drawing:
             lane.remove(job)
         self._lanes = [lane for lane in self._lanes if lane]
 
+    def clear(self) -> None:
+        """Forgets everything, in whatever state it is."""
+        self._jobs, self._lanes, self._failed = [], [], []
+
     def round(self) -> Iterator[Sequence[Happened]]:
         """Fills free places, then draws a token for every completion in one; tells of each step before the next."""
         self._follow()

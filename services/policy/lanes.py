@@ -91,15 +91,14 @@ class Lane:
         self.served = served
         self.apart = apart
         self._rows: dict[int, _Running] = {}
-        self._width = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def tokens_with(self, wanted: Sequence[Wanted] = ()) -> int:
         """Tokens of its rows and of these at most, padding included."""
-        width = max([self._width, *(one.row.most_tokens for one in wanted)])
-        return (len(self._rows) + len(wanted)) * width
+        rows = [one.row for one in (*(running.wanted for running in self._rows.values()), *wanted)]
+        return len(rows) * max((row.most_tokens for row in rows), default=0)
 
     def begin(self, job: Job[Any], group: Group) -> None:
         """Takes a call's group in."""
@@ -108,7 +107,6 @@ class Lane:
         for one in group.wanted:
             wanted = replace(one, versions=_spans(one, self.served))
             self._rows[one.row.key] = _Running(job, group, wanted, list(one.row.token_ids), list(one.logprobs))
-            self._width = max(self._width, one.row.most_tokens)
 
     def remove(self, job: Job[Any]) -> None:
         """Frees the places of a call."""
@@ -140,7 +138,7 @@ class Lane:
 
     def _tell(self, step: DecodeStep, happened: dict[Job[Any], Happened]) -> None:
         ended = dict(step.ended)
-        begins = {token.key: len(self._rows[token.key].token_ids) for token in reversed(step.tokens)}
+        begins = {token.key: len(self._rows[token.key].token_ids) for token in step.tokens}
         for token in step.tokens:
             self._rows[token.key].draw(token)
         cut = [key for key in begins if self._rows[key].stopped and key not in ended]

@@ -90,7 +90,12 @@ class Turns:
     def _run(self) -> None:
         while self._take_in():
             begin = time.monotonic()
-            self._round()
+            try:
+                self._round()
+            except Exception as error:  # a bug: all hear of it, and the next call finds an engine that works
+                self._drawing.clear()
+                for job in list(self._jobs):
+                    self._fail(job, error)
             self._seconds = _MEMORY * (self._seconds + time.monotonic() - begin)
             self._worked *= _MEMORY
         for job in (*self._jobs, *self._arrived):
@@ -134,24 +139,25 @@ class Turns:
         return happened
 
     def _apply(self, happened: Happened) -> None:
-        job, error = happened.job, happened.error
+        job = happened.job
         job.timing.compute_seconds += happened.seconds
-        try:
+        if happened.events:
             job.mailbox.put(happened.events)
-        except OverflowError as overflow:
-            error = overflow
         self._release(job, happened.tokens)
         self._worked += happened.tokens
-        if error is not None:
-            if not isinstance(error, ServiceError):
-                logger.error("a step failed; its calls end with this error", exc_info=error)
-            self._forget(job)
-            job.mailbox.end(error)
+        if happened.error is not None:
+            self._fail(job, happened.error)
         elif job.done:
             self._metrics.queue_seconds.observe(job.timing.queue_seconds)
             self._metrics.compute_seconds.observe(job.timing.compute_seconds)
             self._forget(job)
             job.mailbox.end()
+
+    def _fail(self, job: Job[Any], error: Exception) -> None:
+        if not isinstance(error, ServiceError):
+            logger.error("a step failed; its calls end with this error", exc_info=error)
+        self._forget(job)
+        job.mailbox.end(error)
 
     def _drop_gone(self) -> None:
         for job in [job for job in self._jobs if job.gone]:

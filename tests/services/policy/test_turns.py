@@ -227,6 +227,25 @@ async def test_what_a_slice_raises_reaches_its_reader_alone(turns, metrics):
     assert metrics.queue_tokens._value.get() == 0
 
 
+async def test_a_bug_reaches_all_readers_and_the_next_call_finds_an_engine(turns, gate, caplog):
+    first, second = drawing_of(9), job_of(slice_of("a"), slice_of("b"))
+    turns.submit(first)
+    await gate.reached()
+    turns._drawing._admit = lambda: 1 / 0
+    turns.submit(second)
+    gate.let_go()
+    for job in (first, second):
+        with pytest.raises(ZeroDivisionError):
+            await everything(job)
+    assert "a step failed" in caplog.text
+    del turns._drawing._admit
+    gate.let_go(10)
+    after = drawing_of(2)
+    turns.submit(after)
+    assert len(await everything(after)) == 1
+    assert turns._metrics.queue_tokens._value.get() == 0
+
+
 async def test_closing_ends_every_call(turns, gate):
     running, waiting = drawing_of(9), drawing_of(*[9] * 4)
     turns.submit(running)

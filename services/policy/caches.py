@@ -93,7 +93,7 @@ class RowCache(Protocol):
 
         Args:
             prefixes: Keys and values of what the rows have read, padded on the left.
-            owner: Which of the prefixes each row continues, (rows,).
+            owner: Which of the prefixes each row continues, (rows,); in the order of the rows that need them first.
             to_come: Columns that will be written while these rows are here, at most.
         """
         ...
@@ -193,8 +193,10 @@ class SlotCache(Cache):
         if not (self._buffers and self._fit(rows, length)):
             self._move(rows, length, to_come, read)
         taken = slice(self._rows, rows), slice(None), slice(self._end - length, self._end)
+        own = len(owner) == len(read[0][0])  # a prefix for every row, in their order
         for layer, (keys, values) in zip(self._buffers, read, strict=True):
-            layer.keys[taken], layer.values[taken] = keys[owner], values[owner]
+            layer.keys[taken] = keys if own else keys[owner]
+            layer.values[taken] = values if own else values[owner]
         self._show(rows, min(self._begin, self._end - length))
 
     def keep(self, order: Sequence[int], columns: int) -> None:

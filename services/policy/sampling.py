@@ -69,16 +69,17 @@ class RowNoise:
 
     def add(self, states: Sequence[NoiseState | int]) -> None:
         """Takes rows in behind the others: new ones, given by their seeds, and those that `state` let go."""
-        device, shape = self._block.device, self._block.shape[1:]
-        blocks = []
-        for state in states:
+        device, before = self._block.device, len(self._steps)
+        block = torch.empty(len(states), *self._block.shape[1:], device=device)
+        for place, state in enumerate(states):
             if isinstance(state, int):
-                generator = torch.Generator(device).manual_seed(state)
-                state = NoiseState(generator, torch.empty(shape, device=device), self._size)
-            self._generators.append(state.generator)
-            self._steps.append(state.step)
-            blocks.append(state.block)
-        self._block = torch.cat([self._block, torch.stack(blocks)])
+                self._generators.append(torch.Generator(device).manual_seed(state))
+                self._steps.append(self._size)  # nothing is drawn yet
+            else:
+                self._generators.append(state.generator)
+                self._steps.append(state.step)
+                block[place] = state.block
+        self._block = torch.cat([self._block, block]) if before else block
 
     def next(self) -> Tensor:
         """Noise of every row's next step, (B, V)."""

@@ -51,17 +51,29 @@ _LARGE_SHAPE: dict[str, Any] = {
 }
 """100 million parameters."""
 
-_STORIES_SHAPE: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 172,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "tie_word_embeddings": True,
+_STORY_SHAPES: dict[str, dict[str, Any]] = {
+    "260k": {
+        "vocab_size": 1004,
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "15m": {
+        "vocab_size": 32_000,
+        "hidden_size": 288,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+    },
 }
-"""That of stories260K, a language model of children's stories."""
+"""Those of the small story tellers in wide use, by their parameters."""
 
 _STORIES_VOCABULARY = dict(itertools.islice(_VOCABULARY.items(), 512))
+
+_STORIES_SHAPE = {**_STORY_SHAPES["260k"], "vocab_size": len(_STORIES_VOCABULARY), "tie_word_embeddings": True}
+"""That of stories260K to the last parameter."""
 
 STORIES_WORDS = tuple(word for word in WORDS if word in _STORIES_VOCABULARY)
 """What models of that shape read."""
@@ -111,7 +123,7 @@ def make_stories(folder: Path) -> tuple[Path, Path]:
 
     A text that the policy writes is as many tokens for the reward model, special ones apart.
     """
-    config = _llama(_STORIES_SHAPE, _MAX_TOKENS, _STORIES_VOCABULARY)
+    config = _llama(_STORIES_SHAPE, _MAX_TOKENS)
     config.num_labels = 1
     kinds = {"policy": LlamaForCausalLM, "reward": LlamaForSequenceClassification}
     for name, model_class in kinds.items():
@@ -125,6 +137,11 @@ def make_stories(folder: Path) -> tuple[Path, Path]:
 def make_policy(folder: Path, *, tiny: bool = False) -> Path:
     """A Llama; returns `folder`."""
     return _make_policy(folder, _TINY if tiny else _SHAPE)
+
+
+def make_story_policy(folder: Path, shape: str, *, tiny: bool = False) -> Path:
+    """A Llama in the shape of a story teller, "260k" or "15m" parameters; returns `folder`."""
+    return _make_policy(folder, _TINY if tiny else _STORY_SHAPES[shape])
 
 
 def make_large_policy(folder: Path, *, tiny: bool = False) -> Path:
@@ -149,14 +166,13 @@ def texts(count: int, shortest: int, longest: int, number: int, words: Sequence[
     return [" ".join(rng.choices(words, k=length)) for length in lengths]
 
 
-def _llama(shape: dict[str, Any], max_tokens: int, vocabulary: Mapping[str, int] = _VOCABULARY) -> Any:
+def _llama(shape: dict[str, Any], max_tokens: int) -> Any:
     return LlamaConfig(
-        vocab_size=len(vocabulary),
+        **{"vocab_size": len(_VOCABULARY), **shape},
         max_position_embeddings=max_tokens,
         pad_token_id=_VOCABULARY[PAD],
         bos_token_id=_VOCABULARY[BEGIN],
         eos_token_id=_VOCABULARY[END],
-        **shape,
     )
 
 

@@ -49,12 +49,14 @@ class PolicyClient(BlockingClient):
         completions_per_prompt: int = 1,
         seeds: Sequence[int] | None = None,
         required_policy_version: t.PolicyVersion | None = None,
+        strict: bool = False,
         timeout: float | None = None,
     ) -> Iterator[t.GeneratedCompletion]:
         """Samples completions and yields each as it finishes, in no particular order.
 
         Leaving the loop early cancels the rest on the server. With `seeds`, one per prompt, the same weights draw the
-        same tokens whatever else the server does.
+        same tokens whatever else the server does, and logprobs that agree but for their last bits; with `strict`, the
+        same bits.
 
         Raises:
             InvalidInput: An argument is wrong; at once, before the first completion is asked for.
@@ -62,7 +64,7 @@ class PolicyClient(BlockingClient):
             CallError: The call failed; completions already yielded stand.
         """
         request = policy_requests.generate_request(
-            prompts, sampling, completions_per_prompt, seeds, required_policy_version
+            prompts, sampling, completions_per_prompt, seeds, required_policy_version, strict=strict
         )
         return self._drawn(request, self._seconds(timeout), convert.finished)
 
@@ -227,11 +229,12 @@ class AsyncPolicyClient(AwaitedClient):
         completions_per_prompt: int = 1,
         seeds: Sequence[int] | None = None,
         required_policy_version: t.PolicyVersion | None = None,
+        strict: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[t.GeneratedCompletion]:
         """As `PolicyClient.generate`."""
         request = policy_requests.generate_request(
-            prompts, sampling, completions_per_prompt, seeds, required_policy_version
+            prompts, sampling, completions_per_prompt, seeds, required_policy_version, strict=strict
         )
         return self._drawn(request, self._seconds(timeout), convert.finished)
 

@@ -35,6 +35,7 @@ def generate_request(
     required: t.PolicyVersion | None,
     *,
     stream_tokens: bool = False,
+    strict: bool = False,
 ) -> policy.GenerateRequest:
     """One prompt message per prompt, each with its seed where given."""
     contents = content_messages(prompts, "prompts")
@@ -46,6 +47,7 @@ def generate_request(
         sampling=sampling_message(sampling),
         required_policy_version=_expected(required, "required_policy_version"),
         stream_tokens=stream_tokens,
+        strict=checks.flag(strict, "strict"),
     )
 
 

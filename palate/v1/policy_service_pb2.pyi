@@ -64,18 +64,20 @@ class GeneratePrompt(_message.Message):
     def __init__(self, prompt: _Optional[_Union[_common_pb2.Content, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompts", "completions_per_prompt", "sampling", "required_policy_version", "stream_tokens")
+    __slots__ = ("prompts", "completions_per_prompt", "sampling", "required_policy_version", "stream_tokens", "strict")
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     COMPLETIONS_PER_PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     STREAM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FIELD_NUMBER: _ClassVar[int]
     prompts: _containers.RepeatedCompositeFieldContainer[GeneratePrompt]
     completions_per_prompt: int
     sampling: SamplingParams
     required_policy_version: PolicyVersion
     stream_tokens: bool
-    def __init__(self, prompts: _Optional[_Iterable[_Union[GeneratePrompt, _Mapping]]] = ..., completions_per_prompt: _Optional[int] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., required_policy_version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., stream_tokens: bool = ...) -> None: ...
+    strict: bool
+    def __init__(self, prompts: _Optional[_Iterable[_Union[GeneratePrompt, _Mapping]]] = ..., completions_per_prompt: _Optional[int] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., required_policy_version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., stream_tokens: bool = ..., strict: bool = ...) -> None: ...
 
 class VersionSpan(_message.Message):
     __slots__ = ("first_token", "version")

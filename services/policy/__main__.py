@@ -42,6 +42,7 @@ def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
     """Loads the folder and wires everything; torch comes late, so that help and a wrong folder answer at once."""
     manifest, renderer = _folder(config)
 
+    from services.policy.drawing import Drawing
     from services.policy.generation import Planner
     from services.policy.service import Parts, PolicyServicer
     from services.policy.turns import Turns
@@ -53,14 +54,17 @@ def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
         engine = PacedEngine(engine, config.min_step_seconds)
     publication = _publication(config, engine, weights)
     metrics.serving(publication.current.version)
-    turns = Turns(config.max_queue_tokens, metrics)
+    limits = _batch_limits(config)
+    drawing = Drawing(engine, publication, limits, metrics)
+    turns = Turns(drawing, config.max_queue_tokens, metrics)
     servicer = PolicyServicer(
         Parts(
             model=config.name or config.model.resolve().name,
             engine=engine,
             renderer=renderer,
             publication=publication,
-            planner=Planner(engine, renderer, config.max_batch_rows, config.max_batch_tokens, metrics),
+            planner=Planner(engine, renderer, limits),
+            drawing=drawing,
             turns=turns,
             limits=_limits(config, manifest, engine.vocab_size),
             metrics=metrics,
@@ -107,9 +111,21 @@ def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
     from services.policy.engine_transformers import ModelError, TransformersEngine
 
     try:
+        if config.engine == "vllm":
+            from services.policy.engine_vllm import VllmEngine
+
+            return VllmEngine.start(
+                config.model, config.dtype, renderer.eos_id, _batch_limits(config), renderer.manifest.max_tokens
+            )
         return TransformersEngine.load(config.model, config.dtype, renderer.eos_id)
     except ModelError as error:
         raise StartupError(str(error)) from error
+
+
+def _batch_limits(config: PolicyConfig) -> Any:
+    from services.policy.drawing import BatchLimits
+
+    return BatchLimits(config.max_batch_rows, config.max_batch_tokens)
 
 
 def _publication(config: PolicyConfig, engine: Any, weights: Any) -> Any:

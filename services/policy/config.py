@@ -18,9 +18,10 @@ class PolicyConfig(ServerConfig):
 
     model: Path = Field(description="Folder of a Hugging Face causal language model (safetensors).")
     name: str = Field("", description="Name clients are told; default is the folder's.")
-    engine: Literal["transformers", "fake"] = Field(
+    engine: Literal["transformers", "vllm", "fake"] = Field(
         "transformers",
-        description="What runs the forward pass; fake draws from one fixed distribution with the folder's tokenizer.",
+        description="What runs the forward pass; vllm needs a GPU and the extra of that name; fake draws from one "
+        "fixed distribution with the folder's tokenizer.",
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
     threads: int = Field(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from palate.models.weights import TensorEntry
 from services.policy.sampling import Sampling
@@ -15,56 +15,46 @@ if TYPE_CHECKING:
 WeightsT = TypeVar("WeightsT")
 """A loaded model, opaque to everyone but its engine; never changed once it is built."""
 
-EndsText: TypeAlias = Callable[[int, Sequence[int]], bool]
-"""Whether a row (its index in the batch) has ended, judging by the tokens drawn so far."""
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One completion to draw: after which prompt, and from which seed."""
+    """One completion to draw, from its beginning or from where another batch left it.
 
+    Attributes:
+        key: Tells it from every other row that is being drawn.
+        prompt_ids: What it continues; at least one token.
+        seed: Of its generator: what it draws depends on no other row.
+        sampling: How tokens are drawn.
+        token_ids: Those drawn so far, (T,).
+        noise: What the batch that drew them says of how to go on; None = from the seed.
+    """
+
+    key: int
     prompt_ids: tuple[int, ...]
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationBatch:
-    """Completions that are drawn together.
-
-    Attributes:
-        rows: At least one.
-        sampling: How tokens are drawn.
-        ends_text: Asked after every token; None where only length and end-of-sequence end a completion.
-    """
-
-    rows: tuple[Row, ...]
     sampling: Sampling
-    ends_text: EndsText | None = None
+    token_ids: tuple[int, ...] = ()
+    noise: Any = None
 
-
-@dataclass(frozen=True, slots=True)
-class FinishedRow:
-    """A drawn completion.
-
-    Attributes:
-        row: Its index in the batch.
-        token_ids: The drawn tokens, (T,), the end-of-sequence token included where it was drawn.
-        logprobs: Of each under the distribution it was drawn from, in nats, (T,).
-        stopped: It ended by itself; False = the length limit cut it.
-    """
-
-    row: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stopped: bool
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of prompt and completion at most."""
+        return len(self.prompt_ids) + self.sampling.max_new_tokens
 
 
 class DrawnToken(NamedTuple):
-    """A token that a step drew: for which row of the batch, and its log-probability in nats."""
+    """A token that a step drew: for which row, and its log-probability under what it was drawn from, in nats."""
 
-    row: int
+    key: int
     token_id: int
     logprob: float
+
+
+class EndedRow(NamedTuple):
+    """A row that has left the batch, having ended by itself (`stopped`), or at the length limit."""
+
+    key: int
+    stopped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +62,28 @@ class DecodeStep:
     """What one step did.
 
     Attributes:
-        tokens: One for each row that had not ended before.
-        finished: The rows that these tokens ended.
+        tokens: Those it drew, a row's in their order; the end-of-sequence token is one of them.
+        ended: The rows that these tokens ended.
     """
 
     tokens: tuple[DrawnToken, ...]
-    finished: tuple[FinishedRow, ...]
+    ended: tuple[EndedRow, ...]
+
+
+class Batch(Protocol):
+    """Rows that are drawn together from the same weights; they come and go between steps."""
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Takes rows in; the next step draws for them too, after reading prompt and tokens so far."""
+        ...
+
+    def leave(self, keys: Sequence[int]) -> Mapping[int, Any]:
+        """Lets rows go; gives for each key the `noise` with which another batch goes on drawing."""
+        ...
+
+    def step(self) -> DecodeStep:
+        """Draws the next token of the rows, of which there is at least one."""
+        ...
 
 
 class Engine(Protocol[WeightsT]):
@@ -89,11 +95,17 @@ class Engine(Protocol[WeightsT]):
         vocab_size: V.
         eos_token_ids: Tokens that end a completion.
         threads: CPU threads of a forward pass.
+        joins: Rows can join a batch that is under way; otherwise all join before the first step.
+        strict: The same rows, joined and gone in the same way, draw the same bits.
+        one_batch: Only one batch can be under way, because only one set of weights is in the engine at a time.
     """
 
     name: str
     dtype: str
     threads: int
+    joins: bool
+    strict: bool
+    one_batch: bool
     vocab_size: int
     eos_token_ids: tuple[int, ...]
 
@@ -109,14 +121,8 @@ class Engine(Protocol[WeightsT]):
         """Weights of these tensors, beside the ones that are in use; called from another thread than the rest."""
         ...
 
-    def decode(self, weights: Callable[[], WeightsT], batch: GenerationBatch) -> Iterator[DecodeStep]:
-        """Draws one token per unfinished row with every step of the iterator; whoever stops iterating stops the work.
-
-        Args:
-            weights: Asked before every step. Where they are others than before, nothing computed under the former ones
-                is used again: the step draws from the new ones after prompt and tokens so far.
-            batch: What to draw.
-        """
+    def batch(self, weights: WeightsT) -> Batch:
+        """A batch without rows, which draws from these weights."""
         ...
 
     def logprobs(

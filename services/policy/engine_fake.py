@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from palate.models.logprobs import sampled_logprobs
 from palate.models.weights import TensorEntry, describe_tensors
-from services.policy.engine import DecodeStep, DrawnToken, FinishedRow, GenerationBatch
-from services.policy.sampling import RowNoise, draw
+from services.policy.engine import DecodeStep, DrawnToken, EndedRow, Row
+from services.policy.sampling import NoiseState, RowNoise, draw_each
 
 TABLE = "logits"
 """Name of its only tensor, (V,)."""
@@ -28,6 +29,9 @@ class FakeEngine:
     name = "fake"
     dtype = "float32"
     threads = 1
+    joins = True
+    strict = True
+    one_batch = False
 
     def __init__(
         self, vocab_size: int, eos_token_ids: tuple[int, ...], before_step: Callable[[], None] | None = None
@@ -52,22 +56,9 @@ class FakeEngine:
         """The table among `state`."""
         return state[TABLE]
 
-    def decode(self, weights: Callable[[], Tensor], batch: GenerationBatch) -> Iterator[DecodeStep]:
-        """One token per unfinished row and step."""
-        noise = RowNoise([row.seed for row in batch.rows], self.vocab_size, torch.device("cpu"))
-        drawn: dict[int, list[DrawnToken]] = {row: [] for row in range(len(batch.rows))}
-        while drawn:
-            if self._before_step is not None:
-                self._before_step()
-            logits = weights().expand(len(batch.rows), -1)
-            tokens, logprobs = draw(logits, noise.next(), batch.sampling)
-            step = tuple(DrawnToken(row, int(tokens[row]), float(logprobs[row])) for row in drawn)
-            for token in step:
-                drawn[token.row].append(token)
-            ended = [
-                row for row, so_far in drawn.items() if self._ends(batch, row, [token.token_id for token in so_far])
-            ]
-            yield DecodeStep(step, tuple(self._finished(batch, row, drawn.pop(row)) for row in ended))
+    def batch(self, weights: Tensor) -> FakeBatch:
+        """A batch without rows."""
+        return FakeBatch(weights, self.eos_token_ids, self._before_step)
 
     def logprobs(
         self, weights: Tensor, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float
@@ -78,13 +69,57 @@ class FakeEngine:
             for _, ids in sequences
         ]
 
-    def _ends(self, batch: GenerationBatch, row: int, tokens: list[int]) -> bool:
-        return len(tokens) == batch.sampling.max_new_tokens or self._stops(batch, row, tokens)
 
-    def _stops(self, batch: GenerationBatch, row: int, tokens: list[int]) -> bool:
-        at_eos = tokens[-1] in self.eos_token_ids and not batch.sampling.ignore_eos
-        return at_eos or (batch.ends_text is not None and batch.ends_text(row, tokens))
+class FakeBatch:
+    """Rows that are drawn from one table.
 
-    def _finished(self, batch: GenerationBatch, row: int, drawn: list[DrawnToken]) -> FinishedRow:
-        _, tokens, logprobs = zip(*drawn, strict=True)
-        return FinishedRow(row, tokens, logprobs, self._stops(batch, row, list(tokens)))
+    Args:
+        weights: The table, (V,).
+        eos_token_ids: Tokens that end a row.
+        before_step: As the engine's.
+    """
+
+    def __init__(self, weights: Tensor, eos_token_ids: Sequence[int], before_step: Callable[[], None] | None) -> None:
+        self._weights = weights
+        self._eos = frozenset(eos_token_ids)
+        self._before_step = before_step
+        self._rows: list[Row] = []
+        self._noise = RowNoise(len(weights), weights.device)
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Takes rows in behind the others."""
+        self._rows.extend(rows)
+        self._noise.add([row.seed if row.noise is None else row.noise for row in rows])
+
+    def leave(self, keys: Sequence[int]) -> dict[int, NoiseState]:
+        """Lets rows go; gives where the noise of each stands."""
+        left = {row.key: place for place, row in enumerate(self._rows) if row.key in set(keys)}
+        noise = {key: self._noise.state(place) for key, place in left.items()}
+        self._drop(left.values())
+        return noise
+
+    def step(self) -> DecodeStep:
+        """One token per row."""
+        if self._before_step is not None:
+            self._before_step()
+        logits = self._weights.expand(len(self._rows), -1)
+        tokens, logprobs = draw_each(logits, self._noise.next(), [row.sampling for row in self._rows])
+        drawn = tuple(map(DrawnToken, (row.key for row in self._rows), tokens.tolist(), logprobs.tolist()))
+        self._rows = [
+            replace(row, token_ids=(*row.token_ids, token.token_id))
+            for row, token in zip(self._rows, drawn, strict=True)
+        ]
+        ended = {place: row for place, row in enumerate(self._rows) if self._stops(row) or self._at_limit(row)}
+        self._drop(ended)
+        return DecodeStep(drawn, tuple(EndedRow(row.key, self._stops(row)) for row in ended.values()))
+
+    def _stops(self, row: Row) -> bool:
+        return row.token_ids[-1] in self._eos and not row.sampling.ignore_eos
+
+    def _at_limit(self, row: Row) -> bool:
+        return len(row.token_ids) == row.sampling.max_new_tokens
+
+    def _drop(self, places: Collection[int]) -> None:
+        left = [place for place in range(len(self._rows)) if place not in places]
+        self._rows = [self._rows[place] for place in left]
+        self._noise.keep(left)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
-from services.policy.engine import DecodeStep, Engine, GenerationBatch
+from services.policy.engine import Batch, DecodeStep, Engine
 
 
 class PacedEngine:
@@ -24,10 +23,29 @@ class PacedEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def decode(self, weights: Callable[[], Any], batch: GenerationBatch) -> Iterator[DecodeStep]:
-        """As the engine's."""
+    def batch(self, weights: Any) -> PacedBatch:
+        """As the engine's, paced."""
+        return PacedBatch(self._engine.batch(weights), self._step_seconds)
+
+
+class PacedBatch:
+    """Draws what `batch` does, and waits out the rest of each step.
+
+    Args:
+        batch: What does the work.
+        step_seconds: Shortest time of a decode step.
+    """
+
+    def __init__(self, batch: Batch, step_seconds: float) -> None:
+        self._batch = batch
+        self._step_seconds = step_seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def step(self) -> DecodeStep:
+        """As the batch's."""
         begin = time.monotonic()
-        for step in self._engine.decode(weights, batch):
-            time.sleep(max(0.0, begin + self._step_seconds - time.monotonic()))
-            yield step
-            begin = time.monotonic()
+        step = self._batch.step()
+        time.sleep(max(0.0, begin + self._step_seconds - time.monotonic()))
+        return step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from transformers.utils import logging as hf_logging
 
 from palate.models.logprobs import masked_positions, sampled_logprobs
 from palate.models.weights import TensorEntry, describe_tensors, untied_state_dict
+from services.policy.caches import OwnCache, SlotCache, has_slots
 from services.policy.decoding import Decoding, left_padded
-from services.policy.engine import DecodeStep, GenerationBatch
 
 
 class ModelError(Exception):
@@ -32,12 +32,15 @@ class TransformersEngine:
     """
 
     name = "transformers"
+    strict = True
+    one_batch = False
 
     def __init__(self, model: Any, dtype: str, eos_token_id: int | None = None) -> None:
         self.dtype = dtype
         self.threads = torch.get_num_threads()
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self.eos_token_ids = _eos_token_ids(model, eos_token_id)
+        self.joins = has_slots(model.config)
         self._skeleton = _without_tensors(model)
 
     @classmethod
@@ -73,11 +76,9 @@ class TransformersEngine:
             raise ModelError(f"the weights lack {', '.join(empty)}")
         return module.requires_grad_(False).eval()
 
-    def decode(self, weights: Callable[[], nn.Module], batch: GenerationBatch) -> Iterator[DecodeStep]:
-        """One token per unfinished row and step."""
-        decoding = Decoding(weights, batch, self.eos_token_ids)
-        while not decoding.finished:
-            yield decoding.step()
+    def batch(self, weights: nn.Module) -> Decoding:
+        """A batch without rows."""
+        return Decoding(weights, self.eos_token_ids, SlotCache() if self.joins else OwnCache(weights.config))
 
     @torch.inference_mode()
     def logprobs(

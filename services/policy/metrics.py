@@ -19,6 +19,9 @@ class PolicyMetrics:
             registry=registry,
         )  # fmt: skip
         self.decode_steps = Counter("palate_policy_decode_steps", "Decode steps of the engine.", registry=registry)
+        self.running_rows = Gauge(
+            "palate_policy_running_completions", "Completions that are being drawn.", registry=registry
+        )
         self.logprob_tokens = Counter(
             "palate_policy_logprob_tokens", "Completion tokens whose logprobs were computed.", registry=registry
         )
@@ -26,7 +29,7 @@ class PolicyMetrics:
             "palate_policy_queue_tokens", "Tokens that waiting and running calls may still compute.", registry=registry
         )
         self.queue_seconds = Histogram(
-            "palate_policy_queue_seconds", "Time from a call's admission to its first slice.", buckets=LATENCY_SECONDS,
+            "palate_policy_queue_seconds", "Time from a call's admission to its first step.", buckets=LATENCY_SECONDS,
             registry=registry,
         )  # fmt: skip
         self.compute_seconds = Histogram(

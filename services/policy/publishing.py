@@ -76,7 +76,7 @@ class PublishingServicer(PolicyServiceServicer):
     async def CommitWeights(  # noqa: N802
         self, request: pb.CommitWeightsRequest, context: grpc.aio.ServicerContext
     ) -> pb.CommitWeightsResponse:
-        """Serves staged weights, from the next slice on or from the next step on."""
+        """Serves staged weights: for completions that begin then, or also for running ones from their next step on."""
         with self._counted("commit"):
             expected = expected_version(request)
             done = self._publication.commit(

@@ -62,6 +62,7 @@ class GenerateCall:
     stop: tuple[str, ...]
     required: PolicyVersion | None
     stream_tokens: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ def generate_call(request: pb.GenerateRequest, renderer: Renderer, limits: Limit
         _check_length(index, len(ids), sampling.max_new_tokens, limits)
     seeds = [message.seed if message.HasField("seed") else secrets.randbits(64) for message in request.prompts]
     prompts = tuple(Prompt(tuple(ids), seed) for ids, seed in zip(rendered, seeds, strict=True))
-    return GenerateCall(prompts, completions, sampling, stop, required_version(request), request.stream_tokens)
+    return GenerateCall(
+        prompts, completions, sampling, stop, required_version(request), request.stream_tokens, request.strict
+    )
 
 
 def logprobs_call(request: pb.ComputeLogprobsRequest, renderer: Renderer, limits: Limits) -> LogprobsCall:

@@ -44,39 +44,86 @@ def row_seed(seed: int, completion_index: int) -> int:
     return _mix(_mix(seed) + completion_index)
 
 
+@dataclass(frozen=True, slots=True)
+class NoiseState:
+    """Where a row's noise stands: its generator, the block that was drawn last (S, V), and the next step of it."""
+
+    generator: torch.Generator
+    block: Tensor
+    step: int
+
+
 class RowNoise:
     """Gumbel noise, one generator per row, so that a row draws the same whatever rows stand beside it.
 
     Args:
-        seeds: One per row, (B,).
         vocab_size: V; it alone decides how many steps are drawn at once.
         device: Where the noise is needed.
     """
 
-    def __init__(self, seeds: Sequence[int], vocab_size: int, device: torch.device) -> None:
-        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self._steps = max(1, min(_MAX_BLOCK_STEPS, _BLOCK_NUMBERS // vocab_size))
-        self._block = torch.empty(len(seeds), self._steps, vocab_size, device=device)  # (B, S, V)
-        self._step = self._steps
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self._size = max(1, min(_MAX_BLOCK_STEPS, _BLOCK_NUMBERS // vocab_size))
+        self._generators: list[torch.Generator] = []
+        self._steps: list[int] = []
+        self._block = torch.empty(0, self._size, vocab_size, device=device)  # (B, S, V)
+
+    def add(self, states: Sequence[NoiseState | int]) -> None:
+        """Takes rows in behind the others: new ones, given by their seeds, and those that `state` let go."""
+        device, before = self._block.device, len(self._steps)
+        block = torch.empty(len(states), *self._block.shape[1:], device=device)
+        for place, state in enumerate(states):
+            if isinstance(state, int):
+                self._generators.append(torch.Generator(device).manual_seed(state))
+                self._steps.append(self._size)  # nothing is drawn yet
+            else:
+                self._generators.append(state.generator)
+                self._steps.append(state.step)
+                block[place] = state.block
+        self._block = torch.cat([self._block, block]) if before else block
 
     def next(self) -> Tensor:
-        """Noise of the next step, (B, V)."""
-        if self._step == self._steps:
-            self._refill()
-        self._step += 1
-        return self._block[:, self._step - 1]
+        """Noise of every row's next step, (B, V)."""
+        if used := [row for row, step in enumerate(self._steps) if step == self._size]:
+            self._refill(used)
+        steps, self._steps = self._steps, [step + 1 for step in self._steps]
+        if len(set(steps)) == 1:
+            return self._block[:, steps[0]]
+        return self._block[torch.arange(len(steps)), torch.tensor(steps)]
 
-    def keep(self, rows: Tensor) -> None:
-        """Forgets all rows but those at these indices."""
-        self._generators = [self._generators[row] for row in rows.tolist()]
-        self._block = self._block[rows]
+    def state(self, row: int) -> NoiseState:
+        """What `add` needs to go on with a row elsewhere."""
+        return NoiseState(self._generators[row], self._block[row].clone(), self._steps[row])
 
-    def _refill(self) -> None:
-        for block, generator in zip(self._block, self._generators, strict=True):
-            block.exponential_(generator=generator)
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forgets all rows but those at these indices, and orders them so."""
+        self._generators = [self._generators[row] for row in rows]
+        self._steps = [self._steps[row] for row in rows]
+        self._block = self._block[list(rows)]
+
+    def _refill(self, rows: Sequence[int]) -> None:
+        whole = len(rows) == len(self._steps)
+        block = self._block if whole else self._block[rows]
+        for part, row in zip(block, rows, strict=True):
+            part.exponential_(generator=self._generators[row])
+            self._steps[row] = 0
         # -log of exponential noise is Gumbel noise; the clamp keeps an exact zero from becoming infinite.
-        self._block.clamp_(min=torch.finfo(self._block.dtype).tiny).log_().neg_()
-        self._step = 0
+        block.clamp_(min=torch.finfo(block.dtype).tiny).log_().neg_()
+        if not whole:
+            self._block[rows] = block
+
+
+def draw_each(logits: Tensor, noise: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
+    """As `draw`, each row in its own way; rows that draw alike are drawn together."""
+    alike: dict[tuple[float, int, float], list[int]] = {}
+    for row, sampling in enumerate(samplings):
+        alike.setdefault((sampling.temperature, sampling.top_k, sampling.top_p), []).append(row)
+    if len(alike) == 1:
+        return draw(logits, noise, samplings[0])
+    tokens = torch.empty(len(samplings), dtype=torch.long, device=logits.device)
+    logprobs = torch.empty(len(samplings), device=logits.device)
+    for rows in alike.values():
+        tokens[rows], logprobs[rows] = draw(logits[rows], noise[rows], samplings[rows[0]])
+    return tokens, logprobs
 
 
 def draw(logits: Tensor, noise: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -5,28 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from palate.client import PolicyVersion
 from palate.client.convert import policy_version_message
 from palate.models.rendering import Renderer
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
+from services.policy.drawing import Drawing
 from services.policy.engine import Engine
-from services.policy.generation import Drawn, Measured, Planner, Source
+from services.policy.generation import Measured, Planner
+from services.policy.jobs import Drawn, Job
 from services.policy.mailbox import Piece
 from services.policy.metrics import PolicyMetrics
 from services.policy.publishing import PublishingServicer
 from services.policy.requests import GenerateCall, Limits, generate_call, logprobs_call
-from services.policy.staging import Following, Publication
+from services.policy.staging import Publication, Served
 from services.policy.texts import GrowingText, completion_text
-from services.policy.turns import Job, Turns
+from services.policy.turns import Turns
 from services.policy.versions import check_pin
 from services.runtime.deadlines import deadline_of
+from services.runtime.errors import InvalidRequest
 
 _INSTANCE_ID = uuid.uuid4().hex
 """Names this start of the process."""
@@ -43,6 +45,7 @@ class Parts:
     renderer: Renderer
     publication: Publication[Any]
     planner: Planner
+    drawing: Drawing
     turns: Turns
     limits: Limits
     metrics: PolicyMetrics
@@ -64,9 +67,9 @@ class PolicyServicer(PublishingServicer):
         deadline = deadline_of(context, parts.max_seconds)
         call = await asyncio.to_thread(generate_call, request, parts.renderer, parts.limits)
         rendered = time.monotonic()
-        slices = parts.planner.generate(call, self._sources(call.required))
+        groups = parts.planner.generate(call, self._pinned(call))
         count = len(call.prompts) * call.completions_per_prompt
-        job: Job[Drawn | Piece] = Job(slices, 2 * count, deadline)
+        job: Job[Drawn | Piece] = Job(2 * count, deadline, groups=groups, stream=call.stream_tokens)
         texts: dict[tuple[int, int], GrowingText] = {}
         tokens = 0
         _submit(parts.turns, job, context)
@@ -94,7 +97,7 @@ class PolicyServicer(PublishingServicer):
         rendered = time.monotonic()
         served = parts.publication.current
         check_pin(call.required, served.version)
-        job: Job[Measured] = Job(parts.planner.logprobs(call, served), len(call.sequences), deadline)
+        job: Job[Measured] = Job(len(call.sequences), deadline, slices=parts.planner.logprobs(call, served))
         rows: dict[int, tuple[float, ...]] = {}
         _submit(parts.turns, job, context)
         async for measured in job.events():
@@ -111,6 +114,7 @@ class PolicyServicer(PublishingServicer):
     ) -> pb.GetPolicyInfoResponse:
         """What is loaded, its limits, and what can be asked of it."""
         parts = self._parts
+        strict = ("strict",) if parts.engine.strict else ()
         chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
         publishing = () if parts.publication.frozen else ("publishing", "delta", "interrupt")
         return pb.GetPolicyInfoResponse(
@@ -126,20 +130,26 @@ class PolicyServicer(PublishingServicer):
             eos_token_id=next(iter(parts.engine.eos_token_ids), 0),
             vocab_size=parts.engine.vocab_size,
             frozen=parts.publication.frozen,
-            capabilities=(*_CAPABILITIES, *chat, *publishing),
-            decode_steps=parts.planner.decode_steps,
+            capabilities=(*_CAPABILITIES, *chat, *publishing, *strict),
+            decode_steps=parts.drawing.steps,
             threads=parts.engine.threads,
-            max_batch_rows=parts.planner.max_rows,
-            max_batch_tokens=parts.planner.max_tokens,
+            max_batch_rows=parts.planner.limits.max_rows,
+            max_batch_tokens=parts.planner.limits.max_tokens,
             instance_id=_INSTANCE_ID,
         )
 
-    def _sources(self, required: PolicyVersion | None) -> Callable[[], Source]:
-        """Where a call's slices take their weights: what is served then, or, where a version is required, that one."""
-        publication = self._parts.publication
-        pinned = publication.current
-        check_pin(required, pinned.version)
-        return lambda: Following(publication) if required is None else lambda: pinned
+    def _pinned(self, call: GenerateCall) -> Served[Any] | None:
+        """The weights that alone may draw a call; None where it does not say.
+
+        Raises:
+            WrongPin: It requires others than are served.
+            InvalidRequest: It wants the same bits always, and the engine cannot promise that.
+        """
+        if call.strict and not self._parts.engine.strict:
+            raise InvalidRequest(f"engine {self._parts.engine.name} does not support strict; leave it out")
+        current = self._parts.publication.current
+        check_pin(call.required, current.version)
+        return None if call.required is None else current
 
     def _chunk(self, call: GenerateCall, piece: Piece, texts: dict[tuple[int, int], GrowingText]) -> pb.TokenChunk:
         """A piece as it is sent; `texts` holds the text of every completion that has begun and not ended."""
@@ -186,5 +196,7 @@ def _submit(turns: Turns, job: Job[Any], context: grpc.aio.ServicerContext) -> N
 
 def _timings(tokenize_seconds: float, job: Job[Any]) -> common.Timings:
     return common.Timings(
-        queue_seconds=job.queue_seconds, tokenize_seconds=tokenize_seconds, compute_seconds=job.compute_seconds
+        queue_seconds=job.timing.queue_seconds,
+        tokenize_seconds=tokenize_seconds,
+        compute_seconds=job.timing.compute_seconds,
     )

@@ -289,21 +289,6 @@ class Publication(Generic[WeightsT]):
                 )
 
 
-class Following(Generic[WeightsT]):
-    """Weights of running completions: those that are served at first, then those of each commit that interrupts."""
-
-    def __init__(self, publication: Publication[WeightsT]) -> None:
-        self._publication = publication
-        self._seen = publication.interruptions  # before `current`: a commit in between is seen again, and harmless
-        self._served = publication.current
-
-    def __call__(self) -> Served[WeightsT]:
-        """What the next step draws from."""
-        if (interruptions := self._publication.interruptions) != self._seen:
-            self._seen, self._served = interruptions, self._publication.current
-        return self._served
-
-
 def _some(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > _SHOWN_NAMES else ""
     return ", ".join(name[:200] for name in names[:_SHOWN_NAMES]) + more

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from palate.models.rendering import Renderer
-from services.policy.engine import EndsText
+
+EndsText: TypeAlias = Callable[[Sequence[int]], bool]
+"""Whether a completion has ended, judging by the tokens drawn so far."""
 
 _CONTEXT_TOKENS = 8
 
@@ -61,19 +64,19 @@ def _added_text(renderer: Renderer, context: Sequence[int], token_ids: Sequence[
     return whole[len(before) :] if whole.startswith(before) else renderer.decode(token_ids)
 
 
-def stop_rule(renderer: Renderer, prompts: Sequence[Sequence[int]], stop: Sequence[str]) -> EndsText | None:
-    """Ends a row once its text holds one of the stop texts; None where there are none.
+def stop_rule(renderer: Renderer, prompt_ids: Sequence[int], stop: Sequence[str]) -> EndsText | None:
+    """Ends a completion once its text holds one of the stop texts; None where there are none.
 
     Args:
         renderer: Decodes.
-        prompts: Prompt ids of each row.
-        stop: Texts that end a completion.
+        prompt_ids: What the completion continues.
+        stop: Texts that end it.
     """
     if not stop:
         return None
 
-    def ends(row: int, token_ids: Sequence[int]) -> bool:
-        text = completion_text(renderer, prompts[row], token_ids)
+    def ends(token_ids: Sequence[int]) -> bool:
+        text = completion_text(renderer, prompt_ids, token_ids)
         return any(end in text for end in stop)
 
     return ends

@@ -1,4 +1,4 @@
-"""One thread owns the engine; calls take turns on it slice by slice, and a call that is gone ends within one step."""
+"""One thread owns the engine: steps of what is drawn, then a slice, and so on; a call that is gone ends within one."""
 
 from __future__ import annotations
 
@@ -6,98 +6,43 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
-from services.policy.mailbox import EventT, Mailbox
+from services.policy.drawing import Drawing
+from services.policy.jobs import Job
+from services.policy.lanes import Happened
 from services.policy.metrics import PolicyMetrics
 from services.runtime.errors import Expired, NotReady, Overloaded, ServiceError, TooLarge
 
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = (0.05, 30.0)
+
 _FIRST_RATE = 1000.0
 """Tokens a second that are assumed before anything was measured."""
 
-_MEMORY = 0.8
-"""How much of the measured rate is kept with every slice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slice(Generic[EventT]):
-    """A part of a call that runs in one go.
-
-    Attributes:
-        tokens: At most so many tokens are computed.
-        steps: Starts it; every item is one engine step and holds the events that it caused.
-    """
-
-    tokens: int
-    steps: Callable[[], Iterator[Iterable[EventT]]]
-
-
-class Job(Generic[EventT]):
-    """A call's work: slices going in, events coming out. Make it in the event loop that reads it.
-
-    Args:
-        slices: Run one after the other, between those of other calls.
-        max_events: How many events all slices cause at most, the pieces of one completion counted once.
-        deadline: `time.monotonic` seconds after which it is worth nothing.
-    """
-
-    def __init__(self, slices: Iterable[Slice[EventT]], max_events: int, deadline: float) -> None:
-        self.slices = deque(slices)
-        self.deadline = deadline
-        self.queue_seconds = 0.0
-        self.compute_seconds = 0.0
-        self.submitted = time.monotonic()
-        self.mailbox: Mailbox[EventT] = Mailbox(max_events)
-        self._cancelled = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens still to be computed at most."""
-        return sum(part.tokens for part in self.slices)
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether its reader has left."""
-        return self._cancelled
-
-    @property
-    def gone(self) -> bool:
-        """Whether its work is worth nothing any more."""
-        return self._cancelled or time.monotonic() >= self.deadline
-
-    def events(self) -> AsyncIterator[EventT]:
-        """What the slices caused, as it happens.
-
-        Raises:
-            Expired: The deadline passed.
-            Exception: What a slice raised.
-        """
-        return self.mailbox.events()
-
-    def cancel(self) -> None:
-        """Says that nobody reads any more; the engine leaves the job after the step it is in."""
-        self._cancelled = True
+_MEMORY = 0.98
+"""How much of what was measured is kept with every round."""
 
 
 class Turns:
-    """The queue of calls before the engine's thread.
+    """The calls before the engine's thread.
 
     Args:
+        drawing: The completions of all calls.
         max_tokens: How many tokens may be waiting or running; a call that would pass it is refused at once.
         metrics: What is counted.
     """
 
-    def __init__(self, max_tokens: int, metrics: PolicyMetrics) -> None:
+    def __init__(self, drawing: Drawing, max_tokens: int, metrics: PolicyMetrics) -> None:
+        self._drawing = drawing
         self._max_tokens = max_tokens
         self._metrics = metrics
         self._tokens = 0
-        self._rate = _FIRST_RATE
-        self._jobs: deque[Job[Any]] = deque()
+        self._worked, self._seconds = _FIRST_RATE, 1.0  # tokens that were open, and how long they took
+        self._arrived: deque[Job[Any]] = deque()
+        self._jobs: list[Job[Any]] = []
+        self._sliced: deque[Job[Any]] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -110,7 +55,7 @@ class Turns:
             TooLarge: The queue could never hold it.
             Overloaded: The queue is too full for it now.
         """
-        tokens = job.tokens
+        tokens = job.open_tokens
         if tokens > self._max_tokens:
             raise TooLarge(
                 f"the call may compute {tokens} tokens (prompts x completions x max_new_tokens); the server takes "
@@ -122,7 +67,7 @@ class Turns:
             if self._tokens + tokens > self._max_tokens:
                 raise self._overloaded(tokens)
             self._count(tokens)
-            self._jobs.append(job)
+            self._arrived.append(job)
             self._wake.notify()
 
     def close(self) -> None:
@@ -135,7 +80,7 @@ class Turns:
     def _overloaded(self, tokens: int) -> Overloaded:
         excess = self._tokens + tokens - self._max_tokens
         low, high = _RETRY_SECONDS
-        seconds = min(high, max(low, excess / self._rate))
+        seconds = min(high, max(low, excess * self._seconds / self._worked))
         return Overloaded(
             f"{self._tokens} tokens are waiting or running, and {tokens} more would pass the limit of "
             f"{self._max_tokens}; come back in {seconds:.2g} s",
@@ -143,68 +88,97 @@ class Turns:
         )
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
-            self._take_turn(job)
-        for job in self._jobs:
+        while self._take_in():
+            begin = time.monotonic()
+            try:
+                self._round()
+            except Exception as error:  # a bug: all hear of it, and the next call finds an engine that works
+                self._drawing.clear()
+                for job in list(self._jobs):
+                    self._fail(job, error)
+            self._seconds = _MEMORY * (self._seconds + time.monotonic() - begin)
+            self._worked *= _MEMORY
+        for job in (*self._jobs, *self._arrived):
             job.mailbox.end(NotReady("the server shut down before the call was done; another replica can take it"))
 
-    def _next(self) -> Job[Any] | None:
+    def _take_in(self) -> bool:
+        """Waits until there is something to do, and adds what has arrived; whether to go on."""
         with self._wake:
-            self._wake.wait_for(lambda: self._jobs or self._closed)
-            return None if self._closed else self._jobs.popleft()
+            self._wake.wait_for(lambda: self._jobs or self._arrived or self._closed)
+            arrived = list(self._arrived)
+            self._arrived.clear()
+        self._jobs += arrived
+        for job in arrived:
+            (self._sliced.append if job.slices else self._drawing.add)(job)
+        return not self._closed
 
-    def _take_turn(self, job: Job[Any]) -> None:
-        """Runs the next slice of a job, and puts the job back behind the others if it has more."""
-        part = job.slices.popleft()
-        begin = time.monotonic()
-        job.queue_seconds = job.queue_seconds or begin - job.submitted
-        try:
-            if not job.gone:
-                self._run_slice(job, part)
-                job.compute_seconds += time.monotonic() - begin
-            self._after(job, part)
-        except Exception as error:
-            if not isinstance(error, ServiceError):
-                logger.exception("a slice failed; its call ends with this error")
-            self._release(part.tokens + job.tokens)
-            job.mailbox.end(error)
-
-    def _run_slice(self, job: Job[Any], part: Slice[Any]) -> None:
-        begin = time.monotonic()
-        for events in part.steps():
-            job.mailbox.put(events)
-            if job.gone or self._closed:
+    def _round(self) -> None:
+        """A step of everything that is drawn, and one slice; who is gone is dropped before each."""
+        self._drop_gone()
+        for step in self._drawing.round():
+            for happened in step:
+                self._apply(happened)
+            self._drop_gone()
+            if self._closed:
                 return
-        measured = part.tokens / max(time.monotonic() - begin, 1e-6)
-        self._rate = _MEMORY * self._rate + (1 - _MEMORY) * measured
+        if self._sliced:
+            self._apply(self._run_slice(self._sliced.popleft()))
 
-    def _after(self, job: Job[Any], part: Slice[Any]) -> None:
-        """Decides what becomes of a job whose slice has run."""
-        if job.gone or self._closed:
-            self._release(part.tokens + job.tokens)
-            self._drop(job)
-        elif job.slices:
-            with self._wake:
-                self._count(-part.tokens)
-                self._jobs.append(job)
-        else:
-            self._release(part.tokens)
-            self._metrics.queue_seconds.observe(job.queue_seconds)
-            self._metrics.compute_seconds.observe(job.compute_seconds)
+    def _run_slice(self, job: Job[Any]) -> Happened:
+        """The next slice of a job, which then stands behind the others if it has more."""
+        job.begun()
+        part, begin = job.slices.popleft(), time.monotonic()
+        happened = Happened(job, tokens=part.tokens)
+        try:
+            happened.events.extend(part.run())
+        except Exception as error:
+            happened.error = error
+        happened.seconds = time.monotonic() - begin
+        if job.slices and happened.error is None:
+            self._sliced.append(job)
+        return happened
+
+    def _apply(self, happened: Happened) -> None:
+        job = happened.job
+        job.timing.compute_seconds += happened.seconds
+        if happened.events:
+            job.mailbox.put(happened.events)
+        self._release(job, happened.tokens)
+        self._worked += happened.tokens
+        if happened.error is not None:
+            self._fail(job, happened.error)
+        elif job.done:
+            self._metrics.queue_seconds.observe(job.timing.queue_seconds)
+            self._metrics.compute_seconds.observe(job.timing.compute_seconds)
+            self._forget(job)
             job.mailbox.end()
 
-    def _drop(self, job: Job[Any]) -> None:
-        if job.cancelled:
-            self._metrics.dropped.labels("cancelled").inc()
-        elif not job.gone:
-            job.mailbox.end(NotReady("the server shut down before the call was done; another replica can take it"))
-        else:
-            self._metrics.dropped.labels("expired").inc()
-            job.mailbox.end(
-                Expired("the deadline passed before the call was done; allow more time or ask for fewer tokens")
-            )
+    def _fail(self, job: Job[Any], error: Exception) -> None:
+        if not isinstance(error, ServiceError):
+            logger.error("a step failed; its calls end with this error", exc_info=error)
+        self._forget(job)
+        job.mailbox.end(error)
 
-    def _release(self, tokens: int) -> None:
+    def _drop_gone(self) -> None:
+        for job in [job for job in self._jobs if job.gone]:
+            self._forget(job)
+            self._metrics.dropped.labels("cancelled" if job.cancelled else "expired").inc()
+            if not job.cancelled:
+                job.mailbox.end(
+                    Expired("the deadline passed before the call was done; allow more time or ask for fewer tokens")
+                )
+
+    def _forget(self, job: Job[Any]) -> None:
+        """Frees all that a job has, which may be over or not."""
+        if job in self._jobs:
+            self._jobs.remove(job)
+            self._drawing.remove(job)
+            if job in self._sliced:
+                self._sliced.remove(job)
+            self._release(job, job.open_tokens)
+
+    def _release(self, job: Job[Any], tokens: int) -> None:
+        job.open_tokens -= tokens
         with self._wake:
             self._count(-tokens)
 

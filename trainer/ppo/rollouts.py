@@ -37,15 +37,15 @@ class RolloutSettings:
         shard_prompts: Prompts in one call; does not depend on the number of replicas, so results do not either.
         patience: How long a shard is asked for, each time at the next replica.
         timeout: Seconds for one call.
-        whole_shards: Ask for a shard that broke off from its beginning: rows that are drawn beside fewer others may
-            differ in their last bits.
+        strict: Draw the same bits always: a shard is drawn beside no other call, and from its beginning where it broke
+            off, since rows that are drawn beside others may differ in their last bits.
     """
 
     sampling: SamplingParams
     shard_prompts: int
     patience: Patience
     timeout: float
-    whole_shards: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class RolloutCollector:
         for place in itertools.count(number):
             replicas = self._replicas()
             replica = replicas[place % len(replicas)]
-            if self._settings.whole_shards:
+            if self._settings.strict:
                 done.clear()
             missing = [(index, draw) for index, draw in enumerate(draws) if index not in done]
             try:
@@ -168,6 +168,7 @@ class RolloutCollector:
                 sampling=self._settings.sampling,
                 seeds=[draw.seed for _, draw in missing],
                 required_policy_version=wanted.required,
+                strict=self._settings.strict,
                 timeout=self._settings.timeout,
             )
             for completion in stream:

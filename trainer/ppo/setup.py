@@ -238,9 +238,7 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
 def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     drawn = config.sampling
     sampling = SamplingParams(drawn.temperature, max_new_tokens=drawn.max_new_tokens, ignore_eos=drawn.ignore_eos)
-    return RolloutSettings(
-        sampling, shard_prompts, patience_of(config), config.services.timeout, whole_shards=config.strict
-    )
+    return RolloutSettings(sampling, shard_prompts, patience_of(config), config.services.timeout, strict=config.strict)
 
 
 def _component(config: PPOConfig, reward: Reward, workload: Workload) -> Component:

@@ -15,7 +15,7 @@ from trainer.ppo.errors import NotStrict
 
 _LOG = logging.getLogger(__name__)
 _STRICT = "strict"
-"""The capability of a reward service that gives a text the same bits in any company."""
+"""The capability of a service that gives the same bits in any company."""
 
 
 def bits_of(
@@ -71,11 +71,16 @@ def check_reward(target: str, info: ModelInfo) -> None:
 
 
 def check_alike(target: str, info: PolicyInfo, first: PolicyInfo) -> None:
-    """Asks whether a replica gives the same bits as the first one.
+    """Asks whether a replica gives the same bits always, and as the first one.
 
     Raises:
-        NotStrict: It computes otherwise.
+        NotStrict: It does not promise that, or computes otherwise.
     """
+    if _STRICT not in info.capabilities:
+        raise NotStrict(
+            f"--strict needs rollouts that are the same bits in any company, and the policy service at "
+            f"{target} (engine {info.engine}) does not promise that: serve the policy with --engine transformers"
+        )
     if engine_bits(info) != engine_bits(first):
         raise NotStrict(
             f"--strict needs replicas that compute alike: {target} has {engine_bits(info)}; the run's first one has "

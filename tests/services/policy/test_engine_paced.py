@@ -3,12 +3,13 @@
 import pytest
 
 from services.policy import engine_paced
-from services.policy.engine import GenerationBatch, Row
+from services.policy.engine import Row
 from services.policy.engine_fake import FakeEngine
 from services.policy.engine_paced import PacedEngine
 from services.policy.sampling import Sampling
 
-BATCH = GenerationBatch((Row((1,), 3), Row((1, 2), 4)), Sampling(1.0, 0, 1.0, 5, True))
+SAMPLING = Sampling(1.0, 0, 1.0, 5, True)
+ROWS = (Row(0, (1,), 3, SAMPLING), Row(1, (1, 2), 4, SAMPLING))
 
 
 class Clock:
@@ -37,10 +38,11 @@ def test_steps_take_at_least_so_long(monkeypatch, work, waits):
     engine = FakeEngine(8, (), working)
     paced = PacedEngine(engine, 1.0)
     weights = engine.initial_weights()
-    steps = []
-    for step in paced.decode(lambda: weights, BATCH):
+    batch, bare = paced.batch(weights), FakeEngine(8, ()).batch(weights)
+    for one in (batch, bare):
+        one.join(ROWS)
+    for _ in range(5):
+        assert batch.step() == bare.step()
         clock.now += 9.0  # the reader's time is not the step's
-        steps.append(step)
     assert clock.waited == pytest.approx([waits] * 5)
-    assert steps == list(FakeEngine(8, ()).decode(lambda: weights, BATCH))
     assert (paced.name, paced.vocab_size, paced.threads) == ("fake", 8, 1)

@@ -1,12 +1,13 @@
 from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Lfm2Config, Lfm2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from palate.models.weights import describe_tensors, untied_state_dict
-from services.policy.engine import GenerationBatch, Row
+from services.policy.engine import Row
 from services.policy.engine_transformers import ModelError, TransformersEngine
 from services.policy.sampling import Sampling, keep_likeliest, row_seed
 from tests.tiny_models import make_tiny_policy
@@ -31,19 +32,61 @@ def sampling(temperature=1.0, top_k=0, top_p=1.0, new=24, ignore_eos=False):
     return Sampling(temperature, top_k, top_p, new, ignore_eos)
 
 
-def some_rows(count):
+def some_rows(count, longest=14):
+    """Rows whose sampling `drawn` says."""
     generator = torch.Generator().manual_seed(7)
-    lengths = torch.randint(2, 14, (count,), generator=generator).tolist()
+    lengths = torch.randint(2, longest, (count,), generator=generator).tolist()
     prompts = [(1, *torch.randint(4, 320, (length,), generator=generator).tolist()) for length in lengths]
-    return tuple(Row(prompt, row_seed(index, 0)) for index, prompt in enumerate(prompts))
+    return tuple(Row(key, prompt, row_seed(key, 0), sampling()) for key, prompt in enumerate(prompts))
 
 
-def drawn(loaded, rows, params, ends_text=None):
-    engine, weights = loaded
-    steps = list(engine.decode(lambda: weights, GenerationBatch(tuple(rows), params, ends_text)))
-    finished = {row.row: row for step in steps for row in step.finished}
-    assert sorted(finished) == list(range(len(rows)))
-    return [finished[index] for index in range(len(rows))]
+@dataclass
+class Result:
+    token_ids: list = field(default_factory=list)
+    logprobs: list = field(default_factory=list)
+    stopped: bool | None = None
+
+
+class Running:
+    """A batch, and what it has drawn so far, by the rows' keys."""
+
+    def __init__(self, loaded, results=None):
+        engine, weights = loaded
+        self.batch = engine.batch(weights)
+        self.results = {} if results is None else results
+        self.open = 0
+
+    def join(self, *rows):
+        for row in rows:
+            self.results.setdefault(row.key, Result())
+        self.batch.join(rows)
+        self.open += len(rows)
+
+    def move(self, rows, other):
+        """Rows go on in another batch."""
+        noise = self.batch.leave([row.key for row in rows])
+        self.open -= len(rows)
+        other.join(*(replace(r, token_ids=tuple(self.results[r.key].token_ids), noise=noise[r.key]) for r in rows))
+
+    def steps(self, count=10_000):
+        while self.open and count:
+            step = self.batch.step()
+            assert len({token.key for token in step.tokens}) == len(step.tokens) == self.open
+            for token in step.tokens:
+                self.results[token.key].token_ids.append(token.token_id)
+                self.results[token.key].logprobs.append(token.logprob)
+            for row in step.ended:
+                assert self.results[row.key].stopped is None
+                self.results[row.key].stopped = row.stopped
+                self.open -= 1
+            count -= 1
+
+
+def drawn(loaded, rows, params):
+    running = Running(loaded)
+    running.join(*(replace(row, key=place, sampling=params) for place, row in enumerate(rows)))
+    running.steps()
+    return [running.results[place] for place in range(len(rows))]
 
 
 def full_forward(model, row, ids, params):
@@ -94,14 +137,14 @@ def test_the_likeliest_tokens_are_those_of_transformers_own_generate(loaded, mod
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=12, pad_token_id=3
         )[0, prompt.shape[1] :].tolist()
         assert list(result.token_ids) == expected
-        assert result.logprobs == (0.0,) * len(expected)  # the only token that could be drawn
+        assert result.logprobs == [0.0] * len(expected)  # the only token that could be drawn
 
 
 def test_completions_of_one_prompt_differ_and_do_not_depend_on_sharing_it(loaded):
     prompt = some_rows(1)[0].prompt_ids
-    rows = [Row(prompt, row_seed(1, index)) for index in range(4)]
+    rows = [Row(index, prompt, row_seed(1, index), sampling()) for index in range(4)]
     together = drawn(loaded, rows, sampling())
-    assert len({result.token_ids for result in together}) == 4
+    assert len({tuple(result.token_ids) for result in together}) == 4
     for row, result in zip(rows, together, strict=True):
         (alone,) = drawn(loaded, [row], sampling())
         assert alone.token_ids == result.token_ids
@@ -140,30 +183,107 @@ def test_ignores_the_end_of_sequence_token_when_told_to(loaded):
 def test_a_leading_bos_that_is_also_eos_ends_nothing(tmp_path):
     loaded = TransformersEngine.load(make_tiny_policy(tmp_path, seed=0, bos_is_eos=True), "float32")
     assert loaded[0].eos_token_ids == (1,)
-    rows = [Row((1, 1, 9), row_seed(index, 0)) for index in range(40)]
+    rows = [Row(index, (1, 1, 9), row_seed(index, 0), sampling()) for index in range(40)]
     results = drawn(loaded, rows, sampling(1.5, new=60))
     assert Counter(result.stopped for result in results)[False] > 0
     assert Counter(result.stopped for result in results)[True] > 0
     assert all((result.token_ids[-1] == 1) is result.stopped for result in results)
 
 
-def test_ends_where_the_caller_says_so(loaded):
-    def ends(row, ids):
-        return row == 1 and len(ids) == 3
+def test_rows_join_and_leave_between_steps_and_draw_as_they_would_alone(loaded, model):
+    rows = [replace(row, sampling=sampling(new=4 + 7 * row.key % 40, ignore_eos=True)) for row in some_rows(40, 30)]
+    running = Running(loaded)
+    for wave in range(0, 40, 5):
+        running.join(*rows[wave : wave + 5])
+        running.steps(3)
+    gone = [row for row in rows[-5:] if len(running.results[row.key].token_ids) < row.sampling.max_new_tokens]
+    running.batch.leave([row.key for row in gone])
+    running.open -= len(gone)
+    running.steps()
+    for row in rows:
+        if row in gone:
+            assert len(running.results[row.key].token_ids) == 3
+            continue
+        (alone,) = drawn(loaded, [row], row.sampling)
+        assert running.results[row.key].token_ids == alone.token_ids
+        assert_near(running.results[row.key].logprobs, alone.logprobs)
+        assert_near(alone.logprobs, full_forward(model, row, alone.token_ids, row.sampling))
 
-    results = drawn(loaded, some_rows(3), sampling(new=10, ignore_eos=True), ends)
-    assert [(len(result.token_ids), result.stopped) for result in results] == [(10, False), (3, True), (10, False)]
+
+def test_a_row_whose_prompt_is_longer_than_all_that_was_read_joins(loaded):
+    rows = [replace(row, sampling=sampling(new=20)) for row in (*some_rows(3, 4), Row(9, (1, *range(4, 90)), 3, None))]
+    running = Running(loaded)
+    running.join(*rows[:3])
+    running.steps(2)
+    running.join(rows[3])
+    running.steps()
+    for row in rows:
+        (alone,) = drawn(loaded, [row], row.sampling)
+        assert running.results[row.key].token_ids == alone.token_ids
 
 
-def test_leaving_the_iterator_leaves_the_work(loaded):
-    engine, weights = loaded
-    calls = []
-    handle = weights.register_forward_pre_hook(lambda *_: calls.append(1))
-    steps = engine.decode(lambda: weights, GenerationBatch(some_rows(4), sampling(new=50)))
-    next(steps), next(steps)
-    steps.close()
-    handle.remove()
-    assert len(calls) == 2
+def test_a_batch_without_rows_takes_new_ones(loaded):
+    running, rows = Running(loaded), [replace(row, sampling=sampling(new=9)) for row in some_rows(6)]
+    for row in rows:
+        running.join(row)
+        running.steps()
+    assert [running.results[row.key] for row in rows] == [drawn(loaded, [row], row.sampling)[0] for row in rows]
+
+
+def test_rows_of_different_sampling_share_a_batch(loaded, model):
+    ways = (sampling(), sampling(0.5), sampling(1.3, 40, 0.9), sampling(new=3), sampling(top_k=1, ignore_eos=True))
+    rows = [replace(row, sampling=ways[row.key % 5]) for row in some_rows(15)]
+    running = Running(loaded)
+    running.join(*rows)
+    running.steps()
+    for row in rows:
+        result = running.results[row.key]
+        assert len(result.token_ids) <= row.sampling.max_new_tokens
+        assert_near(result.logprobs, full_forward(model, row, result.token_ids, row.sampling))
+
+
+def test_the_same_rows_draw_the_same_bits(loaded):
+    rows = some_rows(20)
+    assert drawn(loaded, rows, sampling(1.5, new=60)) == drawn(loaded, rows, sampling(1.5, new=60))
+
+
+def test_keys_outside_the_window_are_not_read(tmp_path):
+    """A model with sliding layers, rows far apart in length, one of which joins late."""
+    config = Qwen2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.3, sliding_window=6, use_sliding_window=True, max_window_layers=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sliding = Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    assert set(config.layer_types) == {"full_attention", "sliding_attention"}
+    engine = TransformersEngine(sliding, "float32")
+    assert engine.joins
+    running = Running((engine, sliding))
+    way = sampling(new=20, ignore_eos=True)
+    rows = [Row(key, tuple(range(4, 4 + length)), key, way) for key, length in enumerate((3, 14, 5, 30))]
+    running.join(*rows[:2])
+    running.steps(4)
+    running.join(*rows[2:])
+    running.steps()
+    for row in rows:
+        result = running.results[row.key]
+        assert_near(result.logprobs, full_forward(sliding, row, result.token_ids, way))
+
+
+def test_a_model_whose_rows_keep_more_than_keys_draws_those_that_begin_together():
+    config = Lfm2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.3, full_attn_idxs=[1], conv_L_cache=3,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hybrid = Lfm2ForCausalLM(config).eval().requires_grad_(False)
+    engine = TransformersEngine(hybrid, "float32")
+    assert not engine.joins
+    rows = [Row(key, (1, 5, 9, 4), key, sampling()) for key in range(12)]
+    for row, result in zip(rows, drawn((engine, hybrid), rows, sampling(new=30)), strict=True):
+        assert_near(result.logprobs, full_forward(hybrid, row, result.token_ids, sampling()))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -232,43 +352,41 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 @pytest.mark.parametrize("ignore_eos", [True, False])
 def test_after_a_change_of_weights_every_token_is_drawn_from_the_new_ones(tmp_path, folder, loaded, model, ignore_eos):
     other_folder = make_tiny_policy(tmp_path, seed=1)
-    (engine, first), (_, second) = loaded, TransformersEngine.load(other_folder, "float32")
-    models = {id(first): model, id(second): AutoModelForCausalLM.from_pretrained(other_folder).eval()}
-    rows, params = some_rows(64), sampling(1.5, new=60, ignore_eos=ignore_eos)
-    changes = {0: first, 7: second, 8: first, 45: second}  # step: weights from then on
-    used = []
-
-    def weights():
-        used.append(changes.get(len(used), used[-1] if used else None))
-        return used[-1]
-
-    finished = [row for step in engine.decode(weights, GenerationBatch(rows, params)) for row in step.finished]
-    assert len(finished) == 64
-    assert ignore_eos or sum(len(result.token_ids) < 45 for result in finished) >= 8  # rows were dropped on the way
-    for result in finished:
-        expected = {key: full_forward(m, rows[result.row], result.token_ids, params) for key, m in models.items()}
-        assert_near(result.logprobs, [expected[id(used[place])][place] for place in range(len(result.token_ids))])
+    other = (loaded[0], TransformersEngine.load(other_folder, "float32")[1])
+    models = {0: model, 1: AutoModelForCausalLM.from_pretrained(other_folder).eval()}
+    params = sampling(1.5, new=60, ignore_eos=ignore_eos)
+    rows = [replace(row, sampling=params) for row in some_rows(64)]
+    results, used = {}, []
+    running = Running(loaded, results)
+    running.join(*rows)
+    for which, steps in ((0, 7), (1, 1), (0, 37), (1, 60)):
+        if used:
+            fresh = Running(other if which else loaded, results)
+            running.move([row for row in rows if results[row.key].stopped is None], fresh)
+            running = fresh
+        running.steps(steps)
+        used += [which] * steps
+    assert ignore_eos or sum(len(result.token_ids) < 45 for result in results.values()) >= 8  # rows were dropped
+    for row in rows:
+        result = results[row.key]
+        expected = {which: full_forward(m, row, result.token_ids, params) for which, m in models.items()}
+        assert_near(result.logprobs, [expected[used[place]][place] for place in range(len(result.token_ids))])
 
 
 def test_a_change_to_the_same_numbers_changes_nothing(loaded):
     engine, weights = loaded
     copy = engine.build({name: tensor.clone() for name, tensor in untied_state_dict(weights).items()})
-    rows, params = some_rows(6), sampling(new=30, ignore_eos=True)
-    turns = iter([weights, copy] * 15)
-    steps = list(engine.decode(lambda: next(turns), GenerationBatch(rows, params)))
-    results = {row.row: row for row in steps[-1].finished}
-    for index, alone in enumerate(drawn(loaded, rows, params)):
-        assert results[index].token_ids == alone.token_ids
-        assert_near(results[index].logprobs, alone.logprobs)
-
-
-def test_every_step_tells_what_it_drew(loaded):
-    engine, weights = loaded
-    rows, params = some_rows(20), sampling(1.5, new=60)
-    told = {row: [] for row in range(20)}
-    for step in engine.decode(lambda: weights, GenerationBatch(rows, params)):
-        for token in step.tokens:
-            told[token.row].append((token.token_id, token.logprob))
-        for row in step.finished:
-            assert told.pop(row.row) == list(zip(row.token_ids, row.logprobs, strict=True))
-    assert told == {}
+    params = sampling(new=30, ignore_eos=True)
+    rows = [replace(row, sampling=params) for row in some_rows(6)]
+    running, results = Running(loaded), {}
+    running.join(*rows)
+    results = running.results
+    for turn in range(29):
+        running.steps(1)
+        fresh = Running((engine, copy if turn % 2 else weights), results)
+        running.move(rows, fresh)
+        running = fresh
+    running.steps()
+    for row, alone in zip(rows, drawn(loaded, rows, params), strict=True):
+        assert results[row.key].token_ids == alone.token_ids
+        assert_near(results[row.key].logprobs, alone.logprobs)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import grpc
@@ -82,6 +83,23 @@ def test_seeds_decide_whatever_the_batch_is(client):
         assert alone.text == in_64[8 + place].text
         assert alone.logprobs == pytest.approx(in_64[8 + place].logprobs, abs=1e-4)
         assert alone.seed == 8 + place
+
+
+def test_a_strict_call_gives_the_same_bits_whatever_else_is_drawn(client, server):
+    assert "strict" in client.policy_info().capabilities
+    strict = SamplingParams(max_new_tokens=24, temperature=1.5)
+
+    def bits():
+        completions = client.generate(PROMPTS, sampling=strict, seeds=range(8), completions_per_prompt=3, strict=True)
+        return {(c.prompt_index, c.completion_index): (c.token_ids, c.logprobs) for c in completions}
+
+    alone = bits()
+    with PolicyClient(server.target, timeout=60) as other, ThreadPoolExecutor(4) as callers:
+        lengths = SamplingParams(max_new_tokens=150, ignore_eos=True)
+        beside = [callers.submit(lambda n=n: list(other.generate(PROMPTS[:n], sampling=lengths))) for n in range(1, 5)]
+        assert bits() == alone
+        for call in beside:
+            assert all(len(completion.token_ids) == 150 for completion in call.result())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from palate.models.logprobs import sampled_logprobs
-from services.policy.sampling import RowNoise, Sampling, draw, keep_likeliest, row_seed
+from services.policy.sampling import RowNoise, Sampling, draw, draw_each, keep_likeliest, row_seed
 
 CPU = torch.device("cpu")
 
@@ -15,6 +15,12 @@ def sampling(temperature=1.0, top_k=0, top_p=1.0):
 
 def some_logits(rows, vocab, seed=0):
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+def noise_of(*seeds, vocab):
+    noise = RowNoise(vocab, CPU)
+    noise.add(seeds)
+    return noise
 
 
 def kept(logits, params):
@@ -42,17 +48,32 @@ def test_neighbouring_seeds_and_completions_share_no_generator():
 
 @pytest.mark.parametrize("vocab", [7, 512, 20_000])
 def test_a_row_draws_the_same_noise_whatever_stands_beside_it(vocab):
-    alone = RowNoise([5], vocab, CPU)
-    among = RowNoise([1, 2, 5, 9], vocab, CPU)
+    alone, among, elsewhere = noise_of(5, vocab=vocab), noise_of(1, 2, 5, 9, vocab=vocab), noise_of(8, vocab=vocab)
     for step in range(40):
         if step == 3:
-            among.keep(torch.tensor([0, 2]))
+            among.keep([0, 2])
+        if step == 5:
+            among.add([6])  # which begins when the others are amid their blocks
         row = 2 if step < 3 else 1
-        assert torch.equal(among.next()[row], alone.next()[0])
+        drawn = among.next() if step < 9 else elsewhere.next()
+        assert torch.equal(drawn[row], alone.next()[0])
+        if step == 8:  # it moves to where another row is at another step
+            elsewhere.next()
+            elsewhere.add([among.state(1)])
+            row = 1
+
+
+def test_rows_that_draw_in_different_ways_draw_as_they_would_alone():
+    logits, noise = some_logits(5, 50), noise_of(*range(5), vocab=50).next()
+    ways = [sampling(), sampling(0.5, top_k=3), sampling(), sampling(2.0, top_p=0.5), sampling(0.5, top_k=3)]
+    tokens, logprobs = draw_each(logits, noise, ways)
+    for row, way in enumerate(ways):
+        token, logprob = draw(logits[row : row + 1], noise[row : row + 1], way)
+        assert (tokens[row], logprobs[row]) == (token[0], logprob[0])
 
 
 def test_noise_is_gumbel():
-    noise = RowNoise([0], 5000, CPU)
+    noise = noise_of(0, vocab=5000)
     values = torch.cat([noise.next()[0] for _ in range(20)])
     assert values.isfinite().all()
     assert values.mean().item() == pytest.approx(0.5772, abs=0.02)  # Euler-Mascheroni
@@ -62,7 +83,7 @@ def test_noise_is_gumbel():
 @pytest.mark.parametrize("params", [sampling(), sampling(0.5), sampling(1.7, top_k=4), sampling(1.0, top_p=0.8)])
 def test_tokens_are_drawn_from_the_distribution_their_logprobs_name(params):
     logits = some_logits(1, 8).expand(4000, -1)
-    noise = RowNoise([row_seed(3, row) for row in range(4000)], 8, CPU)
+    noise = noise_of(*(row_seed(3, row) for row in range(4000)), vocab=8)
     tokens, logprobs = draw(logits, noise.next(), params)
     probabilities = (keep_likeliest(logits[:1], params)[0] / params.temperature).softmax(-1)
     assert torch.allclose(logprobs.exp(), probabilities[tokens], atol=1e-6)
@@ -73,7 +94,7 @@ def test_tokens_are_drawn_from_the_distribution_their_logprobs_name(params):
 
 
 def test_logprobs_are_the_shared_function_to_the_bit():
-    logits, noise = some_logits(64, 300), RowNoise(range(64), 300, CPU)
+    logits, noise = some_logits(64, 300), noise_of(*range(64), vocab=300)
     tokens, logprobs = draw(logits, noise.next(), sampling(0.7))
     assert torch.equal(logprobs, sampled_logprobs(logits, tokens, 0.7))
 

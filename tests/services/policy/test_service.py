@@ -21,6 +21,7 @@ from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.models.weights import weights_digest
 from palate.v1 import policy_service_pb2_grpc
+from services.policy.drawing import BatchLimits, Drawing
 from services.policy.engine_fake import FakeEngine
 from services.policy.generation import Planner
 from services.policy.metrics import PolicyMetrics
@@ -54,9 +55,9 @@ class Gate:
 class WatchedTurns(Turns):
     """Remembers its jobs."""
 
-    def __init__(self, max_tokens, metrics):
+    def __init__(self, drawing, max_tokens, metrics):
         self.jobs = []
-        super().__init__(max_tokens, metrics)
+        super().__init__(drawing, max_tokens, metrics)
 
     def submit(self, job):
         self.jobs.append(job)
@@ -75,13 +76,17 @@ async def serving(renderer, gate, max_rows=4):
     engine = FakeEngine(renderer.vocab_size, (renderer.eos_id,), gate)
     weights = engine.initial_weights()
     layout = engine.describe(weights)
+    publication = Publication(Served(PolicyVersion(digest=weights_digest(layout)), weights), layout, engine.tensors)
+    limits = BatchLimits(max_rows, 10_000)
+    drawing = Drawing(engine, publication, limits, metrics)
     parts = Parts(
         model="fake",
         engine=engine,
         renderer=renderer,
-        publication=Publication(Served(PolicyVersion(digest=weights_digest(layout)), weights), layout, engine.tensors),
-        planner=Planner(engine, renderer, max_rows, 10_000, metrics),
-        turns=WatchedTurns(10_000, metrics),
+        publication=publication,
+        planner=Planner(engine, renderer, limits),
+        drawing=drawing,
+        turns=WatchedTurns(drawing, 10_000, metrics),
         limits=Limits(256, 100, 100, 4 << 20, renderer.vocab_size),
         metrics=metrics,
         max_seconds=60.0,
@@ -140,7 +145,7 @@ async def test_a_deadline_stops_the_engine_within_one_step(renderer):
         await until(lambda: parts.turns.jobs[0].gone)
         gate.let_go(1)
         await until(lambda: dropped(parts, "expired") + dropped(parts, "cancelled") == 1)
-        assert parts.planner.decode_steps == 1
+        assert parts.drawing.steps == 1
 
 
 async def test_a_client_that_does_not_read_delays_nobody(renderer):
@@ -250,10 +255,10 @@ async def test_an_interrupting_commit_holds_from_the_next_step_on(renderer):
         gate.let_go(10_000)
         for completion in await reader:
             spans = [(span.first_token, span.version) for span in completion.policy_versions]
-            assert spans == [(0, first.version), (3, second.version)]
+            assert spans == [(0, first.version), (4, second.version)]  # the fourth step was under way
             of_first, of_second = first.weights.log_softmax(0), second.weights.log_softmax(0)
             expected = [
-                (of_first if place < 3 else of_second)[token].item() for place, token in enumerate(completion.token_ids)
+                (of_first if place < 4 else of_second)[token].item() for place, token in enumerate(completion.token_ids)
             ]
             assert list(completion.logprobs) == pytest.approx(expected, abs=1e-6)
 

@@ -49,14 +49,14 @@ def test_a_prompt_that_ends_inside_a_character(renderer):
 
 
 def test_no_stop_texts_no_rule(renderer):
-    assert stop_rule(renderer, [[1]], ()) is None
+    assert stop_rule(renderer, [1], ()) is None
 
 
 def test_stops_where_a_stop_text_is_complete_even_across_tokens(renderer):
     prompt = renderer.render_prompt("Say it:")
     ids = renderer.render_prompt(" no. THE END, really")[1:]
-    ends = stop_rule(renderer, [prompt], ("THE END", "absent"))
-    first = next(count for count in range(1, len(ids) + 1) if ends(0, ids[:count]))
+    ends = stop_rule(renderer, prompt, ("THE END", "absent"))
+    first = next(count for count in range(1, len(ids) + 1) if ends(ids[:count]))
     assert completion_text(renderer, prompt, ids[:first]).endswith("THE END")
 
 

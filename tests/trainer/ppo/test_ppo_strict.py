@@ -81,13 +81,15 @@ class BreaksOffOnce:
     """A replica whose first answer ends after one completion."""
 
     asked: list
+    strict: list
 
     @property
     def client(self):
         return self
 
-    def generate(self, prompts, **_):
+    def generate(self, prompts, *, strict, **_):
         self.asked.append(list(prompts))
+        self.strict.append(strict)
         for index in range(len(prompts)):
             if index == 1 and len(self.asked) == 1:
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, "gone", "", 0.001)
@@ -95,11 +97,12 @@ class BreaksOffOnce:
             yield GeneratedCompletion(index, 0, (7,), "c", (-1.0,), FinishReason.STOP, spans, 3, (1,))
 
 
-@pytest.mark.parametrize(("whole", "again"), [(True, ["a", "b", "c"]), (False, ["b", "c"])])
-def test_a_shard_that_broke_off_is_drawn_again_as_a_whole(whole, again):
-    replica = BreaksOffOnce([])
-    settings = RolloutSettings(SamplingParams(), 3, Patience(2), 60, whole_shards=whole)
+@pytest.mark.parametrize(("strict", "again"), [(True, ["a", "b", "c"]), (False, ["b", "c"])])
+def test_in_strict_mode_a_shard_that_broke_off_is_drawn_again_as_a_whole(strict, again):
+    replica = BreaksOffOnce([], [])
+    settings = RolloutSettings(SamplingParams(), 3, Patience(2), 60, strict=strict)
     draws = [PromptDraw(text, (1,), 3) for text in "abc"]
     rollouts = RolloutCollector(lambda: [replica], lambda _: None, settings).collect(draws, VERSION)
     assert replica.asked == [["a", "b", "c"], again]
+    assert replica.strict == [strict, strict]
     assert [rollout.prompt for rollout in rollouts] == ["a", "b", "c"]

@@ -55,7 +55,9 @@ class GrowingText:
         return text
 
     def _in_byte_run(self) -> bool:
-        return bool(_BYTE_TOKEN.fullmatch(self._renderer.tokens(self._fresh[-1:])[0]))
+        """Whether the last token with a text is a byte; decoders do not see special tokens between bytes."""
+        seen = next((token for token in reversed(self._fresh) if self._renderer.decode([token])), self._fresh[-1])
+        return bool(_BYTE_TOKEN.fullmatch(self._renderer.tokens([seen])[0]))
 
 
 def _added_text(renderer: Renderer, context: Sequence[int], token_ids: Sequence[int]) -> str:

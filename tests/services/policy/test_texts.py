@@ -86,6 +86,11 @@ def grown(renderer, prompt, ids, sizes):
     raise AssertionError("the pieces do not cover the ids")
 
 
+def test_a_special_token_does_not_end_a_run_of_bytes(fallback_renderer):
+    ids = [4, 0, 132]  # a byte, <unk>, a byte
+    assert grown(fallback_renderer, [0], ids, [1, 1, 1]) == ["", "", completion_text(fallback_renderer, [0], ids)]
+
+
 BYTES_OF_CHARACTERS = [byte for character in ("é", "€", "😀", "A", "\ufffd") for byte in character.encode()]
 
 

@@ -321,5 +321,5 @@ def test_every_option_of_the_update_runs(configure, reward_folder):
         )
     )
     assert result.metrics["objective/shaped_scores"] < result.metrics["objective/scores"]
-    assert result.metrics["policy/learning_rate"] == 1e-3
+    assert result.metrics["policy/learning_rate"] == pytest.approx(1e-3)
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from palate.v1 import policy_service_pb2 as pb
 from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer
 from services.policy.engine import Engine
 from services.policy.metrics import PolicyMetrics
-from services.policy.requests import expected_version, manifest_changes, manifest_entries, weights_chunk
+from services.policy.requests import expected_version, manifest_entries, manifest_relation, weights_chunk
 from services.policy.staging import Publication, StagedWeights, Upload
 from services.policy.versions import named
 from services.runtime.deadlines import deadline_of
@@ -115,7 +115,7 @@ class PublishingServicer(PolicyServiceServicer):
             manifest.fencing_token,
             policy_version(manifest.version),
             manifest_entries(manifest),
-            manifest_changes(manifest),
+            manifest_relation(manifest),
         )
         try:
             state = await self._received(upload, messages)
@@ -130,7 +130,7 @@ class PublishingServicer(PolicyServiceServicer):
             self._publication.check_open(upload)
             await asyncio.to_thread(upload.add, chunk)  # hashing a MiB takes milliseconds that other calls need
             self._metrics.staged_bytes.inc(len(chunk.data))
-        return upload.finish()
+        return await asyncio.to_thread(upload.finish)  # adapters are merged there
 
     def _lapse(self) -> None:
         if self._publication.expire():

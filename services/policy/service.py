@@ -112,7 +112,6 @@ class PolicyServicer(PublishingServicer):
         """What is loaded, its limits, and what can be asked of it."""
         parts = self._parts
         chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
-        publishing = () if parts.publication.frozen else ("publishing", "delta", "interrupt")
         return pb.GetPolicyInfoResponse(
             model=parts.model,
             policy_version=policy_version_message(parts.publication.current.version),
@@ -126,7 +125,7 @@ class PolicyServicer(PublishingServicer):
             eos_token_id=next(iter(parts.engine.eos_token_ids), 0),
             vocab_size=parts.engine.vocab_size,
             frozen=parts.publication.frozen,
-            capabilities=(*_CAPABILITIES, *chat, *publishing),
+            capabilities=(*_CAPABILITIES, *chat, *parts.publication.capabilities),
             decode_steps=parts.planner.decode_steps,
             threads=parts.engine.threads,
             max_batch_rows=parts.planner.max_rows,

@@ -124,6 +124,7 @@ def train_step(
         **importance_metrics(batch, settings.tis_cap),
         **value_metrics(batch),
         **stats.means(),
+        "publish/bytes": stages.publisher.sent_bytes,
         "policy/learning_rate": stages.updater.optimizer.param_groups[0]["lr"],
         "overlap/trainer_idle_share": clock.share("wait"),
         "overlap/rollout_idle_share": supplied.idle_share,

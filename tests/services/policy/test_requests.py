@@ -6,7 +6,7 @@ from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
-from services.policy.requests import Limits, generate_call, logprobs_call, manifest_changes, weights_chunk
+from services.policy.requests import Limits, generate_call, logprobs_call, manifest_relation, weights_chunk
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 from tests.tiny_models import make_tiny_policy
 
@@ -144,10 +144,10 @@ def test_refuses_ids_of_another_tokenizer(renderer, digest, error):
 def test_refuses_kinds_of_weights_it_does_not_know():
     for kind in (0, 3):
         with pytest.raises(InvalidRequest, match=f"kind {kind} is not supported"):
-            manifest_changes(pb.WeightsManifest(kind=kind))
+            manifest_relation(pb.WeightsManifest(kind=kind))
     with pytest.raises(InvalidRequest, match="a delta needs base"):
-        manifest_changes(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_DELTA))
-    assert manifest_changes(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_FULL)) is None
+        manifest_relation(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_DELTA))
+    assert manifest_relation(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_FULL)) is None
 
 
 def test_refuses_a_second_manifest():

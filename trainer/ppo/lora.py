@@ -131,8 +131,8 @@ def _check_targets(model: Any, targets: list[str]) -> None:
         called = f" called {', '.join(unknown)}" if unknown else ""
         known = ", ".join(sorted({name.rpartition(".")[2] for name in layers})) or "none: leave --lora.rank out"
         raise UnusableModel(
-            f"--lora.target-modules: beside its output layer {type(model).__name__} has no plain linear layers{called}; "
-            f"it has {known}"
+            f"--lora.target-modules: {type(model).__name__} has no plain linear layers{called}, its output layer "
+            f"aside; it has {known}"
         )
 
 

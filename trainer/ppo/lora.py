@@ -47,7 +47,7 @@ def has_adapters(model: nn.Module) -> bool:
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The factors of every adapter, called as in peft's files; A before B."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for target, layer in _layers(model):
         factors = (layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight)
         found.update(zip(factor_names(target), (factor.detach() for factor in factors), strict=True))

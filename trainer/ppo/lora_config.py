@@ -20,9 +20,7 @@ class LoraGroup(Group):
     rank: int = Field(
         default=0, ge=0, description="Rank of the adapters, e.g. 16; 0 = no adapters: all weights of the policy learn."
     )
-    alpha: float = Field(
-        default=16.0, gt=0, allow_inf_nan=False, description="An adapter's product counts alpha / rank."
-    )
+    alpha: int = Field(default=16, ge=1, description="An adapter's product counts alpha / rank.")
     target_modules: list[str] = Field(
         default=[ALL_LINEAR],
         min_length=1,

@@ -29,6 +29,9 @@ PROGRAM = Path(__file__).with_name("rank_program.py")
 CASES = [
     *("-".join([*case, "adam"]) for case in itertools.product(("ddp", "fsdp2"), ("gae", "grpo"), ("fp32", "fp64"))),
     "fsdp2-gae-fp32-adam_tf_style",
+    "ddp-gae-fp32-adam-lora",
+    "fsdp2-gae-fp32-adam-lora",
+    "fsdp2-grpo-fp64-adam-lora",
 ]
 TOLERANCE = {"fp32": 1e-5, "fp64": 1e-10}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from palate.client.types import PolicyVersion
 from palate.models.weights import TensorEntry, WeightsError
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ _BASE_DTYPES = ("F32", "BF16", "F16")
 
 _BLOCK_ELEMENTS = 1 << 18
 """Elements that are merged at a time: a core's cache holds them, however many products are added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTo:
+    """What adapters are added to, and what multiplies the products of their factors."""
+
+    base: PolicyVersion
+    scale: float
 
 
 def factor_names(target: str) -> tuple[str, str]:
@@ -60,7 +70,7 @@ def merged_tensors(
 
 
 def merged(base: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Base + scale · (b @ a), in the number format of `base`; everything is on the CPU.
+    """The weights base + scale · (b @ a), in the number format of `base`; everything is on the CPU.
 
     The order of all sums is fixed, and every step is an operation on single elements that IEEE 754 defines to the bit:
     how a matrix product adds up depends on the machine and its threads.
@@ -83,7 +93,7 @@ def merged(base: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 def _product(b: Tensor, a: Tensor) -> Tensor:
-    """B @ a, its terms rounded and added one after the other; (rows, in)."""
+    """The product b @ a, its terms rounded and added one after the other; (rows, in)."""
     import torch
 
     total = torch.zeros(len(b), a.shape[1])

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from palate.client import PolicyVersion
-from palate.models.adapters import adapted_tensors, merged_tensors
+from palate.models.adapters import AddedTo, adapted_tensors, merged_tensors
 from palate.models.weights import TensorEntry, WeightsError, describe_tensors, weights_digest
 from services.runtime.errors import WrongPin
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class AddedTo:
-    """What adapters are to be added to, and what multiplies the products of their factors."""
-
-    base: PolicyVersion
-    scale: float
 
 
 class AdapterBase:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from palate.client import PolicyVersion
 from palate.client.convert import policy_version
+from palate.models.adapters import AddedTo
 from palate.models.rendering import Content, Renderer, RenderingError
 from palate.models.weights import Chunk, TensorEntry
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
-from services.policy.adapters import AddedTo
 from services.policy.sampling import Sampling
 from services.policy.staging import Changes
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin

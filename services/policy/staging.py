@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic
 
 from palate.client import PolicyVersion
+from palate.models.adapters import AddedTo
 from palate.models.weights import (
     Chunk,
     DeltaOf,
@@ -19,7 +20,7 @@ from palate.models.weights import (
     WeightsLimits,
     weights_digest,
 )
-from services.policy.adapters import AdapterBase, AddedTo
+from services.policy.adapters import AdapterBase
 from services.policy.engine import WeightsT
 from services.policy.versions import Publishers, check_follows, check_pin, named
 from services.runtime.errors import InvalidRequest, NotFound, WrongPin

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.client.types import PolicyVersion, TensorSpec, WeightsChunk
+from palate.models.adapters import AddedTo
 from palate.models.weights import (
     CHUNK_BYTES,
     TensorEntry,
@@ -35,14 +36,6 @@ class Delta:
     base: PolicyVersion
     changed: tuple[int | None, ...]
     sent: Mapping[int, bytes] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AddedTo:
-    """What adapters are added to, and what multiplies the products of their factors."""
-
-    base: PolicyVersion
-    scale: float
 
 
 @dataclass(frozen=True, slots=True)

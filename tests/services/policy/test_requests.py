@@ -2,11 +2,11 @@ import pytest
 
 from palate.client import Message, PolicyVersion, SamplingParams, TokenIds
 from palate.client.policy_requests import generate_request, logprobs_request
+from palate.models.adapters import AddedTo
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
-from services.policy.adapters import AddedTo
 from services.policy.requests import Limits, generate_call, logprobs_call, manifest_relation, weights_chunk
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 from tests.tiny_models import make_tiny_policy

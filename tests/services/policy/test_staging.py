@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from palate.client import PolicyVersion
-from palate.models.adapters import factor_names, merged
+from palate.models.adapters import AddedTo, factor_names, merged
 from palate.models.weights import (
     Chunk,
     changed_positions,
@@ -16,7 +16,7 @@ from palate.models.weights import (
     iter_chunks,
     weights_digest,
 )
-from services.policy.adapters import AdapterBase, AddedTo
+from services.policy.adapters import AdapterBase
 from services.policy.staging import Changes, Publication, Served
 from services.runtime.errors import InvalidRequest, NotFound, ServiceError, WrongPin
 

@@ -18,7 +18,8 @@ from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer
 from services.policy.engine import Engine
 from services.policy.metrics import PolicyMetrics
 from services.policy.requests import expected_version, manifest_entries, manifest_relation, weights_chunk
-from services.policy.staging import Publication, StagedWeights, Upload
+from services.policy.staging import Publication, StagedWeights
+from services.policy.upload import Upload
 from services.policy.versions import named
 from services.runtime.deadlines import deadline_of
 from services.runtime.errors import Expired, InvalidRequest, ServiceError

@@ -15,7 +15,7 @@ from palate.models.weights import Chunk, TensorEntry
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
 from services.policy.sampling import Sampling
-from services.policy.staging import Changes
+from services.policy.upload import Changes
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 
 _MAX_STOPS = 16

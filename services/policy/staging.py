@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Generic
 from palate.client import PolicyVersion
 from palate.models.adapters import AddedTo
 from palate.models.weights import (
-    Chunk,
     DeltaOf,
     TensorEntry,
     WeightsAssembler,
@@ -22,6 +21,7 @@ from palate.models.weights import (
 )
 from services.policy.adapters import AdapterBase
 from services.policy.engine import WeightsT
+from services.policy.upload import Changes, Upload
 from services.policy.versions import Publishers, check_follows, check_pin, named
 from services.runtime.errors import InvalidRequest, NotFound, WrongPin
 
@@ -55,61 +55,6 @@ class Committed:
     staging_id: str
     current: PolicyVersion
     previous: PolicyVersion
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a delta is to be applied to, and how many elements of each tensor it changes (None = sent whole)."""
-
-    base: PolicyVersion
-    changed: tuple[int | None, ...]
-
-
-class Upload:
-    """Weights on their way in; `add` and `finish` can run in any thread, one call at a time.
-
-    Args:
-        token: The right to publish.
-        version: What the weights are.
-        assembler: Takes the chunks.
-        complete: Makes the model's tensors of what was sent; None = they are that.
-    """
-
-    def __init__(
-        self,
-        token: int,
-        version: PolicyVersion,
-        assembler: WeightsAssembler,
-        complete: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
-    ) -> None:
-        self.token = token
-        self.version = version
-        self._assembler = assembler
-        self._complete = complete
-
-    def add(self, chunk: Chunk) -> None:
-        """Takes the next chunk.
-
-        Raises:
-            InvalidRequest: It is not the next one, or its tensor arrived broken.
-        """
-        try:
-            self._assembler.add(chunk)
-        except WeightsError as error:
-            raise InvalidRequest(str(error)) from error
-
-    def finish(self) -> Mapping[str, Tensor]:
-        """Every tensor of the model, checked.
-
-        Raises:
-            InvalidRequest: The stream ended early, or adapters do not make what was announced.
-            WrongPin: What adapters are added to is not to be had any more.
-        """
-        try:
-            sent = self._assembler.finish()
-            return sent if self._complete is None else self._complete(sent)
-        except WeightsError as error:
-            raise InvalidRequest(str(error)) from error
 
 
 class Publication(Generic[WeightsT]):

@@ -85,12 +85,12 @@ def targets_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def merged_model(model: Any) -> Any:
-    """A plain model that computes what `model` does, with the weights that are published; without adapters, `model`."""
+    """A plain model with the weights that are published of `model`; without adapters, `model`. On the CPU."""
     if not has_adapters(model):
         return model
     plain = without_adapters(model)
     base = untied_state_dict(plain)
-    merged = merged_tensors(base, _on_cpu(adapter_tensors(model)), targets_of(model), adapter_scale(model))
+    merged = merged_tensors(base, adapter_tensors(model), targets_of(model), adapter_scale(model))
     for name, tensor in merged.items():
         parent, _, child = name.rpartition(".")
         setattr(plain.get_submodule(parent), child, nn.Parameter(tensor, requires_grad=False))
@@ -106,10 +106,6 @@ def save_adapter_folder(model: Any, base: Path, folder: Path) -> Path:
         tensors = {name: tensor.contiguous() for name, tensor in adapter_tensors(model).items()}
         save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -139,9 +135,12 @@ def _check_targets(model: Any, targets: list[str]) -> None:
 def _check_layers(model: Any) -> None:
     """What is published is base + scale · B A of a plain matrix that nothing else shares."""
     for name, layer in _lora_modules(model):
-        if type(layer.get_base_layer()) is not nn.Linear:
-            kind = type(layer.get_base_layer()).__name__
+        base, rank = layer.get_base_layer(), layer.r[_NAME]
+        if type(base) is not nn.Linear:
+            kind = type(base).__name__
             raise UnusableModel(f"--lora: {name} is a {kind}; adapters are for plain linear layers: name others")
+        if rank > (most := min(base.weight.shape)):
+            raise UnusableModel(f"--lora.rank {rank} is more than {name} has: give {most} or less")
     shared = set(targets_of(model)) - base_state(model).keys()
     if shared:
         raise UnusableModel(f"--lora: {', '.join(sorted(shared))} is tied to another tensor and cannot have an adapter")

@@ -17,7 +17,8 @@ from palate.models.weights import (
     weights_digest,
 )
 from services.policy.adapters import AdapterBase
-from services.policy.staging import Changes, Publication, Served
+from services.policy.staging import Publication, Served
+from services.policy.upload import Changes
 from services.runtime.errors import InvalidRequest, NotFound, ServiceError, WrongPin
 
 

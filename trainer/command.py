@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -68,6 +69,14 @@ def ppo(context: typer.Context) -> None:
     result = run_or_explain("palate train ppo", lambda: run_rank(config))
     if result is not None:  # the other ranks leave the telling to the first
         print(f"{result.model_folder}: {result.steps} steps{_told(result.metrics)}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which may still go on.")]) -> None:
+    """Write report.html of a PPO run from what it has recorded so far; a run that ends does so by itself."""
+    from trainer.ppo.report import write_report
+
+    print(run_or_explain("palate train report", lambda: write_report(run)))
 
 
 def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:

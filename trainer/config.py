@@ -181,7 +181,9 @@ class RecordGroup(Group):
 class PPOConfig(PhaseSettings):
     """Trains a policy against a reward service with PPO."""
 
-    out: Path = Field(description="Folder of the run: metrics, samples, checkpoints, and the trained model in model/.")
+    out: Path = Field(
+        description="Folder of the run: metrics, report.html, samples, checkpoints, and the trained model in model/."
+    )
     policy: Path = Field(description="Folder of the policy to start from; the policy service serves the same one.")
     prompts: Path = Field(description='JSONL file, one {"prompt": "..."} a line.')
     total_steps: int = Field(default=60, ge=1, description="Batches to learn from.")

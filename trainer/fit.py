@@ -180,8 +180,7 @@ class _Observer(TrainerCallback):
                 "warm-up (--warmup-share), or look for broken rows in the data"
             )
         if set(metrics) - {"train/epoch"}:
-            self.last.update(metrics)
-            self._writer.log(state.global_step, metrics)
+            self.last.update(self._writer.log(state.global_step, metrics))
         if "train/loss" in metrics:
             self._bar.update(self._task, told=f"loss {metrics['train/loss']:.4f}")
 

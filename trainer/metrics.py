@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ctypes import c_float
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from trainer.metric_names import find
 
 FILE_NAME = "metrics.jsonl"
 
@@ -36,32 +40,43 @@ class MetricsWriter:
         self._file = (folder / FILE_NAME).open("a", encoding="utf-8", buffering=1)
         purge = None if resume_step is None else resume_step + 1
         self._tensorboard: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-        self._registry = CollectorRegistry()
-        self._gauges: dict[str, Gauge] = {}
+        self._newest = NewestRow()
         self.prometheus_port: int | None = None
         self._server: Any = None
         if prometheus_port is not None:
-            self._server, self._thread = start_http_server(prometheus_port, addr="127.0.0.1", registry=self._registry)
+            registry = CollectorRegistry()
+            registry.register(self._newest)
+            self._server, self._thread = start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
             self.prometheus_port = self._server.server_port
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one row.
+    def log(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Writes one row, rounded to float32: TensorBoard holds no more, and all three shall hold the same.
 
         Args:
             step: Which step the numbers belong to.
-            metrics: Names like "objective/kl" to numbers; a name is missing where there is no number.
+            metrics: Names of `trainer.metric_names` to numbers; a name is missing where there is no number.
 
         Raises:
-            ValueError: A number is infinite or not a number.
+            ValueError: A number is infinite (as float32) or not a number, or no metric has the name.
+
+        Returns:
+            The numbers as they were written.
         """
-        if broken := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        row = {name: rounded(value) for name, value in metrics.items()}
+        if broken := [name for name, value in row.items() if not math.isfinite(value)]:
             raise ValueError(
                 f"step {step}: {', '.join(broken)} is not finite; leave a metric out where it has no value"
             )
-        self._file.write(json.dumps({"step": step, "time": time.time(), **metrics}) + "\n")
-        for name, value in {"step": float(step), **metrics}.items():
+        self._newest.show(step, row)
+        self._file.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
+        for name, value in row.items():
             self._tensorboard.add_scalar(name, value, step)
-            self._gauge(name).set(value)
+        self._tensorboard.flush()
+        return row
+
+    def log_text(self, step: int, name: str, markdown: str) -> None:
+        """Shows a text of a step in TensorBoard."""
+        self._tensorboard.add_text(name, markdown, step)
         self._tensorboard.flush()
 
     def close(self) -> None:
@@ -82,22 +97,60 @@ class MetricsWriter:
     ) -> None:
         self.close()
 
-    def _gauge(self, name: str) -> Gauge:
-        if name not in self._gauges:
-            self._gauges[name] = Gauge(prometheus_name(name), f"Training metric {name}.", registry=self._registry)
-        return self._gauges[name]
+
+class NewestRow(Collector):
+    """What Prometheus reads: the numbers of the newest row, all of the same step.
+
+    A number that the newest row lacks is gone, and not what it was some steps ago. Only where a row says nothing at all
+    of a family (what stands before the "/") does that stay: held-out losses have rows of their own.
+    """
+
+    def __init__(self) -> None:
+        self._shown: tuple[int, Mapping[str, float]] = (0, {})
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Takes a row.
+
+        Raises:
+            ValueError: No metric has one of the names.
+        """
+        for name in metrics:
+            find(name)
+        told = {_family(name) for name in metrics}
+        kept = {name: value for name, value in self._shown[1].items() if _family(name) not in told}
+        self._shown = step, {**kept, **metrics}  # in one move: a scrape may come at any time
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The row, as the exposition needs it."""
+        step, row = self._shown
+        yield GaugeMetricFamily("palate_training_step", "Steps that are done.", value=step)
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, value in row.items():
+            metric, thing = find(name)
+            labels = [metric.label] if metric.label else []
+            family = GaugeMetricFamily(metric.prometheus, metric.text, labels=labels)
+            families.setdefault(metric.name, family).add_metric([thing] if thing else [], value)
+        yield from families.values()
 
 
-def prometheus_name(name: str) -> str:
-    """E.g. "objective/kl" → "palate_training_objective_kl"; times, which are in seconds, say so."""
-    unit = "_seconds" if name.startswith("time/") else ""
-    return "palate_training_" + re.sub(r"[^a-zA-Z0-9]+", "_", name) + unit
+def rounded(value: float) -> float:
+    """The nearest float32; infinite where there is none."""
+    return c_float(value).value
+
+
+def _family(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def read_metrics(out_dir: Path | str) -> list[dict[str, float]]:
     """The rows of a run's metrics.jsonl, oldest first."""
-    with (Path(out_dir) / FILE_NAME).open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return list(read_whole_rows(Path(out_dir) / FILE_NAME))
+
+
+def read_whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file, without a last one that is still being written or was cut off by a kill."""
+    with path.open(encoding="utf-8") as lines:
+        yield from (json.loads(line) for line in lines if line.endswith("\n"))
 
 
 def drop_later_steps(path: Path, last_step: int) -> None:

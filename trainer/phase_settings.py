@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic_settings import SettingsConfigDict
 
 from palate.settings import Settings, variables
+from trainer.ppo import points
 
 
 class PhaseSettings(Settings):
@@ -14,11 +15,11 @@ class PhaseSettings(Settings):
 
     @classmethod
     def variables_of_others(cls) -> frozenset[str]:
-        """Those of all phases."""
+        """Those of all phases, and the one by which a check stops a run."""
         from trainer.config import PPOConfig  # late: they are made from this class
         from trainer.pretrain_config import PretrainConfig
         from trainer.reward_model.config import RewardTrainConfig
         from trainer.sft_config import SftConfig
 
         phases: list[type[Settings]] = [PretrainConfig, SftConfig, RewardTrainConfig, PPOConfig]
-        return frozenset().union(*(variables(phase) for phase in phases))
+        return frozenset({points.VARIABLE}).union(*(variables(phase) for phase in phases))

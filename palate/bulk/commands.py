@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -95,6 +95,8 @@ def score(
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     how = _how(truncation, aggregate, variance_weight)
     columns = Columns(prompt_field, completion_field)
+    fields = {"--prompt-field": prompt_field, "--completion-field": completion_field}
+    told = fields | _told(truncation, aggregate, variance_weight)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
@@ -102,7 +104,7 @@ def score(
             limits = replace(limits, items=min(batch, limits.items))
             return scored_rows(Calls(client, how, held, say_waiting), entries, columns, limits)
 
-        _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored))
+        _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored, told))
 
 
 @rank_app.command()
@@ -137,12 +139,14 @@ def rank(
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     how = _how(truncation, aggregate, variance_weight)
     columns = Columns(prompt_field, completions_field)
+    fields = {"--prompt-field": prompt_field, "--completions-field": completions_field}
+    told = fields | _told(truncation, aggregate, variance_weight)
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
             return ranked_rows(Calls(client, how, held, say_waiting), entries, columns, limits_of(client, options, how))
 
-        _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked))
+        _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked, told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +157,13 @@ class _Work:
         run: Rows in, batches of the same rows with results out, all of one revision.
         fields: What the results are written to.
         error: Why a row with its result has none; empty where it has.
+        told: What results depend on, by flag: rows that were made otherwise are not gone on with.
     """
 
     run: Callable[[Iterable[Entry], OneRevision], Iterator[list[Row]]]
     fields: frozenset[str]
     error: Callable[[Row], str]
+    told: Mapping[str, str]
 
 
 def _how(truncation: Truncation, name: AggregateName | None, variance_weight: float | None) -> ScoreOptions:
@@ -165,6 +171,13 @@ def _how(truncation: Truncation, name: AggregateName | None, variance_weight: fl
         return ScoreOptions(truncation=truncation, aggregate=aggregate_of(name, variance_weight))
     except InvalidInput as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _told(truncation: Truncation, name: AggregateName | None, variance_weight: float | None) -> dict[str, str]:
+    """How scores are made, by flag; empty = as the model does."""
+    cut = "" if truncation is Truncation.MODEL_DEFAULT else truncation.lower()
+    weight = "" if variance_weight is None else repr(variance_weight)
+    return {"--truncation": cut, "--aggregate": name or "", "--variance-weight": weight}
 
 
 def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions) -> Limits:
@@ -175,7 +188,7 @@ def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions) 
 
 
 def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
-    results = Results(out)
+    results = Results(out, work.told)
     try:
         errors = _process(source, results, revision, work)
     except KeyboardInterrupt:

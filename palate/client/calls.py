@@ -41,7 +41,12 @@ class _Client:
         """The deadline of a call; None = the client's."""
         return self._timeout if timeout is None else checks.seconds(timeout, "timeout")
 
-    def _begin(self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], seconds: float) -> Any:
+    def _begin(
+        self,
+        method: Callable[..., Any],
+        request: ProtoMessage | Iterator[ProtoMessage | bytes],
+        seconds: float,
+    ) -> Any:
         """Begins a call with its deadline."""
         self._check_open()
         if isinstance(request, ProtoMessage):
@@ -75,7 +80,10 @@ class BlockingClient(_Client):
         self.close()
 
     def _call(
-        self, method: Callable[..., Any], request: ProtoMessage | Iterator[ProtoMessage], timeout: float | None
+        self,
+        method: Callable[..., Any],
+        request: ProtoMessage | Iterator[ProtoMessage | bytes],
+        timeout: float | None,
     ) -> Any:
         with errors_of(self.target, self._service):
             return self._begin(method, request, self._seconds(timeout))

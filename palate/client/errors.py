@@ -7,6 +7,7 @@ PalateError
 ├── MessageTooLarge        the request is over the size limit; found before sending
 └── CallError              the server, or the way to it, answered with a status
     ├── InvalidArgument    the request is wrong: mend it
+    │   └── OverLimit      it, or its reply, is over the size limit of who receives it: ask for less at once
     ├── NotServed          another service is there, or one that does not know this call: check the address
     ├── NotFound           no such model or staging
     ├── FailedPrecondition another revision, version or publisher than expected
@@ -79,6 +80,10 @@ class CallError(PalateError):
 
 class InvalidArgument(CallError):
     """The request is wrong and will fail again."""
+
+
+class OverLimit(InvalidArgument):
+    """A message is over the size limit of who receives it: the server's, or in replies the client's."""
 
 
 class NotServed(CallError):
@@ -183,7 +188,7 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
     kind, message = _BY_CODE.get(code, InternalError), error.details() or code.name
     if _is_oversize(error, message):
-        kind, message = InvalidArgument, f"{target}: {message}. {_SMALLER}"
+        kind, message = OverLimit, f"{target}: {message}. {_SMALLER}"
     elif not trailing:
         message = _explained(kind, message, target, service)
     elif kind is NotServed:

@@ -37,6 +37,9 @@ class PolicyClient(BlockingClient):
     def __init__(self, target: str, *, timeout: float = 120.0, options: ChannelOptions | None = None) -> None:
         super().__init__(_SERVICE, target, timeout, options)
         self._stub = PolicyServiceStub(self._channel)
+        self._stage_weights = self._channel.stream_unary(
+            f"/{_SERVICE}/StageWeights", response_deserializer=policy.StageWeightsResponse.FromString
+        )  # what it sends is serialised already
 
     def generate(
         self,
@@ -151,9 +154,9 @@ class PolicyClient(BlockingClient):
             InvalidArgument: What came is not what was announced.
         """
         manifest = policy_requests.manifest_request(fencing_token, version, tensors, base, lora_scale)
-        outgoing = _Outgoing(itertools.chain([manifest], policy_requests.chunk_requests(chunks)))
+        outgoing = _Outgoing(itertools.chain([manifest.SerializeToString()], policy_requests.chunk_requests(chunks)))
         try:
-            return convert.staged(self._call(self._stub.StageWeights, outgoing, timeout))
+            return convert.staged(self._call(self._stage_weights, outgoing, timeout))
         except CallError:
             if outgoing.error is not None:
                 raise outgoing.error from None
@@ -281,14 +284,14 @@ class AsyncPolicyClient(AwaitedClient):
                     yield event
 
 
-class _Outgoing(Iterator[policy.StageWeightsRequest]):
+class _Outgoing(Iterator[bytes]):
     """Messages that gRPC's thread reads; what reading them raised is kept, since gRPC tells nothing of it."""
 
-    def __init__(self, messages: Iterator[policy.StageWeightsRequest]) -> None:
+    def __init__(self, messages: Iterator[bytes]) -> None:
         self._messages = messages
         self.error: Exception | None = None
 
-    def __next__(self) -> policy.StageWeightsRequest:
+    def __next__(self) -> bytes:
         try:
             return next(self._messages)
         except StopIteration:

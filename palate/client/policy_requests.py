@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from palate.client import checks
 from palate.client import types as t
@@ -115,18 +116,35 @@ def _kind(base: t.PolicyVersion | None, lora_scale: float | None) -> policy.Weig
     return policy.WEIGHTS_KIND_FULL if base is None else policy.WEIGHTS_KIND_DELTA
 
 
-def chunk_requests(chunks: Iterable[t.WeightsChunk]) -> Iterator[policy.StageWeightsRequest]:
-    """The weights, as they are read."""
+def chunk_requests(chunks: Iterable[t.WeightsChunk]) -> Iterator[bytes]:
+    """Pieces of weights, in order, each as a serialised `StageWeightsRequest`."""
     for index, each in enumerate(chunks):
         name = f"chunks[{index}]"
         chunk = checks.instance(each, t.WeightsChunk, name)
-        yield policy.StageWeightsRequest(
-            chunk=policy.WeightsChunk(
-                tensor_index=checks.count(chunk.tensor_index, f"{name}.tensor_index"),
-                offset_bytes=checks.count(chunk.offset_bytes, f"{name}.offset_bytes", checks.UINT64),
-                data=checks.instance(chunk.data, bytes, f"{name}.data"),
-            )
+        place = policy.WeightsChunk(
+            tensor_index=checks.count(chunk.tensor_index, f"{name}.tensor_index"),
+            offset_bytes=checks.count(chunk.offset_bytes, f"{name}.offset_bytes", checks.UINT64),
         )
+        yield _around(place.SerializeToString(), checks.instance(chunk.data, bytes, f"{name}.data"))
+
+
+def _around(place: bytes, data: bytes) -> bytes:
+    """The request, put together around the data in one copy; protobuf makes two more, and they hold up the stream."""
+    chunk = b"".join((place, _DATA, _varint(len(data))))
+    return b"".join((_CHUNK, _varint(len(chunk) + len(data)), chunk, data))
+
+
+def _varint(number: int) -> bytes:
+    groups = [number >> shift & 0x7F for shift in range(0, max(1, number.bit_length()), 7)]
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+def _tag(message: Any, field: str) -> bytes:
+    """What stands before a field whose length is told."""
+    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+_CHUNK, _DATA = _tag(policy.StageWeightsRequest, "chunk"), _tag(policy.WeightsChunk, "data")
 
 
 def commit_request(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from tokenizers import Tokenizer
 
@@ -61,7 +62,7 @@ class Frame:
             (second, self.segments[1]),
             (len(self.after.ids), self.after.segment),
         )
-        return tuple(segment for length, segment in runs for _ in range(length))
+        return tuple(chain.from_iterable(repeat(segment, length) for length, segment in runs))
 
     def bare(self, body: Sequence[int]) -> list[int]:
         """`body` without the frame's own tokens at its ends, so that none stands there twice."""

@@ -219,7 +219,7 @@ class WeightsAssembler:
         digest = hashlib.sha256(_raw_bytes(tensor)) if self._hash is None else self._hash
         if digest.hexdigest() != entry.sha256:
             raise WeightsError(f"the bytes of {entry.name} do not have the announced SHA-256; send the weights again")
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not _is_finite(tensor):
             raise WeightsError(f"{entry.name} holds NaN or infinity; weights must be finite")
         self._state[entry.name] = tensor
 
@@ -261,6 +261,13 @@ def _raw_bytes(tensor: Tensor) -> memoryview:
 
     array: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(array)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite. NaN is both smallest and largest; one pass, where isfinite takes many."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return all(math.isfinite(bound.item()) for bound in tensor.aminmax())
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from palate.v1 import policy_service_pb2 as pb
 from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer
 from services.policy.engine import Engine
 from services.policy.metrics import PolicyMetrics
+from services.policy.receiving import Receiving
 from services.policy.requests import expected_version, manifest_entries, manifest_relation, weights_chunk
 from services.policy.staging import Publication, StagedWeights
 from services.policy.upload import Upload
@@ -126,11 +127,13 @@ class PublishingServicer(PolicyServiceServicer):
             self._publication.close(upload)
 
     async def _received(self, upload: Upload, messages: AsyncIterator[pb.StageWeightsRequest]) -> Mapping[str, Any]:
+        receiving = Receiving(upload)
         async for message in messages:
             chunk = weights_chunk(message)
             self._publication.check_open(upload)
-            await asyncio.to_thread(upload.add, chunk)  # hashing a MiB takes milliseconds that other calls need
+            await receiving.add(chunk)
             self._metrics.staged_bytes.inc(len(chunk.data))
+        await receiving.end()
         return await asyncio.to_thread(upload.finish)  # adapters are merged there
 
     def _lapse(self) -> None:

@@ -58,8 +58,8 @@ class RewardMetrics:
             "palate_reward_model_info", "1; the labels say what is loaded.", ("model", "revision", "engine", "dtype"),
             registry=registry,
         )  # fmt: skip
-        for outcome in ItemOutcome:
-            self._items.labels(outcome.value)
+        self._answered = {outcome: self._items.labels(outcome.value) for outcome in ItemOutcome}
+        self._real, self._padding = self._tokens.labels("real"), self._tokens.labels("padding")
         for reason in ("cancelled", "expired"):
             self._dropped.labels(reason)
 
@@ -79,7 +79,7 @@ class RewardMetrics:
 
     def item_answered(self, outcome: ItemOutcome) -> None:
         """An item of a request has its result."""
-        self._items.labels(outcome.value).inc()
+        self._answered[outcome].inc()
 
     def scored(self, score: float) -> None:
         """An item got this raw score."""
@@ -105,8 +105,8 @@ class RewardMetrics:
     def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """The engine ran a batch."""
         self._batch_rows.observe(rows)
-        self._tokens.labels("real").inc(tokens)
-        self._tokens.labels("padding").inc(padded_tokens - tokens)
+        self._real.inc(tokens)
+        self._padding.inc(padded_tokens - tokens)
         self._compute_seconds.observe(seconds)
 
     def item_started(self, queue_seconds: float) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -100,13 +100,13 @@ class Guard:
     def __init__(self, identities: Identities | None) -> None:
         self._identities = identities
 
-    def check(self, method: str, metadata: Mapping[str, str], common_names: Sequence[str]) -> str:
+    def check(self, method: str, metadata: Mapping[str, str], common_names: Callable[[], Sequence[str]]) -> str:
         """The caller's name, for logs and fairness.
 
         Args:
             method: Full name, "/package.Service/Method".
             metadata: The call's metadata.
-            common_names: Those of the client's certificate, which TLS has already verified.
+            common_names: Gives those of the client's certificate, which TLS has already verified.
 
         Raises:
             Unauthenticated: No credentials, or none that counts.
@@ -120,13 +120,13 @@ class Guard:
             raise PermissionDenied(f"{identity.name} may not call {method}; it is for: {allowed}")
         return identity.name
 
-    def _identify(self, metadata: Mapping[str, str], common_names: Sequence[str]) -> Identity:
+    def _identify(self, metadata: Mapping[str, str], common_names: Callable[[], Sequence[str]]) -> Identity:
         assert self._identities is not None
         header = metadata.get("authorization", "")
         if header.lower().startswith(_BEARER):
             identity = self._identities.of_token(header[len(_BEARER) :])
         else:
-            identity = self._identities.of_certificate(common_names)
+            identity = self._identities.of_certificate(common_names())
         if identity is None:
             raise Unauthenticated("no valid credentials: send a bearer token, or a client certificate that is listed")
         if not identity.valid_at(datetime.now(UTC)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from services.runtime.admission import Admission
 from services.runtime.callers import enter_call
 from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
-from services.runtime.metrics import ServerMetrics
+from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
 from services.runtime.status import trailing_metadata
 
@@ -38,21 +39,16 @@ _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A gRPC method as metrics and logs name it."""
+    """A gRPC method as logs name it, and what counts its calls."""
 
     service: str
     name: str
-    kind: str
+    metrics: MethodMetrics
 
     @property
     def path(self) -> str:
         """The full name, as roles know it."""
         return f"/{self.service}/{self.name}"
-
-    @property
-    def labels(self) -> tuple[str, str, str]:
-        """Values for (grpc_type, grpc_service, grpc_method)."""
-        return (self.kind, self.service, self.name)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -80,23 +76,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if known is None or known[0] is not handler:
             known = self._wrapped[details.method] = (
                 handler,
-                self._guarded(handler, Method(service, name, _kind(handler))),
+                self._guarded(handler, self._method(service, name, _kind(handler))),
             )
         return known[1]
+
+    def _method(self, service: str, name: str, kind: str) -> Method:
+        return Method(service, name, self._metrics.of(kind, service, name))
 
     def _guarded(self, handler: Any, method: Method) -> Any:
         inner = _inner(handler)
 
         async def one_reply(request: Any, context: grpc.aio.ServicerContext) -> Any:
             async with self._call(method, context):
-                reply = await inner(self._parsed(handler, method, request), context)
-                self._metrics.messages_sent.labels(*method.labels).inc()
+                reply = await inner(_parsed(handler, method, request), context)
+                method.metrics.sent.inc()
                 return reply
 
         async def many_replies(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             async with self._call(method, context):
-                async for reply in inner(self._parsed(handler, method, request), context):
-                    self._metrics.messages_sent.labels(*method.labels).inc()
+                async for reply in inner(_parsed(handler, method, request), context):
+                    method.metrics.sent.inc()
                     yield reply
 
         return _remade(handler, many_replies if handler.response_streaming else one_reply)
@@ -104,12 +103,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _absent(self, service: str, name: str) -> Any:
         """A handler for what nothing here handles; what is served here anybody may know, as health tells it too."""
         if service in self._services and self._admission.loading:
-            return self._refusal(Method(service, "unknown", "unary"))
+            return self._refusal(self._method(service, "unknown", "unary"))
         asked, served = f"{service}/{name}"[:_MAX_NAME_CHARS], ", ".join(sorted(self._services))
         error = NotServed(f"this server does not serve {asked}; it serves {served}: check the address, and the version")
 
         async def tell(requests: Any, context: grpc.aio.ServicerContext) -> None:
-            await _abort(context, error, _request_id(context))
+            await _abort(context, error, _request_id(_metadata(context)))
 
         return grpc.stream_stream_rpc_method_handler(tell)
 
@@ -122,29 +121,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    def _parsed(self, handler: Any, method: Method, request: Any) -> Any:
-        received = self._metrics.messages_received.labels(*method.labels)
-        if not handler.request_streaming:
-            received.inc()
-            return _parse(handler, request)
-
-        async def messages() -> AsyncIterator[Any]:
-            async for raw in request:
-                received.inc()
-                yield _parse(handler, raw)
-
-        return messages()
-
     @asynccontextmanager
     async def _call(self, method: Method, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
         """Counts the call, admits it, and turns what it raises into a status."""
-        request_id, begin, code = _request_id(context), time.perf_counter(), "OK"
+        begin, code, metadata = time.perf_counter(), "OK", _metadata(context)
+        request_id = _request_id(metadata)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        self._metrics.started.labels(*method.labels).inc()
+        method.metrics.started.inc()
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            identity = self._guard.check(method.path, _metadata(context), _common_names(context))
+            identity = self._guard.check(method.path, metadata, partial(_common_names, context))
             enter_call(identity, context.peer())
             if method.service in self._services and method.path not in OPEN:
                 self._admission.admit(context)
@@ -167,9 +154,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
             seconds = time.perf_counter() - begin
-            self._metrics.handled.labels(*method.labels, code).inc()
-            self._metrics.handling_seconds.labels(*method.labels).observe(seconds)
+            method.metrics.ended(code, seconds)
             logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
+
+
+def _parsed(handler: Any, method: Method, request: Any) -> Any:
+    received = method.metrics.received
+    if not handler.request_streaming:
+        received.inc()
+        return _parse(handler, request)
+
+    async def messages() -> AsyncIterator[Any]:
+        async for raw in request:
+            received.inc()
+            yield _parse(handler, raw)
+
+    return messages()
 
 
 def _parse(handler: Any, raw: bytes) -> Any:
@@ -208,9 +208,10 @@ def _remade(handler: Any, behaviour: Any) -> Any:
     return make(behaviour, request_deserializer=None, response_serializer=handler.response_serializer)
 
 
-def _request_id(context: grpc.aio.ServicerContext) -> str:
-    given = _metadata(context).get(REQUEST_ID, "")
-    return given if _REQUEST_ID_FORM.fullmatch(given) else uuid.uuid4().hex
+def _request_id(metadata: Mapping[str, str]) -> str:
+    """The caller's own where it is one; else a new one, which names a call in a log and need not be hard to guess."""
+    given = metadata.get(REQUEST_ID, "")
+    return given if _REQUEST_ID_FORM.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def _metadata(context: grpc.aio.ServicerContext) -> dict[str, str]:

@@ -29,7 +29,31 @@ class ServerMetrics:
             "grpc_server_handling_seconds", "Time from a call's begin to its end.", _METHOD, buckets=LATENCY_SECONDS,
             registry=registry,
         )  # fmt: skip
-        self.messages_received = Counter("grpc_server_msg_received", "Messages received.", _METHOD, registry=registry)
-        self.messages_sent = Counter("grpc_server_msg_sent", "Messages sent.", _METHOD, registry=registry)
+        self.received = Counter("grpc_server_msg_received", "Messages received.", _METHOD, registry=registry)
+        self.sent = Counter("grpc_server_msg_sent", "Messages sent.", _METHOD, registry=registry)
         self.in_flight = Gauge("palate_calls_in_flight", "Calls being handled now.", registry=registry)
         self.ready = Gauge("palate_ready", "1 while the server is ready to take calls.", registry=registry)
+
+    def of(self, kind: str, service: str, method: str) -> MethodMetrics:
+        """The series of one method."""
+        return MethodMetrics(self, (kind, service, method))
+
+
+class MethodMetrics:
+    """One method's series, looked up once: searching them for every call costs more than counting."""
+
+    def __init__(self, families: ServerMetrics, labels: tuple[str, str, str]) -> None:
+        self.started = families.started.labels(*labels)
+        self.received = families.received.labels(*labels)
+        self.sent = families.sent.labels(*labels)
+        self._seconds = families.handling_seconds.labels(*labels)
+        self._handled = families.handled
+        self._labels = labels
+        self._by_code: dict[str, Counter] = {}
+
+    def ended(self, code: str, seconds: float) -> None:
+        """A call ended with this status after so long."""
+        if code not in self._by_code:
+            self._by_code[code] = self._handled.labels(*self._labels, code)
+        self._by_code[code].inc()
+        self._seconds.observe(seconds)

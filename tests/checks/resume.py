@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +21,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.checks.small_run import BATCH, STEPS, World, log_of, make_world, outcome, services, trainer
+from tests.checks.small_run import BATCH, STEPS, World, log_file, log_of, make_world, outcome, services, trainer
 from trainer.command import share_processors
-from trainer.ppo.points import POINTS, VARIABLE
+from trainer.ppo.points import POINTS, VARIABLE, standing
 
 _A_STEP = {"stage": 2, "minibatch": 4, "rollout": BATCH}
 """How often a step passes a point at least, where that is not once."""
@@ -56,6 +57,13 @@ class Row:
         """Whether every point was hit, and everything is as in the uninterrupted run."""
         return all(self.hit) and not self.unlike
 
+    @property
+    def told(self) -> str:
+        """What became of it in words."""
+        missed = [str(kill) for kill, hit in zip(self.kills, self.hit, strict=True) if not hit]
+        wrong = [f"other {what}" for what in self.unlike] + [f"never came to {kill}" for kill in missed]
+        return ", ".join(wrong) or "the same bits"
+
 
 def draw_kills(count: int, per_run: int, seed: int) -> list[list[Kill]]:
     """`count` places to kill at, for one run after the other; every point comes once before any comes twice."""
@@ -87,15 +95,34 @@ def ended(process_id: int) -> int:
     raise TimeoutError(f"the trainer did not come to its point, and did not end, within {_SECONDS:g} s")
 
 
+def stands_still(process: subprocess.Popen[bytes], place: str, log: Path) -> bool:
+    """Waits until a trainer stands still at `place`; False where it has ended before.
+
+    Args:
+        process: The trainer.
+        place: Which point, and which time it is passed.
+        log: Gets its standard error.
+    """
+    while os.WIFSTOPPED(status := ended(process.pid)):
+        if standing(place) in log.read_text(errors="replace"):
+            return True  # else somebody else has stopped it, and will let it go on
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return False
+
+
 def kill_at(world: World, name: str, targets: Sequence[str], kill: Kill) -> bool:
-    """Starts or resumes a run and kills it there; whether it was seen to stand there."""
+    """Starts or resumes a run and kills it there; whether it was seen to stand there.
+
+    Raises:
+        RuntimeError: It fails before; with the end of its log.
+    """
     process = trainer(world, name, targets, "--strict", environment={VARIABLE: str(kill)})
-    status = ended(process.pid)
-    if not os.WIFSTOPPED(status):
-        process.returncode = os.waitstatus_to_exitcode(status)
-        return False
-    process.kill()
-    return process.wait() == -signal.SIGKILL
+    if stands_still(process, str(kill), log_file(world, name)):
+        process.kill()
+        return process.wait() == -signal.SIGKILL
+    if process.returncode:
+        raise RuntimeError(f"run {name} failed before {kill}:\n{log_of(world, name)}")
+    return False
 
 
 def finish(world: World, name: str, targets: Sequence[str]) -> None:
@@ -125,7 +152,7 @@ def check(world: World, targets: Sequence[str], runs: Sequence[Sequence[Kill]]) 
         got = outcome(world.out / name)
         unlike = [what for what, digest in whole.items() if got[what] != digest]
         found.append(Row(kills, hit, unlike, time.monotonic() - begin))
-        print(f"{name}: {', '.join(map(str, kills))}: {'the same bits' if found[-1].good else 'WRONG'}", flush=True)
+        print(f"{name}: {', '.join(map(str, kills))}: {found[-1].told}", flush=True)
     return found
 
 
@@ -136,7 +163,7 @@ def show(found: Sequence[Row], whole: str) -> None:
         table.add_row(
             "\n".join(map(str, row.kills)),
             "\n".join("yes" if hit else "NO" for hit in row.hit),
-            f"NOT {', '.join(row.unlike)}" if row.unlike else "the same bits",
+            row.told,
             f"{row.seconds:.0f}",
         )
     Console(width=110).print(table)

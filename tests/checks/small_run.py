@@ -112,14 +112,18 @@ def trainer(
         *("--scoring.standardize", "--scoring.standardize-samples", "8", "--scoring.max-dropped-share", "0.9"),
         *flags,
     ]
-    log = (world.out / "logs" / f"trainer-{name}.log").open("ab")
-    with log:
+    with log_file(world, name).open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
 
 
 def log_of(world: World, name: str) -> str:
     """The end of what the trainer of a run said."""
-    return (world.out / "logs" / f"trainer-{name}.log").read_text(errors="replace")[-3000:]
+    return log_file(world, name).read_text(errors="replace")[-3000:]
+
+
+def log_file(world: World, name: str) -> Path:
+    """Gets what the trainer of a run says."""
+    return world.out / "logs" / f"trainer-{name}.log"
 
 
 def outcome(run: Path) -> dict[str, str]:
@@ -162,7 +166,8 @@ def _digest(value: Any) -> str:
 
 
 def _without_times(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "time" and not name.startswith("time/")}
+    """Without what the clock says: when, how long, and which shares of it somebody waited."""
+    return {name: value for name, value in row.items() if name != "time" and not name.startswith(("time/", "idle/"))}
 
 
 def _without_start(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from docs.generate.api import api
 from docs.generate.configuration import configuration
+from docs.generate.metrics import metrics
 from docs.generate.model_folder import example_ensemble, example_manifest, model_folder
 from palate.models.document import read_document
 from palate.models.ensemble import read_ensemble
@@ -15,7 +16,12 @@ from palate.models.manifest_fields import FIELDS
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-PAGES = [("api.md", api), ("configuration.md", configuration), ("model-folder.md", model_folder)]
+PAGES = [
+    ("api.md", api),
+    ("configuration.md", configuration),
+    ("metrics.md", metrics),
+    ("model-folder.md", model_folder),
+]
 
 
 @pytest.mark.parametrize(("page", "made"), PAGES)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.demo.results import PolicyMeasure, Results, checks, told
-from trainer.report.figures import Axis, Figure, bars, curves, scatter
+from trainer.report.figures import Axis, Figure, bars, curves, scatter, trade_off
 from trainer.report.page import Section, Table, write_page
 
 _SMOOTH = 5
+_KL = "KL to the reference policy, nats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +128,21 @@ def _ppo(results: Results, history: History) -> Section:
         plot("the true reward, which nobody shows it", "gold", {"gold": history.gold}),
         plot("how far the policy went", "nats", {"KL to the reference policy": metrics["objective/kl"]}),
         plot("how long it writes", "tokens", {"mean length": metrics["rollout/mean_length"]}),
+        trade_off(
+            "the proxy's frontier",
+            Axis(_KL, "score"),
+            metrics["objective/kl"],
+            metrics["objective/scores"],
+            steps,
+            _SMOOTH,
+        ),
+        trade_off("the true frontier", Axis(_KL, "gold"), metrics["objective/kl"], history.gold, steps, _SMOOTH),
         scatter("score against gold, each a completion", Axis("score", "gold"), history.points),
     ]
     text = (
         "Faint lines are single steps, strong ones running means. Where proxy and gold part, the policy exploits the "
-        "reward model."
+        "reward model. The frontiers say what each nat of KL has bought: their lines join the steps that no other "
+        "beats at less KL."
     )
     return Section("PPO, step by step", text, figures=figures)
 

@@ -12,8 +12,15 @@ from palate.client import ModelInfo, RewardClient
 from trainer.config import PPOConfig
 from trainer.ppo.connect import let_in
 from trainer.ppo.errors import REWARD_ACCESS, RewardModelChanged
+from trainer.ppo.patience import patience_of
 from trainer.ppo.reward_config import RewardConfig
-from trainer.ppo.reward_functions import FunctionScorer, format_penalty, length_penalty, local_function
+from trainer.ppo.reward_functions import (
+    FunctionScorer,
+    FunctionSettings,
+    PenaltyScorer,
+    format_penalty,
+    length_penalty,
+)
 from trainer.ppo.strict import check_reward
 
 
@@ -42,7 +49,7 @@ class LocalReward:
     """A reward that is computed here: what is asked for, and what computes it."""
 
     config: RewardConfig
-    source: FunctionScorer
+    source: FunctionScorer | PenaltyScorer
 
     @property
     def revision(self) -> str:
@@ -63,7 +70,7 @@ def connect_rewards(config: PPOConfig, stack: ExitStack, pinned: Mapping[str, st
 
     Args:
         config: Of the run.
-        stack: Closes clients.
+        stack: Closes clients, and ends processes of functions.
         pinned: The revisions a resumed run is bound to, by name.
 
     Raises:
@@ -84,7 +91,8 @@ def connect_rewards(config: PPOConfig, stack: ExitStack, pinned: Mapping[str, st
             )
 
     return tuple(
-        _service(config, each, check, stack) if each.target else _local(each, check) for each in config.reward_list()
+        _service(config, each, check, stack) if each.target else _local(config, each, check, stack)
+        for each in config.reward_list()
     )
 
 
@@ -101,9 +109,13 @@ def _service(config: PPOConfig, each: RewardConfig, check: _Check, stack: ExitSt
     return ServiceReward(each, stack.enter_context(_client(config, each, info.provenance.revision)), info)
 
 
-def _local(each: RewardConfig, check: _Check) -> LocalReward:
+def _local(config: PPOConfig, each: RewardConfig, check: _Check, stack: ExitStack) -> LocalReward:
+    source: FunctionScorer | PenaltyScorer
     if each.function:
-        source = local_function(each.function)
+        seconds = each.timeout or config.services.timeout
+        settings = FunctionSettings(seconds, patience_of(config), drop=not config.strict)
+        source = FunctionScorer(each.function, settings)
+        stack.callback(source.close)
     elif each.pattern is not None:
         source = format_penalty(each.pattern)
     else:

@@ -10,6 +10,7 @@ from trainer.ppo import points
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.evaluate import RefPolicy
 from trainer.ppo.fill import DropLimit
+from trainer.ppo.idle import Workload, idle_metrics
 from trainer.ppo.invariants import check_behaviour, check_mask
 from trainer.ppo.kl import KLController
 from trainer.ppo.metrics import (
@@ -59,6 +60,7 @@ class Stages:
     drop_limit: DropLimit
     supply: Supply
     updater: Updater
+    workload: Workload
 
 
 Report = Callable[[RunState, dict[str, float], FilledBatch, Sequence[float]], None]
@@ -76,7 +78,7 @@ def train_step(
     stages: Stages, state: RunState, controller: KLController, report: Report
 ) -> tuple[RunState, KLController]:
     """One batch: sampled, scored, learnt from; where rollouts run ahead, the next ones are sampled meanwhile."""
-    settings, clock = stages.settings, StageClock()
+    settings, clock, busy_before = stages.settings, StageClock(), stages.workload.seconds()
 
     with clock.stage("publish"):
         version = stages.publisher.publish(stages.updater.model.actor.model, state.step)
@@ -126,8 +128,7 @@ def train_step(
         **stats.means(),
         "publish/bytes": stages.publisher.sent_bytes,
         "policy/learning_rate": stages.updater.optimizer.param_groups[0]["lr"],
-        "overlap/trainer_idle_share": clock.share("wait"),
-        "overlap/rollout_idle_share": supplied.idle_share,
+        **idle_metrics(busy_before, stages.workload.seconds(), clock.seconds()),
         **clock.metrics(),
     }
     if deviation is not None:

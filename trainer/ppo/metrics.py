@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 from trainer.distinct import distinct_shares
@@ -53,14 +54,14 @@ class StageClock:
         for name, seconds in other._seconds.items():
             self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
-    def share(self, name: str) -> float:
-        """Of the time since the clock was made, what went into a stage."""
-        return self._seconds.get(name, 0.0) / max(time.monotonic() - self._start, 1e-9)
+    def seconds(self) -> float:
+        """Since the clock was made."""
+        return time.monotonic() - self._start
 
     def metrics(self) -> dict[str, float]:
-        """time/<stage> and time/step, in seconds."""
-        times = {f"time/{name}": seconds for name, seconds in self._seconds.items()}
-        return {**times, "time/step": time.monotonic() - self._start}
+        """time/<stage> and time/step, in seconds, and which share of the step was spent waiting for rollouts."""
+        whole, times = self.seconds(), {f"time/{name}": seconds for name, seconds in self._seconds.items()}
+        return {**times, "time/step": whole, "idle/trainer_share": self._seconds.get("wait", 0.0) / whole}
 
 
 def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
@@ -108,8 +109,9 @@ def objective_metrics(
         "objective/kl": kl.mean().item(),
         "objective/kl_k3_token": masked_mean(k3(evaluated.old_logprobs, evaluated.ref_logprobs), mask).item(),
         "objective/kl_coef": kl_coef,
+        "objective/entropy": -torch.where(mask, evaluated.old_logprobs, 0).sum(1).mean().item(),
         "objective/non_score_reward": shaped.non_score.sum(1).mean().item(),
-        "objective/rewards": (shaped.non_score.sum(1) + scores).mean().item(),
+        "objective/rlhf_reward": (shaped.non_score.sum(1) + scores).mean().item(),
         "policy/entropy_avg": masked_mean(evaluated.entropy, mask).item(),
     }
 

@@ -11,7 +11,7 @@ from palate.client.types import PolicyVersion
 from trainer.ppo.choices import StaleRule
 from trainer.ppo.metrics import StageClock
 from trainer.ppo.state import RunState
-from trainer.ppo.supply import IdleMeter, RolloutSide, Supplied
+from trainer.ppo.supply import RolloutSide, Supplied
 from trainer.types import DropCause, DroppedRollout, FilledBatch, PromptDraw, Rollout, ScoredRollout
 
 
@@ -93,7 +93,6 @@ class OverlapSupply:
         self._version = PolicyVersion()
         self._accepted = self._number = self._position = 0
         self._drop_window: tuple[bool, ...] = ()
-        self._meter = IdleMeter()
         self._error: BaseException | None = None
         self._closed = False
 
@@ -118,7 +117,7 @@ class OverlapSupply:
             position = self._pool[0].position if self._pool else self._position
             scored = tuple(one for group in groups for one in group.scored)
             filled = FilledBatch(scored, tuple(dropped), position - state.position)
-            return Supplied(filled, position, self._drop_window, self._meter.idle_share())
+            return Supplied(filled, position, self._drop_window)
 
     def close(self) -> None:
         """Ends the thread, and the calls that it is in."""
@@ -183,12 +182,10 @@ class OverlapSupply:
     def _produce(self) -> None:
         with self._changed:
             number, position = self._number, self._position
-            self._meter.begin()
         clock = StageClock()
         filled = self._side.fill(number, position, self._roll, clock)
         portion = _Portion(filled.dropped, self._side.drop_limit.window, clock)
         with self._changed:
-            self._meter.end()
             self._pool.extend(_groups(filled, position, self._side.group_size, portion))
             self._accepted += len(filled.scored)
             self._number, self._position = number + 1, position + filled.prompts

@@ -7,6 +7,10 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.config import PPOConfig
 
 _LONGEST_SECONDS = 5.0
 """A pause grows to this; a service that restarts is back in seconds."""
@@ -36,3 +40,9 @@ class Patience:
 
     def __str__(self) -> str:
         return f"{self.seconds:g} s" if self.tries is None else f"{self.tries} attempts"
+
+
+def patience_of(config: PPOConfig) -> Patience:
+    """How long a run waits: in strict mode for so long, else so many times."""
+    services = config.services
+    return Patience(None, services.patience) if config.strict else Patience(services.attempts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 
@@ -47,4 +48,10 @@ def reach(point: str) -> None:
     with _lock:
         _passed[point] += 1
         if wanted == f"{point}:{_passed[point]}":
+            print(standing(wanted), file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def standing(place: str) -> str:
+    """What a run says before it stands still at `place`: somebody else may stop it too."""
+    return f"standing still at {place}"

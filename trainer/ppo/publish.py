@@ -18,6 +18,7 @@ from palate.client.types import PolicyInfo, PolicyVersion
 from trainer.ppo import points
 from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
 from trainer.ppo.fleet import Fleet
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
 from trainer.ppo.payload import DeltaEncoder, Payload, PayloadMaker, weights_payload
 from trainer.ppo.replica import Deadlines, Replica
@@ -57,13 +58,22 @@ class WeightPublisher:
         run_id: Of this run.
         incarnation: How often the run has been started.
         settings: How weights are published.
+        meter: Of the policy service.
 
     Attributes:
         sent_bytes: Of the last publication, to a replica that had the one before.
     """
 
-    def __init__(self, fleet: Fleet, run_id: str, incarnation: int, settings: PublishSettings) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        run_id: str,
+        incarnation: int,
+        settings: PublishSettings,
+        meter: BusyMeter | None = None,
+    ) -> None:
         self._fleet = fleet
+        self._meter = meter or BusyMeter()
         self._known: dict[PolicyClient, Replica] = {}
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -123,13 +133,18 @@ class WeightPublisher:
         _LOG.warning("%s serves other weights than were published: bringing it up to date", replica.target)
         with self._publishing:  # a publication that goes on meanwhile reaches it too
             assert self._last is not None, "nothing was published yet"
-            replica.catch_up(self._last)
+            with self._meter.busy():
+                replica.catch_up(self._last)
 
     def _new(self, client: PolicyClient) -> Replica:
         return Replica(client, self._run_id, self._incarnation, self._settings.deadlines, self._settings.check)
 
     def _publish_once(self, payload: Payload) -> dict[Replica, CallError]:
         """Replica → why it failed; empty when every replica serves the payload."""
+        with self._meter.busy():
+            return self._stage_and_commit(payload)
+
+    def _stage_and_commit(self, payload: Payload) -> dict[Replica, CallError]:
         staged, failures = _everywhere(self.replicas(), lambda replica: replica.stage(payload))
         if not failures:
             points.reach("staged")

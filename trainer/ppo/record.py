@@ -17,7 +17,8 @@ from trainer.metrics import drop_later_steps
 from trainer.ppo.store import rollout_row
 from trainer.types import ScoredRollout
 
-_SHOWN_CHARACTERS = 400
+SAMPLES = "samples.jsonl"
+SHOWN_CHARACTERS = 400
 
 
 class RunDisplay:
@@ -31,7 +32,7 @@ class RunDisplay:
     """
 
     def __init__(self, out: Path, total_steps: int, done: int, *, visible: bool) -> None:
-        self._samples = out / "samples.jsonl"
+        self._samples = out / SAMPLES
         drop_later_steps(self._samples, done)
         self._console = Console(stderr=True, quiet=not visible)
         columns = (TextColumn("PPO"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
@@ -50,7 +51,7 @@ class RunDisplay:
         table = Table("prompt", "completion", "score", title=f"step {step}", show_lines=True)
         for one in scored:
             # As Text: a completion may hold what rich would take for markup.
-            texts = (Text(text[:_SHOWN_CHARACTERS]) for text in (one.rollout.prompt, one.rollout.completion))
+            texts = (Text(text[:SHOWN_CHARACTERS]) for text in (one.rollout.prompt, one.rollout.completion))
             table.add_row(*texts, f"{one.score:+.3f}")
         self._console.print(table)
 
@@ -62,3 +63,16 @@ class RunDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+def samples_markdown(scored: Sequence[ScoredRollout]) -> str:
+    """Rollouts as Markdown; texts are indented, so that nothing in them is taken for markup."""
+    return "\n\n".join(
+        f"**prompt**\n\n{_indented(one.rollout.prompt)}\n\n**completion, score {one.score:+.3f}**\n\n"
+        f"{_indented(one.rollout.completion)}"
+        for one in scored
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text[:SHOWN_CHARACTERS].splitlines())

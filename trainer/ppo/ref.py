@@ -11,8 +11,9 @@ from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo
 from palate.models.rendering import Renderer
 from trainer.ppo.errors import UnusableModel
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
-from trainer.ppo.replica import AWAY
+from trainer.ppo.replica import AWAY, TOO_LARGE
 from trainer.types import Sequences, padded
 
 _BACKOFF_SECONDS = 0.2
@@ -27,13 +28,20 @@ class RemoteRef:
         temperature: The sampling temperature.
         renderer: Of the policy; the service must have the same tokenizer and read sequences as long.
         patience: How long it is asked while it is away.
+        meter: Of this service.
 
     Raises:
         UnusableModel: The service is not frozen, has another tokenizer, or reads less.
     """
 
     def __init__(
-        self, client: PolicyClient, info: PolicyInfo, temperature: float, renderer: Renderer, patience: Patience
+        self,
+        client: PolicyClient,
+        info: PolicyInfo,
+        temperature: float,
+        renderer: Renderer,
+        patience: Patience,
+        meter: BusyMeter,
     ) -> None:
         if not info.frozen:
             raise UnusableModel(f"{client.target} is not frozen, so it cannot be the reference; start it with --frozen")
@@ -48,6 +56,7 @@ class RemoteRef:
         self._temperature = temperature
         self._tokenizer_digest = renderer.tokenizer_digest
         self._patience = patience
+        self._meter = meter
         self.info = info
         self._version = info.policy_version
         self._max_sequences = info.max_prompts
@@ -70,15 +79,22 @@ class RemoteRef:
                 if pause is None:
                     raise
                 time.sleep(error.retry_after or pause)
+            except TOO_LARGE:
+                if len(sequences) == 1:
+                    raise
+                middle = len(sequences) // 2
+                first, second = range(middle), range(middle, len(sequences))
+                return self._ask(sequences.rows(first)) + self._ask(sequences.rows(second))
 
     def _call(self, sequences: Sequences) -> tuple[tuple[float, ...], ...]:
         try:
-            reply = self._client.compute_logprobs(
-                zip(sequences.prompt_ids, sequences.completion_ids, strict=True),
-                temperature=self._temperature,
-                tokenizer_digest=self._tokenizer_digest,
-                required_policy_version=self._version,
-            )
+            with self._meter.busy():
+                reply = self._client.compute_logprobs(
+                    zip(sequences.prompt_ids, sequences.completion_ids, strict=True),
+                    temperature=self._temperature,
+                    tokenizer_digest=self._tokenizer_digest,
+                    required_policy_version=self._version,
+                )
         except FailedPrecondition as error:
             raise UnusableModel(f"the reference policy at {self._client.target} changed: {error}") from error
         return reply.logprobs

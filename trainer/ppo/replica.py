@@ -12,7 +12,9 @@ from palate.client.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
+    MessageTooLarge,
     NotFound,
+    OverLimit,
     Overloaded,
     Unavailable,
 )
@@ -25,6 +27,9 @@ _LOG = logging.getLogger(__name__)
 
 AWAY = (Unavailable, Overloaded, DeadlineExceeded)
 """What may be over when the call is tried again."""
+
+TOO_LARGE = (MessageTooLarge, OverLimit)
+"""What asking for less at once mends: a message is over a limit of the client, or of the server."""
 
 
 @dataclass(frozen=True, slots=True)

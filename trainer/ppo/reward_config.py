@@ -34,6 +34,9 @@ class RewardConfig(Group):
     function: str = Field(
         default="", description='A local function, "module:function": texts in, a number or None for each out.'
     )
+    timeout: float | None = Field(
+        default=None, gt=0, description="Seconds for one call of a local function; default: services.timeout."
+    )
     max_tokens: int | None = Field(default=None, ge=0, description="A length penalty: -1 for every token above it.")
     pattern: str | None = Field(
         default=None, description="A format penalty: -1 where this regular expression is not found, else 0."
@@ -69,6 +72,8 @@ class RewardConfig(Group):
         ignored = [name for name in _OF_A_SERVICE if getattr(self, name) not in ("", None)]
         if ignored and not self.target:
             raise ValueError(f"{self.name}: {', '.join(ignored)} has no effect without target")
+        if self.timeout is not None and not self.function:
+            raise ValueError(f"{self.name}: timeout has no effect without function; services.timeout is for services")
         self.way()
         return self
 

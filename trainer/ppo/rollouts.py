@@ -8,13 +8,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from palate.client.errors import CallError, DeadlineExceeded, FailedPrecondition, Overloaded, Unavailable
+from palate.client.errors import (
+    CallError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Overloaded,
+    PalateError,
+    Unavailable,
+)
 from palate.client.policy import PolicyClient
 from palate.client.types import GeneratedCompletion, PolicyVersion, SamplingParams
 from trainer.ppo import points
 from trainer.ppo.errors import OtherWeights, PromptMismatch, RolloutsFailed
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
-from trainer.ppo.replica import Replica
+from trainer.ppo.replica import TOO_LARGE, Replica
 from trainer.types import PromptDraw, Rollout
 
 _BACKOFF_SECONDS = 0.2
@@ -73,6 +81,7 @@ class RolloutCollector:
         replicas: Gives those that there are now.
         catch_up: Makes a replica serve what was published last: one that has restarted serves its first weights.
         settings: How rollouts are asked for.
+        meter: Of the policy service.
     """
 
     def __init__(
@@ -80,10 +89,12 @@ class RolloutCollector:
         replicas: Callable[[], Sequence[Replica]],
         catch_up: Callable[[Replica], None],
         settings: RolloutSettings,
+        meter: BusyMeter | None = None,
     ) -> None:
         self._replicas = replicas
         self._catch_up = catch_up
         self._settings = settings
+        self._meter = meter or BusyMeter()
 
     def collect(self, draws: Sequence[PromptDraw], version: PolicyVersion, oldest: int | None = None) -> list[Rollout]:
         """One rollout per draw, in their order.
@@ -122,6 +133,8 @@ class RolloutCollector:
                 if pause is None:
                     raise RolloutsFailed(_remedy(error, self._settings)) from error
                 time.sleep(error.retry_after or pause)
+            except TOO_LARGE as error:  # not split: which rows are drawn together is part of the result
+                raise RolloutsFailed(_too_large(error, self._settings)) from error
         return [done[index] for index in range(len(draws))]
 
     def _generate(
@@ -149,17 +162,18 @@ class RolloutCollector:
         wanted: Wanted,
         done: dict[int, Rollout],
     ) -> None:
-        stream = client.generate(
-            [draw.text for _, draw in missing],
-            sampling=self._settings.sampling,
-            seeds=[draw.seed for _, draw in missing],
-            required_policy_version=wanted.required,
-            timeout=self._settings.timeout,
-        )
-        for completion in stream:
-            index, draw = missing[completion.prompt_index]
-            done[index] = rollout_of(draw, completion, wanted)
-            points.reach("rollout")
+        with self._meter.busy():
+            stream = client.generate(
+                [draw.text for _, draw in missing],
+                sampling=self._settings.sampling,
+                seeds=[draw.seed for _, draw in missing],
+                required_policy_version=wanted.required,
+                timeout=self._settings.timeout,
+            )
+            for completion in stream:
+                index, draw = missing[completion.prompt_index]
+                done[index] = rollout_of(draw, completion, wanted)
+                points.reach("rollout")
         if lacking := [index for index, _ in missing if index not in done]:
             raise RolloutsFailed(f"{client.target} ended its answer without {len(lacking)} of {len(missing)} rollouts")
 
@@ -200,6 +214,13 @@ def _difference(expected: Sequence[int], served: Sequence[int]) -> str:
         f"trainer and policy service read the same prompt as different tokens: {len(expected)} against {len(served)}, "
         f"different from position {position} on. Chat template, BOS rule or tokenizer of the two model folders differ: "
         "start the service from the folder given as --policy (compare palate.json, chat_template.jinja, tokenizer.json)"
+    )
+
+
+def _too_large(error: PalateError, settings: RolloutSettings) -> str:
+    return (
+        f"a call for {settings.shard_prompts} rollouts is too large: {error}. In the trainer, lower "
+        "--services.shard-prompts; to keep it, raise --max-message-bytes of the policy service"
     )
 
 

@@ -19,11 +19,12 @@ from trainer.ppo.checkpoint import CheckpointFolder, Restored
 from trainer.ppo.connect import connect_policy
 from trainer.ppo.connect_rewards import ServiceReward, connect_rewards, revisions_of
 from trainer.ppo.fill import fill_batch
+from trainer.ppo.idle import Workload
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
 from trainer.ppo.lora import base_digest, has_adapters, merged_model, save_adapter_folder
 from trainer.ppo.ranks import follow
-from trainer.ppo.record import RunDisplay
+from trainer.ppo.record import RunDisplay, samples_markdown
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale, score_scale
 from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater, open_ref
@@ -95,12 +96,13 @@ def _follow(config: PPOConfig, team: Team, stack: ExitStack) -> None:
 def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     """Rank 0's part of a run, which is all of it where there is no other."""
     identity.check(config)
+    workload = Workload()
     manifest, renderer = load_policy(config.policy)
     check_pad_token(renderer.pad_id, renderer.eos_id)
     replicas = connect_policy(config, renderer, stack)
     prompts = make_prompts(config, renderer, replicas)
     updater, local_ref = make_updater(config, renderer, stack, team)
-    ref = local_ref or open_ref(config, renderer, stack)
+    ref = local_ref or open_ref(config, renderer, workload, stack)
     checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
     restored = updater.restore(checkpoints) if config.resume else None
     rewards = connect_rewards(config, stack, restored.identity.reward_revisions if restored else None)
@@ -117,9 +119,9 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     start = identity.begin(config)
     revisions = revisions_of(rewards)
     me = RunIdentity(start.run_id, start.incarnation, revisions, bits, base)
-    publisher = make_publisher(config, me, replicas, updater.model)
+    publisher = make_publisher(config, me, replicas, updater.model, workload)
     drop_window = restored.state.drop_window if restored else ()
-    stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, stack)
+    stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, workload, stack)
 
     state = _first_state(config, stages, restored, revisions)
     recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
@@ -129,7 +131,14 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     if has_adapters(actor):
         save_adapter_folder(actor, config.policy, config.out / "adapter")
     folder = save_model_folder(merged_model(actor), config.policy, manifest, config.out / "model")
+    _report(config.out)
     return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
+
+
+def _report(out: Path) -> None:
+    from trainer.ppo.report import write_report  # slow to import
+
+    write_report(out)
 
 
 def score_start(config: PPOConfig, stages: Stages, step: int) -> tuple[ScoredRollout, ...]:
@@ -205,14 +214,15 @@ class _Recorder:
     def __call__(
         self, state: RunState, metrics: dict[str, float], filled: FilledBatch, shaped_scores: Sequence[float]
     ) -> None:
-        record, self.last = self._config.record, metrics
-        self._writer.log(state.step, metrics)
+        record, self.last = self._config.record, self._writer.log(state.step, metrics)
         points.reach("record")
         self._rollouts.write(state.step, filled.scored, shaped_scores)
-        self._display.advance(state.step, metrics)
+        self._display.advance(state.step, self.last)
         is_last = state.step == self._config.total_steps
         if state.step % record.samples_every == 0 or is_last or state.step == 1:
-            self._display.show_samples(state.step, filled.scored[: record.samples])
+            shown = filled.scored[: record.samples]
+            self._display.show_samples(state.step, shown)
+            self._writer.log_text(state.step, "samples", samples_markdown(shown))
         if state.step % record.checkpoint_every == 0 or is_last:
             self._rollouts.finish_file()
             self._checkpoints.save(*self._updater.whole(), state, self._identity)

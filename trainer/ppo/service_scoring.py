@@ -11,14 +11,16 @@ from palate.client.errors import (
     CallError,
     DeadlineExceeded,
     FailedPrecondition,
-    MessageTooLarge,
     Overloaded,
+    PalateError,
     Unavailable,
 )
 from palate.client.reward import RewardClient
 from palate.client.types import Aggregate, AggregateLike, Failed, Scored
 from trainer.ppo.errors import RewardModelChanged, ScoresFailed
+from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
+from trainer.ppo.replica import TOO_LARGE
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 _BACKOFF_SECONDS = 0.2
@@ -67,11 +69,13 @@ class ServiceScorer:
     Args:
         client: Of the reward service, pinned to the run's revision.
         settings: How scores are asked for.
+        meter: Of the reward services.
     """
 
-    def __init__(self, client: RewardClient, settings: ScorerSettings) -> None:
+    def __init__(self, client: RewardClient, settings: ScorerSettings, meter: BusyMeter | None = None) -> None:
         self._client = client
         self._settings = settings
+        self._meter = meter or BusyMeter()
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="scoring")
 
     def score(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout]:
@@ -124,12 +128,13 @@ class ServiceScorer:
     def _call(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout | DroppedRollout | _Retry]:
         prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
         try:
-            reply = self._client.score(
-                prompts, completions, timeout=self._settings.timeout, aggregate=self._settings.aggregate
-            )
+            with self._meter.busy():
+                reply = self._client.score(
+                    prompts, completions, timeout=self._settings.timeout, aggregate=self._settings.aggregate
+                )
         except tuple(_CALL_CAUSES) as error:
             return [_Retry(_CALL_CAUSES[type(error)], str(error), error.retry_after)] * len(rollouts)
-        except MessageTooLarge as error:
+        except TOO_LARGE as error:
             return self._halved(rollouts, error)
         except FailedPrecondition as error:
             raise RewardModelChanged(
@@ -139,9 +144,7 @@ class ServiceScorer:
         revision = reply.provenance.revision
         return [_outcome(r, result, revision) for r, result in zip(rollouts, reply.results, strict=True)]
 
-    def _halved(
-        self, rollouts: Sequence[Rollout], error: MessageTooLarge
-    ) -> list[ScoredRollout | DroppedRollout | _Retry]:
+    def _halved(self, rollouts: Sequence[Rollout], error: PalateError) -> list[ScoredRollout | DroppedRollout | _Retry]:
         """As many calls as it takes; a rollout that is over the limit by itself gets no score."""
         if len(rollouts) == 1:
             return [DroppedRollout(rollouts[0], DropCause.TOO_LONG, str(error))]

@@ -22,6 +22,7 @@ from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
 from trainer.ppo.fleet import Fleet
 from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.idle import Workload
 from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
@@ -31,7 +32,7 @@ from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.overlap import OverlapSettings, OverlapSupply
 from trainer.ppo.parallel import Networks, shard, spread
-from trainer.ppo.patience import Patience
+from trainer.ppo.patience import patience_of
 from trainer.ppo.payload import PayloadMaker, weights_payload
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import PublishSettings, WeightPublisher
@@ -79,13 +80,13 @@ def make_stages(
     replicas: PolicyReplicas,
     rewards: Sequence[Reward],
     drop_window: Sequence[bool],
+    workload: Workload,
     stack: ExitStack,
 ) -> Stages:
     """Everything the loop works with."""
-    collector = RolloutCollector(
-        publisher.replicas, publisher.catch_up, _rollout_settings(config, replicas.shard_prompts)
-    )
-    scorer = Scorer([_component(config, reward) for reward in rewards], {})
+    settings = _rollout_settings(config, replicas.shard_prompts)
+    collector = RolloutCollector(publisher.replicas, publisher.catch_up, settings, workload.meter("policy"))
+    scorer = Scorer([_component(config, reward, workload) for reward in rewards], {})
     stack.callback(scorer.close)
     drop_limit = DropLimit(config.scoring.max_dropped_share, drop_window)
     group_size = config.sampling.completions_per_prompt
@@ -109,6 +110,7 @@ def make_stages(
         drop_limit=drop_limit,
         supply=_supply(config, side, replicas.fleet, rewards, stack),
         updater=updater,
+        workload=workload,
     )
 
 
@@ -129,18 +131,20 @@ def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, rewards: Sequenc
     return supply
 
 
-def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, model: ActorCritic) -> WeightPublisher:
+def make_publisher(
+    config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, model: ActorCritic, workload: Workload
+) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
     settings = PublishSettings(
-        _patience(config),
+        patience_of(config),
         deadlines,
         config.services.full_every,
         _payload_maker(config, model, _served_dtype(replicas)),
         replicas.check,
         copy=config.overlap.max_staleness > 0,
     )
-    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings)
+    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"))
 
 
 def _payload_maker(config: PPOConfig, model: ActorCritic, dtype: torch.dtype | None) -> PayloadMaker:
@@ -209,10 +213,11 @@ def _local_ref(
     return LocalRef(actor.to(device), forward, team)
 
 
-def open_ref(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> RemoteRef:
+def open_ref(config: PPOConfig, renderer: Renderer, workload: Workload, stack: ExitStack) -> RemoteRef:
     """The reference policy as a service."""
     client = open_policy(config.services, config.services.ref, stack)
-    return RemoteRef(client, policy_info(client), config.sampling.temperature, renderer, _patience(config))
+    info, temperature = policy_info(client), config.sampling.temperature
+    return RemoteRef(client, info, temperature, renderer, patience_of(config), workload.meter("ref"))
 
 
 def _update_settings(config: PPOConfig) -> UpdateSettings:
@@ -254,15 +259,16 @@ def _shaping_settings(config: PPOConfig) -> ShapingSettings:
 def _rollout_settings(config: PPOConfig, shard_prompts: int) -> RolloutSettings:
     sampling = SamplingParams(temperature=config.sampling.temperature, max_new_tokens=config.sampling.max_new_tokens)
     return RolloutSettings(
-        sampling, shard_prompts, _patience(config), config.services.timeout, whole_shards=config.strict
+        sampling, shard_prompts, patience_of(config), config.services.timeout, whole_shards=config.strict
     )
 
 
-def _component(config: PPOConfig, reward: Reward) -> Component:
+def _component(config: PPOConfig, reward: Reward, workload: Workload) -> Component:
     counts = reward.config
     share = Share(counts.name, counts.weight, counts.transform, counts.clip)
     if isinstance(reward, ServiceReward):
-        return Component(share, ServiceScorer(reward.client, _scorer_settings(config, reward)))
+        scorer = ServiceScorer(reward.client, _scorer_settings(config, reward), workload.meter("reward"))
+        return Component(share, scorer)
     return Component(share, reward.source)
 
 
@@ -271,13 +277,8 @@ def _scorer_settings(config: PPOConfig, reward: ServiceReward) -> ScorerSettings
     return ScorerSettings(
         reward.info.max_items,
         services.scoring_concurrency,
-        _patience(config),
+        patience_of(config),
         services.timeout,
         reward.config.way(),
         drop=not config.strict,
     )
-
-
-def _patience(config: PPOConfig) -> Patience:
-    services = config.services
-    return Patience(None, services.patience) if config.strict else Patience(services.attempts)

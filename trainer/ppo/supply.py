@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -25,13 +24,11 @@ class Supplied:
         filled: What to learn from, and what fell out on the way.
         position: Where in the order of prompts a run goes on that learns from nothing drawn so far but this.
         drop_window: Of the last rollouts, oldest first, whether each got no score.
-        idle_share: Of the time since the batch before, how much no rollouts were drawn or scored.
     """
 
     filled: FilledBatch
     position: int
     drop_window: tuple[bool, ...]
-    idle_share: float
 
 
 class Supply(Protocol):
@@ -88,44 +85,10 @@ class OnPolicySupply:
 
     def __init__(self, side: RolloutSide) -> None:
         self._side = side
-        self._meter = IdleMeter()
 
     def take(self, state: RunState, version: PolicyVersion, clock: StageClock) -> Supplied:
         """As `Supply`."""
         side = self._side
         with clock.stage("wait"):
-            self._meter.begin()
             filled = side.fill(state.step, state.position, partial(side.collector.collect, version=version), clock)
-            self._meter.end()
-        return Supplied(filled, state.position + filled.prompts, side.drop_limit.window, self._meter.idle_share())
-
-
-class IdleMeter:
-    """How much of the time nothing is done."""
-
-    def __init__(self) -> None:
-        self._begun: float | None = None
-        self._busy = 0.0
-        self._read = time.monotonic()
-
-    def begin(self) -> None:
-        """Work begins."""
-        self._begun = time.monotonic()
-
-    def end(self) -> None:
-        """It ends."""
-        self._count(time.monotonic())
-        self._begun = None
-
-    def idle_share(self) -> float:
-        """Of the time since this was asked before, from 0 to 1."""
-        now = time.monotonic()
-        self._count(now)
-        whole, busy = now - self._read, self._busy
-        self._read, self._busy = now, 0.0
-        return max(0.0, 1 - busy / whole) if whole else 0.0
-
-    def _count(self, now: float) -> None:
-        if self._begun is not None:
-            self._busy += now - self._begun
-            self._begun = now
+        return Supplied(filled, state.position + filled.prompts, side.drop_limit.window)

@@ -83,6 +83,34 @@ def scatter(caption: str, axis: Axis, groups: Mapping[str, tuple[Sequence[float]
     return _drawn(caption, axis, draw)
 
 
+def trade_off(
+    caption: str, axis: Axis, xs: Sequence[float], ys: Sequence[float], steps: Sequence[float], smooth: int = 1
+) -> Figure:
+    """What is gained (y) for what it costs (x): a point for each step, and a line through the frontier of them.
+
+    With `smooth` > 1 both are running means: the best of noisy points would be better than any of them is.
+    """
+    xs, ys = running_mean(xs, smooth), running_mean(ys, smooth)
+    best = frontier(xs, ys)
+
+    def draw(axes: Axes) -> None:
+        points = axes.scatter(xs, ys, c=list(steps), s=12, cmap="viridis")
+        axes.plot([xs[i] for i in best], [ys[i] for i in best], linewidth=1.2, alpha=0.8)
+        colours: Any = axes.figure.colorbar(points, ax=axes, label="step")
+        colours.outline.set_visible(False)
+
+    return _drawn(caption, axis, draw)
+
+
+def frontier(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
+    """Which points no other one beats, that is, none has more gain at as little cost; cheapest first."""
+    found: list[int] = []
+    for index in sorted(range(len(costs)), key=lambda i: (costs[i], -gains[i])):
+        if not found or gains[index] > gains[found[-1]]:
+            found.append(index)
+    return found
+
+
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """Mean of the last `window` values at each place; fewer at the beginning."""
     return [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment
 
@@ -30,9 +32,22 @@ class Section:
     figures: Sequence[Figure] = ()
 
 
-def write_page(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
-    """Writes the page in one move."""
-    page = Environment(autoescape=True).from_string(_PAGE).render(title=title, lead=lead, sections=sections)
+def write_page(
+    path: Path, title: str, lead: str, sections: Sequence[Section], data: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the page in one move.
+
+    Args:
+        path: The file.
+        title: Its title.
+        lead: A sentence below that.
+        sections: Its parts.
+        data: By id, what programs are to find in the page: JSON in a script element that does nothing.
+    """
+    # Nothing in the JSON can end the element: "<" stands only inside strings, where it may be written as an escape.
+    held = {name: json.dumps(value).replace("<", "\\u003c") for name, value in (data or {}).items()}
+    environment = Environment(autoescape=True)
+    page = environment.from_string(_PAGE).render(title=title, lead=lead, sections=sections, held=held)
     draft = path.with_suffix(".draft")
     draft.write_text(page, encoding="utf-8")
     draft.replace(path)
@@ -83,6 +98,8 @@ th { font-weight: 600; background: #f3f0ea; }
 {% endfor %}
 </div>
 </section>
+{% endfor %}
+{% for name, json in held.items() %}<script type="application/json" id="{{ name }}">{{ json | safe }}</script>
 {% endfor %}
 </body>
 </html>

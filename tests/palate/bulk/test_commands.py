@@ -71,6 +71,15 @@ def revision_of(server):
         return client.model_info().provenance.revision
 
 
+def keep(out, rows, kind="score"):
+    """What a stopped run without any option leaves."""
+    completions = "completion" if kind == "score" else "completions"
+    fields = {"--prompt-field": "prompt", f"--{completions}-field": completions}
+    as_the_model_does = {"--truncation": "", "--aggregate": "", "--variance-weight": ""}
+    out.with_name("out.jsonl.partial.options").write_text(json.dumps(fields | as_the_model_does))
+    return write(out.with_name("out.jsonl.partial"), rows)
+
+
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -158,11 +167,34 @@ def test_results_of_an_earlier_model_do_not_stay(server, tmp_path):
     assert "error" not in good
 
 
+OTHERWISE = [
+    ("score", ["--truncation", "left"], "no --truncation, not with --truncation left;"),
+    ("rank", ["--truncation", "left"], "no --truncation, not with --truncation left;"),
+    ("score", ["--completion-field", "prompt"], "--completion-field completion, not with --completion-field prompt;"),
+    (
+        "score",
+        ["--aggregate", "mean-minus-variance", "--variance-weight", "2"],
+        "no --aggregate, no --variance-weight, not with --aggregate mean-minus-variance, --variance-weight 2.0;",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "flags", "said"), OTHERWISE)
+def test_results_that_were_made_otherwise_are_not_gone_on_with(server, tmp_path, kind, flags, said):
+    source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completion": "c", "completions": ["c"]}])
+    partial = keep(tmp_path / "out.jsonl", [{"prompt": "p", "completion": "c"}], kind)
+    kept = partial.read_bytes()
+    done = palate(kind, str(source), str(tmp_path / "out.jsonl"), "--target", server.target, *flags)
+    assert done.returncode == STOPPED
+    assert f"made with {said} such results do not mix. Give the former options again" in told(done)
+    assert partial.read_bytes() == kept
+
+
 def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
     rows = [{"prompt": "p", "completion": f"c{i}"} for i in range(4)]
     source = write(tmp_path / "in.jsonl", rows)
     kept = [row | {"score": 100.0 + i} for i, row in enumerate(rows[:2])]
-    write(tmp_path / "out.jsonl.partial", kept)
+    keep(tmp_path / "out.jsonl", kept)
     assert palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target).returncode == 0
     assert [row["score"] for row in read(tmp_path / "out.jsonl")][:2] == [100.0, 101.0]
     assert len(read(tmp_path / "out.jsonl")) == 4
@@ -170,7 +202,7 @@ def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
 
 def test_results_of_another_input_are_not_gone_on_with(server, tmp_path):
     source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completion": "c"}])
-    write(tmp_path / "out.jsonl.partial", [{"prompt": "q", "completion": "c", "score": 1.0}])
+    keep(tmp_path / "out.jsonl", [{"prompt": "q", "completion": "c", "score": 1.0}])
     done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
     assert done.returncode == 2
     assert "remove its .partial file" in done.stderr.replace("\n", " ")
@@ -224,7 +256,7 @@ def test_a_file_with_bad_lines_goes_on_where_it_was(server, tmp_path):
     assert palate(*run).returncode == SOME_FAILED
     whole = out.read_bytes()
     out.unlink()
-    (tmp_path / "out.jsonl.partial").write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    keep(out, []).write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     assert palate(*run).returncode == SOME_FAILED
     assert out.read_bytes() == whole
 
@@ -279,7 +311,7 @@ class TestOneRevision:
     def test_an_output_is_not_gone_on_with_by_another_model(self, server, other_server, source, revision, kind):
         out, partial = source.with_name("out.jsonl"), source.with_name("out.jsonl.partial")
         assert palate(kind, str(source), str(out), "--target", server.target).returncode == 0
-        partial.write_text(out.read_text().splitlines(keepends=True)[0])
+        keep(out, [], kind).write_text(out.read_text().splitlines(keepends=True)[0])
         out.unlink()
         kept = partial.read_bytes()
         done = palate(kind, str(source), str(out), "--target", other_server.target)

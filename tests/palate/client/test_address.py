@@ -85,4 +85,5 @@ def test_a_target_without_a_port_that_exists_is_refused_before_anything_is_asked
     ["[::1]:50051", "dns:///reward:50051", "dns://10.0.0.53/reward:50051", "unix:/tmp/socket", "xds:///reward"],
 )
 def test_a_target_with_a_port_or_one_that_needs_none_is_taken(target):
-    RewardClient(target).close()
+    with RewardClient(target) as client:
+        assert client.target == target

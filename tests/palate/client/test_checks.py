@@ -22,6 +22,7 @@ from palate.client import (
     Tls,
     TokenIds,
 )
+from palate.client.policy_requests import generate_request
 
 NOWHERE = "127.0.0.1:1"
 BAD = "fine \ud800"
@@ -225,5 +226,7 @@ def test_iterables_that_are_lists_but_in_name():
         def __index__(self) -> int:
             return 3
 
-    with PolicyClient(NOWHERE) as client:
-        client.generate((text for text in ["a"]), completions_per_prompt=Three())
+    sampling = SamplingParams()
+    meant = generate_request(["a", "b"], sampling, 3, [1, 2], None)
+    assert generate_request((text for text in ["a", "b"]), sampling, Three(), iter([1, 2]), None) == meant
+    assert (len(meant.prompts), meant.completions_per_prompt) == (2, 3)

@@ -49,6 +49,7 @@ def test_the_documented_tree_is_the_tree():
     expected = {("", "PalateError")}
     expected |= {("", kind.__name__) for kind in PalateError.__subclasses__() if kind.__module__ == errors.__name__}
     expected |= {(" " * 4, kind.__name__) for kind in CallError.__subclasses__()}
+    expected |= {("    │   ", kind.__name__) for kind in errors.InvalidArgument.__subclasses__()}
     assert tree == expected
     page = (Path(__file__).parents[3] / "docs" / "clients.md").read_text()
     for kind in CallError.__subclasses__():

@@ -171,10 +171,19 @@ def test_new_replicas_get_calls_and_old_connections_lose_none():
         name_server("127.0.0.1") as names,
         RewardClient(names.target(port_of(first))) as client,
     ):
-        peers = set()
+        peers, served = set(), set()
+
+        def call() -> None:
+            reply = client.score(["slow"], ["x"])
+            assert isinstance(reply.results[0], Scored)
+            peers.add(reply.provenance.revision)
+            served.add(reply.provenance.model)
+
         while len(peers) < 3:
-            peers.add(client.score(["slow"], ["x"]).provenance.revision)
+            call()
+        assert served == {str(first.process.pid)}
         with local_server([SERVER], host="127.0.0.2", port=port_of(first)) as second:
             names.addresses.append("127.0.0.2")
-            while client.score(["slow"], ["x"]).provenance.model != str(second.process.pid):
-                pass
+            while len(served) < 2:
+                call()
+            assert served == {str(first.process.pid), str(second.process.pid)}

@@ -191,7 +191,11 @@ async def test_close_answers_everything_accepted_and_takes_nothing_more():
 
 
 async def test_close_without_work_ends():
-    await asyncio.wait_for(Bench().scheduler.close(), 10)
+    bench = Bench()
+    await asyncio.wait_for(bench.scheduler.close(), 10)
+    with pytest.raises(NotReady):
+        await bench.submit(1)
+    assert bench.engine.batches == []
 
 
 async def test_the_next_batch_lies_ready_and_may_still_change():

@@ -109,7 +109,10 @@ def test_metrics_are_means_over_what_they_name():
     assert found["objective/shaped_scores"] == -1.5
     assert found["objective/kl"] == pytest.approx((1.0 - 1.0) / 2)
     assert found["objective/non_score_reward"] == pytest.approx(0.0)
-    assert found["objective/rewards"] == pytest.approx(-1.5)
+    assert found["objective/rlhf_reward"] == pytest.approx(-1.5)
+    each = evaluated()
+    summed = [row[mask].sum().item() for row, mask in zip(each.old_logprobs, each.mask, strict=True)]
+    assert found["objective/entropy"] == pytest.approx(-sum(summed) / 2)
     assert found["policy/entropy_avg"] == pytest.approx(10 / 5)  # over tokens, not over rows
     values = value_metrics(batch)
     assert values["val/mean"] == pytest.approx(0.2)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from palate.client import PolicyClient, RewardClient, SamplingParams
@@ -28,7 +27,8 @@ NAMES = {
     "objective/kl",
     "objective/kl_coef",
     "objective/non_score_reward",
-    "objective/rewards",
+    "objective/rlhf_reward",
+    "objective/entropy",
     "policy/approxkl_avg",
     "policy/clipfrac_avg",
     "policy/entropy_avg",
@@ -42,8 +42,9 @@ NAMES = {
     "rollout/dropped_stale",
     "rollout/staleness_mean",
     "rollout/staleness_max",
-    "overlap/trainer_idle_share",
-    "overlap/rollout_idle_share",
+    "idle/trainer_share",
+    "idle/policy_share",
+    "idle/reward_share",
     "time/wait",
     "time/publish",
     "time/rollouts",
@@ -85,10 +86,6 @@ def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, repl
     assert metrics[0]["objective/kl"] == pytest.approx(0, abs=1e-4)  # the start is the reference
     assert metrics[1]["objective/kl"] != 0
     assert metrics[1]["policy/behaviour_deviation"] <= 1e-5
-    board = EventAccumulator(str(config.out / "tensorboard"))
-    board.Reload()
-    curve = [event.value for event in board.Scalars("objective/scores")]
-    assert curve == pytest.approx([row["objective/scores"] for row in metrics], rel=1e-6)
 
     rollouts = list(read_rollouts(config.out))
     assert [row["policy_version"]["step"] for row in rollouts] == [0] * 6 + [1] * 6
@@ -196,8 +193,6 @@ def test_rollouts_are_drawn_while_the_policy_learns(configure, replicas, stale):
         stale_only = row["rollout/staleness_mean"] == 1
         assert ("policy/behaviour_deviation" in row) != stale_only
         assert row.get("policy/behaviour_deviation", 0) <= 1e-5
-        assert 0 <= row["overlap/trainer_idle_share"] <= 1
-        assert 0 <= row["overlap/rollout_idle_share"] <= 1
         assert row["rollout/dropped_stale"] == 0 or stale == "drop"
         assert {"time/wait", "time/rollouts", "time/scoring"} <= row.keys()
     older = [row for row in metrics if row["rollout/staleness_mean"] == 1]

@@ -110,8 +110,11 @@ def test_what_happened_long_ago_is_forgotten():
     limit = DropLimit(0.1)
     for _ in range(100):
         fill_batch(19, 1, draw, roll, scorer({0}), limit)  # one of twenty
+    many = scorer(set(range(10)))
+    with pytest.raises(TooManyDropped):
+        fill_batch(4, 1, draw, roll, many, DropLimit(0.1, limit.window))
     fill_batch(DROP_WINDOW, 1, draw, roll, scorer(set()), limit)
-    fill_batch(4, 1, draw, roll, scorer(set(range(10))), limit)
+    assert len(fill_batch(4, 1, draw, roll, many, limit).dropped) == 10
 
 
 def test_a_service_that_scores_nothing_stops_the_run():

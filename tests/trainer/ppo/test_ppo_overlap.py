@@ -250,4 +250,8 @@ def caught(supply):
 
 
 def test_closing_what_never_began_does_nothing():
-    supply_of(side_of(Collector(), Scorer()), hang_up=lambda: pytest.fail("nothing was begun")).close()
+    collector, hung_up = Collector(), []
+    supply = supply_of(side_of(collector, Scorer()), hang_up=lambda: hung_up.append(True))
+    supply.close()
+    assert (hung_up, collector.calls) == ([], [])
+    assert not [thread for thread in threading.enumerate() if thread.name == "overlap"]

@@ -66,8 +66,8 @@ class Scripted(RewardServiceServicer):
 
 
 @contextmanager
-def scorer_of(answer, items_per_call=4, attempts=3, aggregate=Aggregate.MODEL_DEFAULT, **channel):
-    server = grpc.server(futures.ThreadPoolExecutor(4))
+def scorer_of(answer, items_per_call=4, attempts=3, aggregate=Aggregate.MODEL_DEFAULT, server_bytes=2**22, **channel):
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", server_bytes)])
     servicer = Scripted(answer)
     add_RewardServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -116,14 +116,21 @@ def test_a_model_without_members_is_not_trained_against_with_an_aggregate(config
         connect_rewards(configure("--scoring.aggregate", "min"), stack, None)
 
 
-def test_a_call_over_the_message_limit_is_halved_until_it_fits():
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ({"max_message_bytes": 1000}, "the limit is 1000"),
+        ({"server_bytes": 1000}, "raise --max-message-bytes of the server"),  # which the client does not know
+    ],
+)
+def test_a_call_over_the_message_limit_is_halved_until_it_fits(limit, said):
     long = [replace(each, prompt="p" * 400 if each.seed != 5 else "p" * 4000) for each in rollouts(8)]
-    with scorer_of(lambda item, times: scored(item), items_per_call=8, max_message_bytes=1000) as (scorer, servicer):
+    with scorer_of(lambda item, times: scored(item), items_per_call=8, **limit) as (scorer, servicer):
         results = scorer.score(long)
     assert [result.score for result in results if result.rollout.seed != 5] == [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0]
     assert isinstance(results[5], DroppedRollout)
     assert results[5].cause is DropCause.TOO_LONG
-    assert "the limit is 1000" in results[5].message
+    assert said in results[5].message
     assert servicer.sizes == [2, 2, 1, 2]
     assert set(servicer.asked.values()) == {1}
 

@@ -2,7 +2,11 @@
 
 from xml.etree import ElementTree
 
-from trainer.report.figures import Axis, bars, curves, running_mean, scatter
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.boards import embedded
+from trainer.report.figures import Axis, bars, curves, frontier, running_mean, scatter, trade_off
 from trainer.report.page import Section, Table, write_page
 
 AXIS = Axis("step", "score")
@@ -25,6 +29,7 @@ def test_figures_are_well_formed_and_repeatable():
         return [
             bars("b", AXIS, {"rm": 0.8, "length": 0.5}, ("chance", 0.5)).svg,
             scatter("s", AXIS, {"before": ([1.0, 2.0], [3.0, 4.0])}).svg,
+            trade_off("t", AXIS, [1.0, 2.0, 3.0], [3.0, 4.0, 2.0], [1, 2, 3], smooth=2).svg,
         ]
 
     first = drawn()
@@ -35,3 +40,21 @@ def test_figures_are_well_formed_and_repeatable():
 
 def test_running_mean_is_over_the_last_values():
     assert running_mean([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.floats(-9, 9)), min_size=1))
+def test_the_frontier_holds_exactly_what_nothing_beats(points):
+    costs, gains = zip(*points, strict=True)
+    best = [points[i] for i in frontier(costs, gains)]
+
+    def beaten(cost, gain):
+        return any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points)
+
+    assert best == sorted({point for point in points if not beaten(*point)})
+
+
+def test_data_in_a_page_is_read_as_it_was_given(tmp_path):
+    data = {"one": [1 / 3, "</script><!-- ü"], "two": {"a": None}}
+    write_page(tmp_path / "r.html", "A run", "What happened.", [], data)
+    assert {name: embedded(tmp_path / "r.html", name) for name in data} == data
+    assert (tmp_path / "r.html").read_text("utf-8").count("</script>") == 2

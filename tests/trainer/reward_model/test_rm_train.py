@@ -13,6 +13,7 @@ from tests.reward_folders import change_json
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.data.comparisons import read_comparisons
 from trainer.data.lines import DataError, write_rows
+from trainer.metrics import rounded
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.rows import scores_of
 from trainer.reward_model.start import initialise_head, load_start
@@ -105,7 +106,7 @@ def test_the_report_holds_what_was_measured(trained):
     assert report["evaluation"]["reward_model"]["value"] == result.evaluation.reward_model.value
     assert report["data"]["held_out"] == result.data.held_out > 0
     last = json.loads((settings.out / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["eval/accuracy_length_only"] == result.evaluation.length_only.value
+    assert last["eval/accuracy_length_only"] == rounded(result.evaluation.length_only.value)
     assert len((settings.out / "samples.jsonl").read_text().splitlines()) == 2
 
 

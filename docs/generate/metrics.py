@@ -1,0 +1,106 @@
+"""Writes docs/metrics.md from what registers the metrics: those of both services, and the numbers of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from services.policy.metrics import PolicyMetrics
+from services.reward.metrics import RewardMetrics
+from services.runtime.metrics import ServerMetrics
+from trainer.metric_names import FAMILIES, Metric
+
+ROOT = Path(__file__).parents[2]
+
+_LEAD = """# Metrics
+
+Generated from the code that registers them by `make docs`; do not edit.
+
+Servers show Prometheus `/metrics` at `--metrics-port`, a trainer at `--prometheus-port` (`palate train ppo`:
+`--record.prometheus-port`), all in base units. Labels take their values from closed sets, or from what the operator has
+named: models, rewards. No text, caller or address is ever one.
+"""
+
+_TRAINER = """## A training run
+
+A row of these numbers is made in every step. `metrics.jsonl`, TensorBoard and the report have them under the name on
+the left, Prometheus has the newest row under the one in the middle, beside `palate_training_step`, the steps that are
+done. What a run or a step has no value for is left out. [ppo.md](ppo.md#watching-it) says what to look at first.
+"""
+
+
+class _Recorded(CollectorRegistry):
+    """Keeps what is registered, in that order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collectors: list[Any] = []
+
+    def register(self, collector: Collector) -> None:
+        """As a registry does."""
+        self.collectors.append(collector)
+        super().register(collector)
+
+
+def metrics() -> str:
+    """The whole page."""
+    server, reward, policy = _Recorded(), _Recorded(), _Recorded()
+    ServerMetrics(server)
+    RewardMetrics(reward)
+    PolicyMetrics(policy)
+    every = {_name(each) for each in _own(server)}
+    parts = [
+        _LEAD,
+        _table("Both services", _own(server)),
+        "Beside these, `process_*` and `python_info`, as Prometheus' own client has them.\n",
+        _table("The reward service", _own(reward)),
+        _table("The policy service", [each for each in _own(policy) if _name(each) not in every]),
+        _TRAINER,
+        *(_numbers(title, family) for title, family in FAMILIES.items()),
+    ]
+    return "\n".join(parts)
+
+
+def _own(registry: _Recorded) -> list[Any]:
+    return [each for each in registry.collectors if not isinstance(each, (ProcessCollector, PlatformCollector))]
+
+
+def _table(title: str, collectors: list[Any]) -> str:
+    return "\n".join([f"## {title}", "", "| metric | kind | labels | |", "|---|---|---|---|", *_rows(collectors), ""])
+
+
+def _rows(collectors: list[Any]) -> Iterator[str]:
+    for collector in collectors:
+        (family,) = collector.describe()
+        # The client library tells labels nowhere else before there is a value.
+        labels = ", ".join(f"`{label}`" for label in collector._labelnames)
+        yield f"| `{_name(collector)}` | {family.type} | {labels} | {family.documentation} |"
+
+
+def _name(collector: Any) -> str:
+    """As it is scraped; a histogram also has `_bucket`, `_sum` and `_count`."""
+    (family,) = collector.describe()
+    return f"{family.name}_total" if family.type == "counter" else str(family.name)
+
+
+def _numbers(title: str, family: tuple[Metric, ...]) -> str:
+    rows = [f"| {_called(metric)} | {_exposed(metric)} | {metric.text} |" for metric in family]
+    return "\n".join([f"### {title}", "", "| number | in Prometheus | |", "|---|---|---|", *rows, ""])
+
+
+def _called(metric: Metric) -> str:
+    return f"`{metric.name}_{metric.label.upper()}`" if metric.label else f"`{metric.name}`"
+
+
+def _exposed(metric: Metric) -> str:
+    return f"`{metric.prometheus}{{{metric.label}}}`" if metric.label else f"`{metric.prometheus}`"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs/metrics.md").write_text(metrics(), encoding="utf-8")

@@ -14,6 +14,7 @@ from trainer.access import AccessFields
 from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import DeviceName, DistributedWay, MissingEos, StaleRule
 from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.lora_config import LoraGroup
 from trainer.ppo.reward_config import RewardConfig
 
 
@@ -32,7 +33,8 @@ class ServicesGroup(AccessFields):
     reward_model: str = Field(default="", description="Name of the reward model; empty = the server's default.")
     ref: str = Field(
         default="local",
-        description='The reference policy: "local" = a frozen copy in the trainer, else a frozen service.',
+        description='The reference policy: "local" = a frozen copy in the trainer (with --lora.rank the policy without '
+        "its adapters, which takes no memory), else a frozen service.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
     attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
@@ -226,6 +228,7 @@ class PPOConfig(PhaseSettings):
     sampling: SamplingGroup = SamplingGroup()
     scoring: ScoringGroup = ScoringGroup()
     ppo: PPOGroup = PPOGroup()
+    lora: LoraGroup = LoraGroup()
     overlap: OverlapGroup = OverlapGroup()
     invariants: InvariantsGroup = InvariantsGroup()
     record: RecordGroup = RecordGroup()
@@ -292,6 +295,12 @@ class PPOConfig(PhaseSettings):
                 "overlap.max_staleness above 0 needs ppo.tis_cap, e.g. 2: rollouts of older weights are learnt from by "
                 "importance weights"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_go_whole(self) -> Self:
+        if self.lora.rank and self.services.full_every > 1:
+            raise ValueError("services.full_every has no effect with lora.rank: adapters always go whole. Leave it out")
         return self
 
     @model_validator(mode="after")

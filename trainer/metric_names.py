@@ -69,6 +69,7 @@ _POLICY = {
     "policy/ratio_max": "Largest of them.",
     "policy/grad_norm_avg": "Mean norm of the policy's gradient before clipping.",
     "policy/learning_rate": "Learning rate of the policy.",
+    "publish/bytes": "Bytes of weights that the step sent to each replica.",
     "policy/importance_mean": "Mean importance weight π_old / π_behaviour of a token, uncapped.",
     "policy/importance_max": "Largest importance weight.",
     "policy/importance_ess": "Effective sample size of the importance weights, (Σw)² / Σw², as a share of the tokens.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +62,22 @@ def save_model_folder(model: Any, tokenizer_folder: Path, manifest: Manifest, fo
         manifest: How the model is to be used.
         folder: Where it goes.
     """
+    with replaced_folder(folder) as draft:
+        model.save_pretrained(draft)
+        copy_tokenizer(tokenizer_folder, draft)
+        write_manifest(draft, manifest)
+    return folder
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` in one move."""
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft)
-    copy_tokenizer(tokenizer_folder, draft)
-    write_manifest(draft, manifest)
+    draft.mkdir(parents=True)
+    yield draft
     shutil.rmtree(folder, ignore_errors=True)
-    return draft.rename(folder)
+    draft.rename(folder)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

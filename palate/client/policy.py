@@ -135,6 +135,7 @@ class PolicyClient(BlockingClient):
         chunks: Iterable[t.WeightsChunk],
         *,
         base: t.PolicyVersion | None = None,
+        lora_scale: float | None = None,
         timeout: float | None = None,
     ) -> t.Staged:
         """Sends weights; the server checks them and keeps them aside until they are committed.
@@ -142,16 +143,19 @@ class PolicyClient(BlockingClient):
         Args:
             fencing_token: The right to publish.
             version: What the weights are.
-            tensors: Every tensor of the model as it will be; with `base`, how many of its elements are changed.
+            tensors: Every tensor of the model as it will be; with `base`, how many of its elements are changed; with
+                `lora_scale`, the factors of every adapter (WeightsManifest in docs/api.md).
             chunks: What is sent of them, in order.
-            base: What a delta changes; None = the tensors come whole.
+            base: What a delta changes, or what adapters are added to; None = the tensors come whole.
+            lora_scale: The tensors are adapters, and this multiplies the products of their factors.
             timeout: Deadline in seconds.
 
         Raises:
-            FailedPrecondition: Another publisher came, or other weights are served than `base`.
+            FailedPrecondition: Another publisher came, other weights are served than a delta's `base`, or the server
+                started with other weights than that of adapters.
             InvalidArgument: What came is not what was announced.
         """
-        manifest = policy_requests.manifest_request(fencing_token, version, tensors, base)
+        manifest = policy_requests.manifest_request(fencing_token, version, tensors, base, lora_scale)
         outgoing = _Outgoing(itertools.chain([manifest.SerializeToString()], policy_requests.chunk_requests(chunks)))
         try:
             return convert.staged(self._call(self._stage_weights, outgoing, timeout))

@@ -92,19 +92,30 @@ def acquire_request(run_id: str, incarnation: int) -> policy.AcquirePublisherReq
 
 
 def manifest_request(
-    fencing_token: int, version: t.PolicyVersion, tensors: Sequence[t.TensorSpec], base: t.PolicyVersion | None
+    fencing_token: int,
+    version: t.PolicyVersion,
+    tensors: Sequence[t.TensorSpec],
+    base: t.PolicyVersion | None,
+    lora_scale: float | None,
 ) -> policy.StageWeightsRequest:
-    """What weights will come: whole, or as changes of `base`."""
+    """What weights will come: whole, as changes of `base`, or as adapters that are added to it."""
     specs = enumerate(checks.several(tensors, "tensors", "TensorSpec"))
     return policy.StageWeightsRequest(
         manifest=policy.WeightsManifest(
             fencing_token=_fencing(fencing_token),
             version=_version(version, "version"),
-            kind=policy.WEIGHTS_KIND_FULL if base is None else policy.WEIGHTS_KIND_DELTA,
+            kind=_kind(base, lora_scale),
             tensors=[_tensor_message(spec, f"tensors[{index}]") for index, spec in specs],
             base=None if base is None else _version(base, "base"),
+            lora_scale=None if lora_scale is None else checks.number(lora_scale, "lora_scale"),
         )
     )
+
+
+def _kind(base: t.PolicyVersion | None, lora_scale: float | None) -> policy.WeightsKind:
+    if lora_scale is not None:
+        return policy.WEIGHTS_KIND_LORA
+    return policy.WEIGHTS_KIND_FULL if base is None else policy.WEIGHTS_KIND_DELTA
 
 
 def chunk_requests(chunks: Iterable[t.WeightsChunk]) -> Iterator[bytes]:

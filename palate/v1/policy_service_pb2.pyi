@@ -20,12 +20,14 @@ class WeightsKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WEIGHTS_KIND_UNSPECIFIED: _ClassVar[WeightsKind]
     WEIGHTS_KIND_FULL: _ClassVar[WeightsKind]
     WEIGHTS_KIND_DELTA: _ClassVar[WeightsKind]
+    WEIGHTS_KIND_LORA: _ClassVar[WeightsKind]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 WEIGHTS_KIND_UNSPECIFIED: WeightsKind
 WEIGHTS_KIND_FULL: WeightsKind
 WEIGHTS_KIND_DELTA: WeightsKind
+WEIGHTS_KIND_LORA: WeightsKind
 
 class PolicyVersion(_message.Message):
     __slots__ = ("run_id", "incarnation", "step", "digest")
@@ -216,18 +218,20 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., changed_elements: _Optional[int] = ...) -> None: ...
 
 class WeightsManifest(_message.Message):
-    __slots__ = ("fencing_token", "version", "kind", "tensors", "base")
+    __slots__ = ("fencing_token", "version", "kind", "tensors", "base", "lora_scale")
     FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
+    LORA_SCALE_FIELD_NUMBER: _ClassVar[int]
     fencing_token: int
     version: PolicyVersion
     kind: WeightsKind
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     base: PolicyVersion
-    def __init__(self, fencing_token: _Optional[int] = ..., version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., kind: _Optional[_Union[WeightsKind, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., base: _Optional[_Union[PolicyVersion, _Mapping]] = ...) -> None: ...
+    lora_scale: float
+    def __init__(self, fencing_token: _Optional[int] = ..., version: _Optional[_Union[PolicyVersion, _Mapping]] = ..., kind: _Optional[_Union[WeightsKind, str]] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., base: _Optional[_Union[PolicyVersion, _Mapping]] = ..., lora_scale: _Optional[float] = ...) -> None: ...
 
 class WeightsChunk(_message.Message):
     __slots__ = ("tensor_index", "offset_bytes", "data")

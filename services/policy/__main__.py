@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,10 +16,11 @@ from palate.client import PolicyVersion
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, load_manifest
 from palate.models.rendering import Renderer
-from palate.models.weights import weights_digest
+from palate.models.weights import TensorEntry, weights_digest
 from palate.v1 import policy_service_pb2_grpc
 from services.policy.config import PolicyConfig
 from services.policy.metrics import PolicyMetrics
+from services.runtime.errors import WrongPin
 from services.runtime.health import Health
 from services.runtime.server import Service, StartupError, run
 
@@ -128,6 +130,22 @@ def _batch_limits(config: PolicyConfig) -> Any:
     return BatchLimits(config.max_batch_rows, config.max_batch_tokens)
 
 
+def _adapter_base(config: PolicyConfig, layout: Sequence[TensorEntry]) -> Any:
+    """What adapters are added to; None where the engine has no matrices."""
+    if config.engine == "fake":
+        return None
+    from services.policy.adapters import AdapterBase
+    from services.policy.engine_transformers import ModelError, read_tensors
+
+    def read() -> Mapping[str, Any]:
+        try:
+            return read_tensors(config.model, config.dtype)
+        except ModelError as error:
+            raise WrongPin(f"adapters are added to the weights that the server started with, and {error}") from error
+
+    return AdapterBase(layout, read)
+
+
 def _publication(config: PolicyConfig, engine: Any, weights: Any) -> Any:
     from services.policy.staging import Publication, Served
 
@@ -136,6 +154,7 @@ def _publication(config: PolicyConfig, engine: Any, weights: Any) -> Any:
         Served(PolicyVersion(digest=weights_digest(layout)), weights),
         layout,
         engine.tensors,
+        adapters=_adapter_base(config, layout),
         frozen=config.frozen,
         lease_seconds=config.staging_lease_seconds,
         first_token=time.time_ns() // 1000,  # tokens keep growing when the server restarts

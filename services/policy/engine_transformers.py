@@ -99,6 +99,17 @@ class TransformersEngine:
         return [row[-len(completion) :].tolist() for row, (_, completion) in zip(rows, sequences, strict=True)]
 
 
+def read_tensors(folder: Path, dtype: str) -> Mapping[str, Tensor]:
+    """The folder's weights by name, tied ones once, each in memory of its own.
+
+    Raises:
+        ModelError: As `TransformersEngine.load`.
+    """
+    loaded = untied_state_dict(_loaded(folder, getattr(torch, dtype)))
+    # Memory that torch aligned, as that of published tensors: kernels show it in the last bit.
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in loaded.items()}
+
+
 def _loaded(folder: Path, dtype: torch.dtype) -> nn.Module:
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a server's log is no terminal
     try:

@@ -18,8 +18,9 @@ from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer
 from services.policy.engine import Engine
 from services.policy.metrics import PolicyMetrics
 from services.policy.receiving import Receiving
-from services.policy.requests import expected_version, manifest_changes, manifest_entries, weights_chunk
-from services.policy.staging import Publication, StagedWeights, Upload
+from services.policy.requests import expected_version, manifest_entries, manifest_relation, weights_chunk
+from services.policy.staging import Publication, StagedWeights
+from services.policy.upload import Upload
 from services.policy.versions import named
 from services.runtime.deadlines import deadline_of
 from services.runtime.errors import Expired, InvalidRequest, ServiceError
@@ -116,7 +117,7 @@ class PublishingServicer(PolicyServiceServicer):
             manifest.fencing_token,
             policy_version(manifest.version),
             manifest_entries(manifest),
-            manifest_changes(manifest),
+            manifest_relation(manifest),
         )
         try:
             state = await self._received(upload, messages)
@@ -133,7 +134,7 @@ class PublishingServicer(PolicyServiceServicer):
             await receiving.add(chunk)
             self._metrics.staged_bytes.inc(len(chunk.data))
         await receiving.end()
-        return upload.finish()
+        return await asyncio.to_thread(upload.finish)  # adapters are merged there
 
     def _lapse(self) -> None:
         if self._publication.expire():

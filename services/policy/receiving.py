@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from palate.models.weights import Chunk
-from services.policy.staging import Upload
+from services.policy.upload import Upload
 
 _BATCH = 4
 """Chunks that are handed over together. Twice as many may be in memory: those that are checked, and those to come."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palate.client import PolicyVersion
 from palate.client.convert import policy_version
+from palate.models.adapters import AddedTo
 from palate.models.rendering import Content, Renderer, RenderingError
 from palate.models.weights import Chunk, TensorEntry
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
 from services.policy.sampling import Sampling
-from services.policy.staging import Changes
+from services.policy.upload import Changes
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 
 _MAX_STOPS = 16
@@ -142,22 +144,25 @@ def manifest_entries(manifest: pb.WeightsManifest) -> list[TensorEntry]:
     ]
 
 
-def manifest_changes(manifest: pb.WeightsManifest) -> Changes | None:
-    """What a delta changes; None = the tensors come whole.
+def manifest_relation(manifest: pb.WeightsManifest) -> Changes | AddedTo | None:
+    """What a delta changes, or what adapters are added to; None = the tensors come whole.
 
     Raises:
-        InvalidRequest: The weights are of a kind this server does not take, or a delta does not say of what.
+        InvalidRequest: The weights are of a kind this server does not take, or do not say what they are relative to.
     """
-    if manifest.kind == pb.WEIGHTS_KIND_FULL:
-        return None
-    if manifest.kind != pb.WEIGHTS_KIND_DELTA:
-        raise InvalidRequest(
-            f"kind {manifest.kind} is not supported; this server takes WEIGHTS_KIND_FULL and WEIGHTS_KIND_DELTA"
-        )
-    if not manifest.HasField("base"):
-        raise InvalidRequest("a delta needs base, the version that it changes; or send WEIGHTS_KIND_FULL")
-    changed = (tensor.changed_elements if tensor.HasField("changed_elements") else None for tensor in manifest.tensors)
-    return Changes(policy_version(manifest.base), tuple(changed))
+    if manifest.HasField("lora_scale") and manifest.kind != pb.WEIGHTS_KIND_LORA:
+        raise InvalidRequest("lora_scale is of WEIGHTS_KIND_LORA alone; leave it out, or send that kind")
+    match manifest.kind:
+        case pb.WEIGHTS_KIND_FULL:
+            return None
+        case pb.WEIGHTS_KIND_DELTA:
+            return Changes(_base(manifest, "a delta"), tuple(_changed_elements(each) for each in manifest.tensors))
+        case pb.WEIGHTS_KIND_LORA:
+            return AddedTo(_base(manifest, "an adapter"), _lora_scale(manifest))
+    raise InvalidRequest(
+        f"kind {manifest.kind} is not supported; this server takes WEIGHTS_KIND_FULL, WEIGHTS_KIND_DELTA and "
+        "WEIGHTS_KIND_LORA"
+    )
 
 
 def weights_chunk(request: pb.StageWeightsRequest) -> Chunk:
@@ -170,6 +175,25 @@ def weights_chunk(request: pb.StageWeightsRequest) -> Chunk:
         raise InvalidRequest("after the manifest every message holds a chunk; start another call for other weights")
     chunk = request.chunk
     return Chunk(chunk.tensor_index, chunk.offset_bytes, chunk.data)
+
+
+def _base(manifest: pb.WeightsManifest, what: str) -> PolicyVersion:
+    if not manifest.HasField("base"):
+        raise InvalidRequest(f"{what} needs base, the version that it is relative to; or send WEIGHTS_KIND_FULL")
+    return policy_version(manifest.base)
+
+
+def _changed_elements(tensor: pb.TensorSpec) -> int | None:
+    return tensor.changed_elements if tensor.HasField("changed_elements") else None
+
+
+def _lora_scale(manifest: pb.WeightsManifest) -> float:
+    """What multiplies the adapters."""
+    if any(tensor.HasField("changed_elements") for tensor in manifest.tensors):
+        raise InvalidRequest("changed_elements is of deltas alone; adapters are sent whole")
+    if not manifest.HasField("lora_scale") or not math.isfinite(manifest.lora_scale):
+        raise InvalidRequest("adapters need lora_scale, a finite number, e.g. alpha / rank")
+    return float(manifest.lora_scale)
 
 
 def _check_counts(prompts: int, completions: int, limits: Limits) -> None:

@@ -116,7 +116,6 @@ class PolicyServicer(PublishingServicer):
         parts = self._parts
         strict = ("strict",) if parts.engine.strict else ()
         chat = ("conversation",) if parts.renderer.manifest.template_kind == "chat" else ()
-        publishing = () if parts.publication.frozen else ("publishing", "delta", "interrupt")
         return pb.GetPolicyInfoResponse(
             model=parts.model,
             policy_version=policy_version_message(parts.publication.current.version),
@@ -130,7 +129,7 @@ class PolicyServicer(PublishingServicer):
             eos_token_id=next(iter(parts.engine.eos_token_ids), 0),
             vocab_size=parts.engine.vocab_size,
             frozen=parts.publication.frozen,
-            capabilities=(*_CAPABILITIES, *chat, *publishing, *strict),
+            capabilities=(*_CAPABILITIES, *chat, *parts.publication.capabilities, *strict),
             decode_steps=parts.drawing.steps,
             threads=parts.engine.threads,
             max_batch_rows=parts.planner.limits.max_rows,

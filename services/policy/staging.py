@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic
 
 from palate.client import PolicyVersion
+from palate.models.adapters import AddedTo
 from palate.models.weights import (
-    Chunk,
     DeltaOf,
     TensorEntry,
     WeightsAssembler,
@@ -18,7 +19,9 @@ from palate.models.weights import (
     WeightsLimits,
     weights_digest,
 )
+from services.policy.adapters import AdapterBase
 from services.policy.engine import WeightsT
+from services.policy.upload import Changes, Upload
 from services.policy.versions import Publishers, check_follows, check_pin, named
 from services.runtime.errors import InvalidRequest, NotFound, WrongPin
 
@@ -54,45 +57,6 @@ class Committed:
     previous: PolicyVersion
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a delta is to be applied to, and how many elements of each tensor it changes (None = sent whole)."""
-
-    base: PolicyVersion
-    changed: tuple[int | None, ...]
-
-
-class Upload:
-    """Weights on their way in; `add` can run in any thread, one call at a time."""
-
-    def __init__(self, token: int, version: PolicyVersion, assembler: WeightsAssembler) -> None:
-        self.token = token
-        self.version = version
-        self._assembler = assembler
-
-    def add(self, chunk: Chunk) -> None:
-        """Takes the next chunk.
-
-        Raises:
-            InvalidRequest: It is not the next one, or its tensor arrived broken.
-        """
-        try:
-            self._assembler.add(chunk)
-        except WeightsError as error:
-            raise InvalidRequest(str(error)) from error
-
-    def finish(self) -> Mapping[str, Tensor]:
-        """Every tensor, checked.
-
-        Raises:
-            InvalidRequest: The stream ended early.
-        """
-        try:
-            return self._assembler.finish()
-        except WeightsError as error:
-            raise InvalidRequest(str(error)) from error
-
-
 class Publication(Generic[WeightsT]):
     """What is served, what it can return to, and what is staged; at most one of each, and one upload.
 
@@ -103,6 +67,7 @@ class Publication(Generic[WeightsT]):
         initial: What is served at first.
         layout: The tensors of the model; every publication has exactly these.
         tensors: Gives the tensors of weights by name, for deltas.
+        adapters: What adapters are added to; None = none are taken.
         frozen: Nothing may ever be published (a reference policy).
         lease_seconds: How long staged weights are kept without a commit.
         clock: Seconds that never run backwards.
@@ -115,6 +80,7 @@ class Publication(Generic[WeightsT]):
         layout: Sequence[TensorEntry],
         tensors: Callable[[WeightsT], Mapping[str, Tensor]],
         *,
+        adapters: AdapterBase | None = None,
         frozen: bool = False,
         lease_seconds: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
@@ -133,6 +99,14 @@ class Publication(Generic[WeightsT]):
         self._publishers = Publishers(first_token)
         self._clock = clock
         self._tensors = tensors
+        self._adapters = adapters
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Names of the ways in which weights can be published here."""
+        if self.frozen:
+            return ()
+        return "publishing", "delta", "interrupt", *(() if self._adapters is None else ("lora",))
 
     def acquire(self, run_id: str, incarnation: int) -> int:
         """Makes a run the only publisher; what another one was sending or had staged is forgotten."""
@@ -142,25 +116,33 @@ class Publication(Generic[WeightsT]):
         return token
 
     def open(
-        self, token: int, version: PolicyVersion, entries: Sequence[TensorEntry], changes: Changes | None = None
+        self,
+        token: int,
+        version: PolicyVersion,
+        entries: Sequence[TensorEntry],
+        relation: Changes | AddedTo | None = None,
     ) -> Upload:
         """Begins an upload; one that was under way, and what was staged before, is forgotten.
 
+        Args:
+            token: The right to publish.
+            version: What the weights are.
+            entries: The tensors of the model, or with `AddedTo` the factors of adapters.
+            relation: What they change or are added to; None = the model's tensors come whole.
+
         Raises:
-            WrongPin: The token does not hold, the version may not follow what is served, or that is not what a delta
-                changes.
+            WrongPin: The token does not hold, the version may not follow what is served, that is not what a delta
+                changes, or the server did not start with what adapters are added to.
             InvalidRequest: The tensors are not the model's, or do not have the announced digest.
         """
         self._check_publisher(token)
         self._publishers.check_identity(version)
         check_follows(version, self.current.version)
-        self._check_layout(entries)
-        if version.digest != (digest := weights_digest(entries)):
-            raise InvalidRequest(
-                f"the version's digest is {version.digest!r}; that of the announced tensors is {digest}"
-            )
         try:
-            upload = Upload(token, version, WeightsAssembler(entries, self._limits, self._delta_of(changes)))
+            if isinstance(relation, AddedTo):
+                upload = self._upload_of_adapters(token, version, entries, relation)
+            else:
+                upload = self._upload_of_tensors(token, version, entries, relation)
         except WeightsError as error:
             raise InvalidRequest(str(error)) from error
         self._upload, self._staged = upload, None
@@ -249,6 +231,29 @@ class Publication(Generic[WeightsT]):
             return False
         self._staged = None
         return True
+
+    def _upload_of_tensors(
+        self, token: int, version: PolicyVersion, entries: Sequence[TensorEntry], changes: Changes | None
+    ) -> Upload:
+        self._check_layout(entries)
+        if version.digest != (digest := weights_digest(entries)):
+            raise InvalidRequest(
+                f"the version's digest is {version.digest!r}; that of the announced tensors is {digest}"
+            )
+        assembler = WeightsAssembler(entries, self._limits, self._delta_of(changes))
+        if self._adapters is not None:
+            self._adapters.forget()
+        return Upload(token, version, assembler)
+
+    def _upload_of_adapters(
+        self, token: int, version: PolicyVersion, factors: Sequence[TensorEntry], added: AddedTo
+    ) -> Upload:
+        if self._adapters is None:
+            raise InvalidRequest("this server takes no adapters; send WEIGHTS_KIND_FULL")
+        targets = self._adapters.check(factors, added)
+        limits = WeightsLimits(2 * self._limits.max_tensors, self._limits.max_bytes)  # no larger than the model
+        complete = partial(self._adapters.merged, targets=targets, scale=added.scale, digest=version.digest)
+        return Upload(token, version, WeightsAssembler(factors, limits), complete)
 
     def _delta_of(self, changes: Changes | None) -> DeltaOf | None:
         if changes is None:

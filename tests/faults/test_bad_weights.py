@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from palate.client import FailedPrecondition, InvalidArgument, InvalidInput, PolicyVersion
-from palate.models.weights import TensorEntry, weights_digest
+from palate.client import FailedPrecondition, InvalidArgument, InvalidInput, PolicyVersion, TensorSpec, WeightsChunk
+from palate.models.adapters import factor_names, merged_tensors
+from palate.models.weights import TensorEntry, describe_tensors, iter_chunks, untied_state_dict, weights_digest
 from tests.policies import weights_of
 from tests.tiny_models import make_tiny_policy
 
@@ -122,6 +123,61 @@ def test_weights_of_a_lower_incarnation(client, other):
         client.acquire_publisher("twice started", 1)
     with pytest.raises(FailedPrecondition, match="cannot publish twice started/1/9"):
         client.stage_weights(token, PolicyVersion("twice started", 1, 9, digest), specs, chunks)
+
+
+TARGET = "model.layers.1.self_attn.q_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def adapter(folder):
+    """An adapter of one layer: what is announced of it, its chunks, its base, and the digest of what it makes."""
+    base = untied_state_dict(AutoModelForCausalLM.from_pretrained(folder))
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((2, 32), (32, 2))
+    factors = {n: torch.randn(s, generator=generator) for n, s in zip(factor_names(TARGET), shapes, strict=True)}
+    entries = describe_tensors(factors)
+    specs = [TensorSpec(e.name, e.dtype, e.shape, e.size_bytes, e.sha256) for e in entries]
+    chunks = [WeightsChunk(c.tensor_index, c.offset_bytes, c.data) for c in iter_chunks(factors, entries, 64)]
+    digest = weights_digest(describe_tensors({**base, **merged_tensors(base, factors, [TARGET], 2.0)}))
+    return specs, chunks, PolicyVersion(digest=weights_digest(describe_tensors(base))), digest
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        ({"chunks": lambda c: c[:-1]}, InvalidArgument, "send the weights again"),
+        ({"chunks": lambda c: [*c, c[-1]]}, InvalidArgument, "nothing more is expected"),
+        ({"chunks": lambda c: [flipped(c[0]), *c[1:]]}, InvalidArgument, "announced SHA-256"),
+        ({"chunks": lambda c: [c[0], *c]}, InvalidArgument, "chunks come in order"),
+        ({"specs": lambda s: s[:1]}, InvalidArgument, "come in pairs"),
+        ({"specs": lambda s: [*s, *s]}, InvalidArgument, "announced twice"),
+        ({"specs": lambda s: s[::-1]}, InvalidArgument, "are no pair"),
+        ({"specs": lambda s: [replace(one, shape=(*one.shape, 1)) for one in s]}, InvalidArgument, "of rank r it is"),
+        (
+            {"specs": lambda s: [replace(one, name=one.name.replace("q", "z")) for one in s]},
+            InvalidArgument,
+            "not have",
+        ),
+        ({"base": lambda b: PolicyVersion(digest="0" * 64)}, FailedPrecondition, "this server started with"),
+        ({"base": lambda b: None}, InvalidArgument, "an adapter needs base"),
+        ({"scale": lambda s: NAN}, InvalidArgument, "lora_scale"),
+        ({"scale": lambda s: s / 2}, InvalidArgument, "the adapters make weights of digest"),
+        ({"scale": lambda s: 1e300}, InvalidArgument, "holds NaN or infinity with its adapter"),
+        ({"digest": lambda d: d[::-1]}, InvalidArgument, "the adapters make weights of digest"),
+    ],
+)
+def test_adapters_that_are_broken_or_of_another_model(client, adapter, spoil, error, message):
+    parts = dict(zip(("specs", "chunks", "base", "digest"), adapter, strict=True)) | {"scale": 2.0}
+    wrong = parts | {name: change(parts[name]) for name, change in spoil.items()}
+    token = client.acquire_publisher("broken adapters", 1).fencing_token
+
+    def stage(specs, chunks, base, digest, scale):
+        version = PolicyVersion("broken adapters", 1, 1, digest)
+        return client.stage_weights(token, version, specs, chunks, base=base, lora_scale=scale)
+
+    with pytest.raises(error, match=message):
+        stage(**wrong)
+    assert stage(**parts).digest == parts["digest"]
 
 
 @pytest.mark.parametrize("token", [0, 1, 2**64 - 1])

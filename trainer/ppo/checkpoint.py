@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from palate.models.weights import untied_state_dict
 from trainer.ppo import points
@@ -73,7 +74,7 @@ class CheckpointFolder:
         draft = self._path / f".draft-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        save_file({k: v.contiguous() for k, v in untied_state_dict(model).items()}, draft / _MODEL)
+        save_file({k: v.contiguous() for k, v in _learnt(model).items()}, draft / _MODEL)
         points.reach("checkpoint-half")
         generators = {"torch": torch.get_rng_state(), "shuffler": shuffler.get_state()}
         torch.save({"optimizer": optimizer.state_dict(), "generators": generators}, draft / _TRAINER)
@@ -176,11 +177,17 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _learnt(model: ActorCritic) -> dict[str, Tensor]:
+    """Every tensor but those of frozen parameters, which are in the folder of --policy; tied ones once."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in untied_state_dict(model).items() if name not in frozen}
+
+
 def _load_weights(folder: Path, model: ActorCritic, tensors: dict[str, Any]) -> None:
-    """Every tensor of the model comes from the checkpoint; tied ones stand for each other."""
-    expected = untied_state_dict(model)
+    """Every tensor that learns comes from the checkpoint; tied ones stand for each other."""
+    expected = _learnt(model)
     if expected.keys() != tensors.keys() or any(expected[k].shape != v.shape for k, v in tensors.items()):
-        raise CheckpointRefused(f"{folder} is of another model than --policy and --ppo.critic-init make")
+        raise CheckpointRefused(f"{folder} is of another model than --policy, --ppo.critic-init and --lora make")
     model.load_state_dict(tensors, strict=False)
 
 

@@ -117,6 +117,10 @@ def _fits(config: PPOConfig, renderer: Renderer, first: PolicyInfo) -> Callable[
             raise PromptMismatch(
                 f"{target} has another tokenizer than --policy: start the policy service from the same folder"
             )
+        if config.lora.rank and "lora" not in info.capabilities:
+            raise UnusableModel(
+                f"{target} takes no adapters: serve the policy with --engine transformers, or leave --lora.rank out"
+            )
         if config.strict:
             check_alike(target, info, first)
 

@@ -66,6 +66,19 @@ def begin(config: PPOConfig) -> RunStart:
     return start
 
 
+def check_base(before: str, now: str) -> None:
+    """Looks whether adapters go on where they were trained; their checkpoints hold nothing of what they are added to.
+
+    Raises:
+        CheckpointRefused: The folder of --policy holds other weights than when the run began.
+    """
+    if before != now:
+        raise CheckpointRefused(
+            f"the run's adapters were trained on weights {before[:12]}, and --policy holds {now[:12]}: put them back, "
+            "or begin anew with another --out"
+        )
+
+
 def _next(before: RunStart | None, run_id: str) -> RunStart:
     """The same run once more; a new one where there was none, or another one that learnt nothing."""
     if before is not None and run_id in ("", before.run_id):

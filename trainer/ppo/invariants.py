@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from palate.client.types import PolicyVersion
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
 from trainer.ppo.errors import BehaviourMismatch, MaskMismatch, PadIsEos, RatioMismatch
+from trainer.ppo.lora import merged_model
 from trainer.types import Rollout, padded
 
 _DROPOUT = "dropout is on: {n} modules are in training mode; the trainer's networks belong in evaluation mode"
@@ -140,7 +141,7 @@ def _proved(suspects: Suspects) -> list[str]:
     proved = []
     if training := sum(module.training for module in suspects.model.modules() if not list(module.children())):
         proved.append(_DROPOUT.format(n=training))
-    mine = weights_digest(describe_tensors(untied_state_dict(suspects.actor)))
+    mine = weights_digest(describe_tensors(untied_state_dict(merged_model(suspects.actor))))
     if mine != suspects.version.digest:
         proved.append(_STALE.format(mine=mine[:12], theirs=suspects.version.digest[:12]))
     return proved

@@ -126,6 +126,7 @@ def train_step(
         **importance_metrics(batch, settings.tis_cap),
         **value_metrics(batch),
         **stats.means(),
+        "publish/bytes": stages.publisher.sent_bytes,
         "policy/learning_rate": stages.updater.optimizer.param_groups[0]["lr"],
         **idle_metrics(busy_before, stages.workload.seconds(), clock.seconds()),
         **clock.metrics(),

@@ -129,11 +129,16 @@ class ActorCritic(nn.Module):
         self.eval()
 
     def parameter_groups(self, learning_rate: float, critic_learning_rate: float) -> list[dict[str, Any]]:
-        """A group of parameters for each network, actor first."""
-        groups: list[dict[str, Any]] = [{"params": list(self.actor.parameters()), "lr": learning_rate}]
+        """A group for each network, actor first, of the parameters that learn."""
+        groups: list[dict[str, Any]] = [{"params": learning(self.actor), "lr": learning_rate}]
         if self.critic is not None:
-            groups.append({"params": list(self.critic.parameters()), "lr": critic_learning_rate})
+            groups.append({"params": learning(self.critic), "lr": critic_learning_rate})
         return groups
+
+
+def learning(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def scatter(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from trainer.ppo.choices import DistributedWay
-from trainer.ppo.model import ActorCritic, CausalLM
+from trainer.ppo.model import ActorCritic, CausalLM, learning
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,10 @@ def handed_out(full: Tensor | None, like: Tensor) -> Tensor:
 
 @torch.no_grad()
 def collect_weights(networks: nn.Module, target: nn.Module | None) -> None:
-    """Brings whole parameters into `target` on rank 0, one after the other; the other ranks give their pieces."""
-    targets = [None] * len(list(networks.parameters())) if target is None else list(target.parameters())
-    for parameter, place in zip(networks.parameters(), targets, strict=True):
+    """Brings what learns into `target` on rank 0, whole and one after the other; other ranks give their pieces."""
+    parameters = learning(networks)
+    targets = [None] * len(parameters) if target is None else learning(target)
+    for parameter, place in zip(parameters, targets, strict=True):
         full = whole(parameter.detach())
         if place is not None:
             place.copy_(full)
@@ -115,9 +116,10 @@ def collect_weights(networks: nn.Module, target: nn.Module | None) -> None:
 
 @torch.no_grad()
 def hand_out_weights(networks: nn.Module, source: nn.Module | None) -> None:
-    """Brings the parameters of rank 0's `source` into every rank's networks."""
-    sources = [None] * len(list(networks.parameters())) if source is None else list(source.parameters())
-    for parameter, full in zip(networks.parameters(), sources, strict=True):
+    """Brings what learns of rank 0's `source` into every rank's networks; what is frozen, each has read itself."""
+    parameters = learning(networks)
+    sources = [None] * len(parameters) if source is None else learning(source)
+    for parameter, full in zip(parameters, sources, strict=True):
         parameter.copy_(handed_out(full, parameter))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from palate.client.types import PolicyVersion, TensorSpec, WeightsChunk
+from palate.models.adapters import AddedTo
 from palate.models.weights import (
     CHUNK_BYTES,
     TensorEntry,
@@ -20,6 +21,9 @@ from palate.models.weights import (
     untied_state_dict,
     weights_digest,
 )
+
+PayloadMaker = Callable[[nn.Module, str, int, int], "Payload"]
+"""(model, run id, incarnation, step) → what is sent of the model."""
 
 _WORTH_IT = 0.9
 """A delta of more than this share of the whole weights is not sent: it costs memory and time on both sides."""
@@ -36,12 +40,27 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Weights, ready to be sent to any number of replicas; the tensors must not change while it is used."""
+    """Weights, ready to be sent to any number of replicas; the tensors must not change while it is used.
+
+    Attributes:
+        version: What they are.
+        entries: The tensors: of the model, or the factors of its adapters.
+        state: The same by name.
+        delta: What has changed, for those who serve its base.
+        added: The tensors are adapters, to be added to this.
+    """
 
     version: PolicyVersion
     entries: tuple[TensorEntry, ...]
     state: Mapping[str, Tensor] = field(repr=False)
     delta: Delta | None = None
+    added: AddedTo | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What is sent to a replica that serves what was published before."""
+        changed = self.delta.changed if self.delta else (None,) * len(self.entries)
+        return sum(sent_bytes(entry, count) for entry, count in zip(self.entries, changed, strict=True))
 
     def tensors(self, delta: Delta | None = None) -> tuple[TensorSpec, ...]:
         """What is announced."""
@@ -86,11 +105,16 @@ def weights_payload(
         step: Optimiser steps behind the weights.
         dtype: What floating-point tensors are rounded to; None = as they are.
     """
-    state = untied_state_dict(model)
-    if dtype is not None:
-        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    state = rounded(untied_state_dict(model), dtype)
     entries = describe_tensors(state)
     return Payload(PolicyVersion(run_id, incarnation, step, weights_digest(entries)), tuple(entries), state)
+
+
+def rounded(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> Mapping[str, Tensor]:
+    """`state` with floating-point tensors in another number format; None = as it is."""
+    if dtype is None:
+        return state
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 class DeltaEncoder:

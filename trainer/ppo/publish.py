@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import nn
 
 from palate.client.errors import CallError, PermissionDenied, Unauthenticated
@@ -21,7 +20,7 @@ from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
 from trainer.ppo.fleet import Fleet
 from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
-from trainer.ppo.payload import DeltaEncoder, Payload, weights_payload
+from trainer.ppo.payload import DeltaEncoder, Payload, PayloadMaker, weights_payload
 from trainer.ppo.replica import Deadlines, Replica
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class PublishSettings:
         patience: How long a publication is tried while replicas are away or busy.
         deadlines: Of each phase.
         full_every: Every how many publications the weights go whole, and what has changed between; 1 = always whole.
-        dtype: What weights are rounded to, as the replicas serve them; None = as they are.
+        payload: What is sent of a model.
         check: Raises where a replica (address, what it has loaded) does not fit the run; asked before each staging.
         copy: Keep a copy of what is published, so that the model may change while replicas still catch up.
     """
@@ -46,7 +45,7 @@ class PublishSettings:
     patience: Patience
     deadlines: Deadlines
     full_every: int = 1
-    dtype: torch.dtype | None = None
+    payload: PayloadMaker = weights_payload
     check: Callable[[str, PolicyInfo], None] = lambda target, info: None
     copy: bool = False
 
@@ -60,6 +59,9 @@ class WeightPublisher:
         incarnation: How often the run has been started.
         settings: How weights are published.
         meter: Of the policy service.
+
+    Attributes:
+        sent_bytes: Of the last publication, to a replica that had the one before.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class WeightPublisher:
         self._incarnation = incarnation
         self._settings = settings
         self._last: Payload | None = None
+        self.sent_bytes = 0
         self._encoder = DeltaEncoder(settings.full_every)
 
     def replicas(self) -> Sequence[Replica]:
@@ -101,7 +104,7 @@ class WeightPublisher:
         """
         points.reach("publish")
         self._fleet.forget_gone()
-        plain = weights_payload(model, self._run_id, self._incarnation, step, self._settings.dtype)
+        plain = self._settings.payload(model, self._run_id, self._incarnation, step)
         if self._settings.copy:
             plain = plain.copied()
         with self._publishing:
@@ -110,7 +113,7 @@ class WeightPublisher:
         return version
 
     def _publish(self, payload: Payload) -> PolicyVersion:
-        self._last, step = payload, payload.version.step
+        self._last, self.sent_bytes, step = payload, payload.size_bytes, payload.version.step
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
         while failures := self._publish_once(payload):
             pause = next(pauses, None) if all(r.may_pass(error) for r, error in failures.items()) else None

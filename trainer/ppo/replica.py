@@ -106,12 +106,14 @@ class Replica:
         return self._send(right, payload, None)
 
     def _send(self, right: Publisher, payload: Payload, delta: Delta | None) -> str:
+        relative = delta or payload.added
         staged = self.client.stage_weights(
             right.fencing_token,
             payload.version,
             payload.tensors(delta),
             _watched(payload.chunks(delta)),
-            base=None if delta is None else delta.base,
+            base=None if relative is None else relative.base,
+            lora_scale=None if payload.added is None else payload.added.scale,
             timeout=self._deadlines.stage,
         )
         return staged.staging_id

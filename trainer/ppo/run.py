@@ -22,6 +22,7 @@ from trainer.ppo.fill import fill_batch
 from trainer.ppo.idle import Workload
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
+from trainer.ppo.lora import base_digest, has_adapters, merged_model, save_adapter_folder
 from trainer.ppo.ranks import follow
 from trainer.ppo.record import RunDisplay, samples_markdown
 from trainer.ppo.ref import RemoteRef
@@ -111,10 +112,14 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     if restored:
         strict.check_resumed(restored.identity.bits, bits, strict=config.strict)
 
+    base = base_digest(updater.model.actor.model)
+    if restored:
+        identity.check_base(restored.identity.base, base)
+
     start = identity.begin(config)
     revisions = revisions_of(rewards)
-    me = RunIdentity(start.run_id, start.incarnation, revisions, bits)
-    publisher = make_publisher(config, me, replicas, workload)
+    me = RunIdentity(start.run_id, start.incarnation, revisions, bits, base)
+    publisher = make_publisher(config, me, replicas, updater.model, workload)
     drop_window = restored.state.drop_window if restored else ()
     stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, workload, stack)
 
@@ -122,7 +127,10 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
     state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
     points.reach("model")
-    folder = save_model_folder(updater.model.actor.model, config.policy, manifest, config.out / "model")
+    actor = updater.model.actor.model
+    if has_adapters(actor):
+        save_adapter_folder(actor, config.policy, config.out / "adapter")
+    folder = save_model_folder(merged_model(actor), config.policy, manifest, config.out / "model")
     _report(config.out)
     return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 
@@ -25,11 +26,14 @@ from trainer.ppo.idle import Workload
 from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
+from trainer.ppo.lora import add_adapters, without_adapters
+from trainer.ppo.lora_payload import LoraPayloads
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.overlap import OverlapSettings, OverlapSupply
-from trainer.ppo.parallel import shard, spread
+from trainer.ppo.parallel import Networks, shard, spread
 from trainer.ppo.patience import patience_of
+from trainer.ppo.payload import PayloadMaker, weights_payload
 from trainer.ppo.prompts import PromptSource, derive_seed
 from trainer.ppo.publish import PublishSettings, WeightPublisher
 from trainer.ppo.ranks import LeadingUpdater
@@ -52,9 +56,11 @@ def make_updater(
     lanes = stack.enter_context(Lanes(config.threads, one_by_one=team.size > 1 or device.type != "cpu"))
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model = build_actor_critic(config.policy, config.ppo.critic_init if config.ppo.has_critic else None, renderer)
+    if config.lora.rank:
+        add_adapters(model.actor.model, config.lora)
     forward = forward_settings(config, renderer)
-    ref = _local_ref(config, model, forward, device, team) if config.services.ref == "local" else None
     networks = spread(model, config.distributed, device, team.size)
+    ref = _local_ref(config, model, networks, forward, device, team) if config.services.ref == "local" else None
     shuffler = torch.Generator().manual_seed(derive_seed(config.seed, "shuffle"))
     critic_rate = config.ppo.critic_learning_rate or config.ppo.learning_rate
     groups = networks.model.parameter_groups(config.ppo.learning_rate, critic_rate)
@@ -125,18 +131,26 @@ def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, rewards: Sequenc
     return supply
 
 
-def make_publisher(config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, workload: Workload) -> WeightPublisher:
+def make_publisher(
+    config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, model: ActorCritic, workload: Workload
+) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
     settings = PublishSettings(
         patience_of(config),
         deadlines,
         config.services.full_every,
-        _served_dtype(replicas),
+        _payload_maker(config, model, _served_dtype(replicas)),
         replicas.check,
         copy=config.overlap.max_staleness > 0,
     )
     return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"))
+
+
+def _payload_maker(config: PPOConfig, model: ActorCritic, dtype: torch.dtype | None) -> PayloadMaker:
+    if config.lora.rank:
+        return LoraPayloads(model.actor.model, dtype)
+    return partial(weights_payload, dtype=dtype)
 
 
 def _served_dtype(replicas: PolicyReplicas) -> torch.dtype | None:
@@ -184,8 +198,15 @@ def forward_settings(config: PPOConfig, renderer: Renderer) -> ForwardSettings:
 
 
 def _local_ref(
-    config: PPOConfig, model: ActorCritic, forward: ForwardSettings, device: torch.device, team: Team
+    config: PPOConfig,
+    model: ActorCritic,
+    networks: Networks,
+    forward: ForwardSettings,
+    device: torch.device,
+    team: Team,
 ) -> LocalRef:
+    if config.lora.rank and config.distributed != "fsdp2":
+        return LocalRef(without_adapters(networks.model.actor), forward, team)
     actor = freeze(model.actor)
     if config.distributed == "fsdp2":
         shard(actor, device)

@@ -39,9 +39,11 @@ class RunIdentity:
         reward_revisions: Name → revision of every reward that the run is pinned to.
         bits: What the last bits of its numbers can depend on beside its settings, by name; in strict mode a resumed
             run must find all of it unchanged.
+        base: Digest of the weights that adapters are trained on; empty where the policy learns as a whole.
     """
 
     run_id: str
     incarnation: int
     reward_revisions: Mapping[str, str]
     bits: Mapping[str, str]
+    base: str = ""

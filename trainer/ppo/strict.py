@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 
 import torch
 
@@ -37,16 +38,21 @@ def bits_of(
         rewards: What each reward service has loaded, by the reward's name.
     """
     together = {} if ranks == 1 else {"ranks": f"{ranks} {config.distributed}"}
-    return together | {
-        "threads": str(config.threads),
-        "ppo.microbatch_size": str(config.ppo.microbatch_size),
-        "prompts in a generation call": str(shard_prompts),
-        "policy service": "; ".join(sorted({engine_bits(info) for info in policy})),
-        "reference policy": "local" if ref is None else engine_bits(ref),
-        **{f"reward {name}": f"{i.provenance.engine} {i.provenance.dtype}" for name, i in rewards.items()},
-        "torch": torch.__version__,
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-    }
+    adapters = {"peft": version("peft")} if config.lora.rank else {}
+    return (
+        together
+        | adapters
+        | {
+            "threads": str(config.threads),
+            "ppo.microbatch_size": str(config.ppo.microbatch_size),
+            "prompts in a generation call": str(shard_prompts),
+            "policy service": "; ".join(sorted({engine_bits(info) for info in policy})),
+            "reference policy": "local" if ref is None else engine_bits(ref),
+            **{f"reward {name}": f"{i.provenance.engine} {i.provenance.dtype}" for name, i in rewards.items()},
+            "torch": torch.__version__,
+            "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        }
+    )
 
 
 def engine_bits(info: PolicyInfo) -> str:

@@ -2,11 +2,12 @@ import pytest
 
 from palate.client import Message, PolicyVersion, SamplingParams, TokenIds
 from palate.client.policy_requests import generate_request, logprobs_request
+from palate.models.adapters import AddedTo
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.v1 import common_pb2 as common
 from palate.v1 import policy_service_pb2 as pb
-from services.policy.requests import Limits, generate_call, logprobs_call, manifest_changes, weights_chunk
+from services.policy.requests import Limits, generate_call, logprobs_call, manifest_relation, weights_chunk
 from services.runtime.errors import InvalidRequest, TooLarge, WrongPin
 from tests.tiny_models import make_tiny_policy
 
@@ -142,12 +143,29 @@ def test_refuses_ids_of_another_tokenizer(renderer, digest, error):
 
 
 def test_refuses_kinds_of_weights_it_does_not_know():
-    for kind in (0, 3):
+    for kind in (0, 4):
         with pytest.raises(InvalidRequest, match=f"kind {kind} is not supported"):
-            manifest_changes(pb.WeightsManifest(kind=kind))
+            manifest_relation(pb.WeightsManifest(kind=kind))
     with pytest.raises(InvalidRequest, match="a delta needs base"):
-        manifest_changes(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_DELTA))
-    assert manifest_changes(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_FULL)) is None
+        manifest_relation(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_DELTA))
+    assert manifest_relation(pb.WeightsManifest(kind=pb.WEIGHTS_KIND_FULL)) is None
+
+
+def test_adapters_say_what_they_are_added_to_and_how_much_they_count():
+    base, kind = pb.PolicyVersion(digest="d"), pb.WEIGHTS_KIND_LORA
+    assert manifest_relation(pb.WeightsManifest(kind=kind, base=base, lora_scale=2)) == AddedTo(
+        PolicyVersion(digest="d"), 2.0
+    )
+    changed = [pb.TensorSpec(name="a", changed_elements=1)]
+    for manifest, told in (
+        (pb.WeightsManifest(kind=kind, lora_scale=2), "needs base"),
+        (pb.WeightsManifest(kind=kind, base=base), "need lora_scale"),
+        (pb.WeightsManifest(kind=kind, base=base, lora_scale=float("nan")), "need lora_scale, a finite number"),
+        (pb.WeightsManifest(kind=kind, base=base, lora_scale=2, tensors=changed), "changed_elements is of deltas"),
+        (pb.WeightsManifest(kind=pb.WEIGHTS_KIND_FULL, lora_scale=2), "lora_scale is of WEIGHTS_KIND_LORA alone"),
+    ):
+        with pytest.raises(InvalidRequest, match=told):
+            manifest_relation(manifest)
 
 
 def test_refuses_a_second_manifest():

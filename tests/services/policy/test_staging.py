@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from palate.client import PolicyVersion
+from palate.models.adapters import AddedTo, factor_names, merged
 from palate.models.weights import (
     Chunk,
     changed_positions,
@@ -15,7 +16,9 @@ from palate.models.weights import (
     iter_chunks,
     weights_digest,
 )
-from services.policy.staging import Changes, Publication, Served
+from services.policy.adapters import AdapterBase
+from services.policy.staging import Publication, Served
+from services.policy.upload import Changes
 from services.runtime.errors import InvalidRequest, NotFound, ServiceError, WrongPin
 
 
@@ -38,7 +41,9 @@ def version(step, weights, run="run", incarnation=1):
 def publication(clock=None, **options):
     initial = state(0)
     served = Served(PolicyVersion(digest=weights_digest(describe_tensors(initial))), initial)
-    return Publication(served, describe_tensors(initial), dict, lease_seconds=60.0, clock=clock or Clock(), **options)
+    layout = describe_tensors(initial)
+    adapters = AdapterBase(layout, lambda: state(0))
+    return Publication(served, layout, dict, adapters=adapters, lease_seconds=60.0, clock=clock or Clock(), **options)
 
 
 def stage(target, token, step, value, **identity):
@@ -222,6 +227,41 @@ def changes_of(target, weights):
     return entries, chunks, Changes(target.current.version, (0, len(positions)))
 
 
+SCALE = 0.5
+
+
+def factors(rank=2):
+    """An adapter of a.weight, the same for each rank."""
+    generator = torch.Generator().manual_seed(rank)
+    shapes = ((rank, 2), (3, rank))
+    return {n: torch.randn(s, generator=generator) for n, s in zip(factor_names("a.weight"), shapes, strict=True)}
+
+
+def adapted(rank=2):
+    """The first weights with that adapter."""
+    weights = state(0)
+    weights["a.weight"] = merged(weights["a.weight"], *factors(rank).values(), SCALE)
+    return weights
+
+
+def adapters_of(target, rank=2):
+    """What is sent of that adapter."""
+    entries = describe_tensors(factors(rank))
+    return entries, list(iter_chunks(factors(rank), entries, 8)), AddedTo(first_version(), SCALE)
+
+
+def first_version():
+    return PolicyVersion(digest=weights_digest(describe_tensors(state(0))))
+
+
+def example(kind, target):
+    """Weights, and what is sent of them."""
+    if kind == "lora":
+        return adapted(), adapters_of(target)
+    weights = slightly_changed() if kind == "delta" else state(5)
+    return weights, changes_of(target, weights) if kind == "delta" else whole(weights)
+
+
 def slightly_changed():
     weights = state(0)
     weights["b.weight"][[1, 4]] = torch.tensor([-0.0, 9.0])
@@ -239,15 +279,14 @@ def send(target, token, step, weights, sent):
         target.close(upload)
 
 
-@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("kind", ["full", "delta", "lora"])
 @given(damages=st.lists(st.tuples(DAMAGE, st.integers(0, 10_000)), min_size=1, max_size=3))
 @settings(max_examples=150)
-def test_no_stream_but_the_right_one_is_ever_staged(delta, damages):
+def test_no_stream_but_the_right_one_is_ever_staged(kind, damages):
     target = publication()
     initial = target.current
     token = target.acquire("run", 1)
-    weights = slightly_changed() if delta else state(5)
-    right = changes_of(target, weights) if delta else whole(weights)
+    weights, right = example(kind, target)
     chunks = list(right[1])
     for damage, number in damages:
         damaged(chunks, damage, number)
@@ -263,16 +302,15 @@ def test_no_stream_but_the_right_one_is_ever_staged(delta, damages):
     assert same(initial.weights, state(0))  # a delta does not write into what it changes
 
 
-@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("kind", ["full", "delta", "lora"])
 @given(data=st.data())
 @settings(max_examples=50)
-def test_a_publisher_that_is_fenced_off_on_the_way_changes_nothing(delta, data):
+def test_a_publisher_that_is_fenced_off_on_the_way_changes_nothing(kind, data):
     target = publication()
     initial = target.current
     stale = target.acquire("run", 1)
-    weights = slightly_changed() if delta else state(5)
-    entries, chunks, changes = changes_of(target, weights) if delta else whole(weights)
-    upload = target.open(stale, version(1, weights), entries, changes)
+    weights, (entries, chunks, relation) = example(kind, target)
+    upload = target.open(stale, version(1, weights), entries, relation)
     cut = data.draw(st.integers(0, len(chunks)))
     for chunk in chunks[:cut]:
         upload.add(chunk)
@@ -286,6 +324,70 @@ def test_a_publisher_that_is_fenced_off_on_the_way_changes_nothing(delta, data):
     assert target.current is initial
     with pytest.raises(NotFound):
         target.commit(token, "any", None)
+
+
+def test_adapters_are_added_to_the_first_weights_whatever_was_served_since():
+    target = publication()
+    token = target.acquire("run", 1)
+
+    def commit(step, weights, sent):
+        target.commit(token, send(target, token, step, weights, sent).staging_id, None)
+        assert same(target.current.weights, weights)
+        return target.current.weights
+
+    first = commit(1, adapted(2), adapters_of(target, 2))
+    second = commit(2, adapted(1), adapters_of(target, 1))
+    assert first["b.weight"] is second["b.weight"]  # what has no adapter is held once
+    commit(3, state(5), whole(state(5)))
+    commit(4, adapted(2), adapters_of(target, 2))
+    weights = adapted(2)
+    weights["b.weight"][[1, 4]] = torch.tensor([-0.0, 9.0])
+    commit(5, weights, changes_of(target, weights))  # a delta of what is served
+    assert target.revert(token, None).step == 4
+    assert same(target.current.weights, adapted(2))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "told"),
+    [
+        (lambda e, r: (e, replace(r, base=PolicyVersion(digest="0" * 64))), WrongPin, "this server started with"),
+        (lambda e, r: (e, replace(r, base=PolicyVersion("run", 1, 0, r.base.digest))), WrongPin, "this server started"),
+        (lambda e, r: (e[::-1], r), InvalidRequest, "are no pair"),
+        (lambda e, r: ([*e, *e], r), InvalidRequest, "announced twice"),
+        (lambda e, r: (describe_tensors(factors(3)), r), InvalidRequest, "r up to 2"),
+        (lambda e, r: ([e[0], replace(e[1], size_bytes=2**40)], r), InvalidRequest, "is announced with"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused_before_they_are_sent(spoil, error, told):
+    target = publication()
+    token = target.acquire("run", 1)
+    entries, _, relation = adapters_of(target)
+    with pytest.raises(error, match=told):
+        target.open(token, version(1, adapted()), *spoil(entries, relation))
+
+
+def test_adapters_that_make_other_weights_than_announced_are_refused():
+    target = publication()
+    initial, token = target.current, target.acquire("run", 1)
+    entries, chunks, relation = adapters_of(target)
+    with pytest.raises(InvalidRequest, match="the adapters make weights of digest"):
+        send(target, token, 1, adapted(), (entries, chunks, replace(relation, scale=0.25)))
+    assert target.current is initial
+    assert target._staged is None
+
+
+def test_adapters_are_refused_where_the_first_weights_are_gone():
+    initial = state(0)
+    layout = describe_tensors(initial)
+    for adapters, error, told in (
+        (None, InvalidRequest, "takes no adapters"),
+        (AdapterBase(layout, lambda: state(1)), WrongPin, "its folder holds others now"),
+    ):
+        target = Publication(Served(first_version(), initial), layout, dict, adapters=adapters)
+        token = target.acquire("run", 1)
+        with pytest.raises(error, match=told):
+            send(target, token, 1, adapted(), adapters_of(target))
+        assert ("lora" in target.capabilities) == (adapters is not None)
 
 
 def test_a_delta_of_other_weights_than_are_served_is_refused():

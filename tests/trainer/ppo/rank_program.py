@@ -19,6 +19,8 @@ from trainer.ppo.build import build_actor_critic, freeze, load_policy
 from trainer.ppo.errors import NotFinite, PublishFailed
 from trainer.ppo.evaluate import ForwardSettings, LocalRef
 from trainer.ppo.lanes import Lanes
+from trainer.ppo.lora import adapter_tensors, add_adapters
+from trainer.ppo.lora_config import LoraGroup
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.parallel import alone, shard, spread
 from trainer.ppo.ranks import LeadingUpdater, follow
@@ -75,12 +77,17 @@ def batch_of(evaluated, estimator, dtype):
     )
 
 
-def make_model(folder, estimator, dtype):
+def make_model(folder, estimator, dtype, lora=False):
     _, renderer = load_policy(folder)
     model = build_actor_critic(folder, "policy" if estimator == "gae" else None, renderer)
     if model.critic is not None:
         with torch.no_grad():  # a head of zeros would hide the backbone's gradient
             model.critic.value_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    if lora:
+        torch.manual_seed(0)
+        add_adapters(model.actor.model, LoraGroup(rank=3))
+        for factor in adapter_tensors(model.actor.model).values():  # factors of zeros would hide the others' gradient
+            factor.normal_(std=0.1)
     return model.to(dtype)
 
 
@@ -125,9 +132,9 @@ def compared(found, expected):
     }
 
 
-def try_way(folder, way, estimator, precision, team, optimizer):
+def try_way(folder, way, estimator, precision, team, optimizer, lora=False):
     dtype = DTYPES[precision]
-    model = make_model(folder, estimator, dtype)
+    model = make_model(folder, estimator, dtype, lora)
     single = copy.deepcopy(model)
     networks, actor = spread(model, way, CPU, team.size), freeze(model.actor)
     if way == "fsdp2":
@@ -182,8 +189,8 @@ def _local(parameter):
 def compare(folder, out, cases, team):
     found = {}
     for case in cases:
-        way, estimator, precision, optimizer = case.split("-")
-        found[case] = try_way(folder, way, estimator, precision, team, optimizer)
+        way, estimator, precision, optimizer, *lora = case.split("-")
+        found[case] = try_way(folder, way, estimator, precision, team, optimizer, bool(lora))
     if team.rank == 0:
         Path(out).write_text(json.dumps(found))
     else:

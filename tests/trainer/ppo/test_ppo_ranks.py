@@ -29,6 +29,9 @@ PROGRAM = Path(__file__).with_name("rank_program.py")
 CASES = [
     *("-".join([*case, "adam"]) for case in itertools.product(("ddp", "fsdp2"), ("gae", "grpo"), ("fp32", "fp64"))),
     "fsdp2-gae-fp32-adam_tf_style",
+    "ddp-gae-fp32-adam-lora",
+    "fsdp2-gae-fp32-adam-lora",
+    "fsdp2-grpo-fp64-adam-lora",
 ]
 TOLERANCE = {"fp32": 1e-5, "fp64": 1e-10}
 
@@ -145,16 +148,16 @@ def train(config, *flags):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
-def test_a_run_of_two_ranks_is_the_run_of_one_and_can_be_resumed_by_either(configure, replicas, way):
-    alone = run_ppo(configure(out="alone"))
-    config = configure("--distributed", way, "--total-steps", 1)
+@pytest.mark.parametrize(("way", "flags"), [("ddp", ()), ("fsdp2", ()), ("fsdp2", ("--lora.rank", 4))])
+def test_a_run_of_two_ranks_is_the_run_of_one_and_can_be_resumed_by_either(configure, replicas, way, flags):
+    alone = run_ppo(configure(*flags, out="alone"))
+    config = configure(*flags, "--distributed", way, "--total-steps", 1)
     train(config)
-    train(configure("--distributed", way), "--resume")
+    train(configure(*flags, "--distributed", way), "--resume")
     rows = read_metrics(config.out)
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[-1]["objective/kl"] == pytest.approx(alone.metrics["objective/kl"], rel=1e-2, abs=1e-4)
     with PolicyClient(replicas[0].target) as client:
         assert client.policy_info().policy_version.step == 2
-    single = run_ppo(configure("--total-steps", 3, "--resume"))
+    single = run_ppo(configure(*flags, "--total-steps", 3, "--resume"))
     assert single.steps == 3

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +36,9 @@ from trainer.ppo.run import run_ppo
 _PACKAGES = ("torch==2.13.0", "trl==0.24.0", "transformers<5")
 _AT_LEAST = 2.0
 _PROCESSORS = 2
+_ONE_THREAD = "--threads=1"
+"""Of each service. On networks so small a second thread halves the speed: it is woken for every product of matrices."""
+
 _EPOCHS = 4
 _PROMPTS, _SHORTEST, _LONGEST = 512, 8, 16
 _PATIENCE_SECONDS = 600.0
@@ -81,20 +86,28 @@ class _World:
     prompts: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """Ours; a policy replica for each processor, since the trainer waits while they draw."""
+
+    reward: LocalServer
+    policies: Sequence[LocalServer]
+
+
 def against_trl(bench: Bench) -> Iterator[Finding]:
     """Both in turns: our services live on, and so does TRL's one process."""
     interpreter = environment("trl", _PACKAGES, bench.stays / "ppo-env")
     world = _world(bench)
     with _confined(_PROCESSORS), ExitStack() as stack:
         setting = _quickest(world, interpreter)
-        threads = f"--threads={_PROCESSORS}"
-        reward = stack.enter_context(bench.server("ppo-trl-reward", threads, model=world.reward))
-        serve = ("-m", "services.policy", "--model", str(world.policy), threads)
-        policy = stack.enter_context(local_server(serve, log=bench.logs / "ppo-trl-policy.log"))
+        services = _Services(
+            stack.enter_context(bench.server("ppo-trl-reward", _ONE_THREAD, model=world.reward)),
+            [stack.enter_context(_policy(world, number)) for number in range(_PROCESSORS)],
+        )
         take = stack.enter_context(_trl(world, interpreter, setting))
         ways = [
             Way("trl", lambda number: take(world.task.steps)),
-            Way("palate", partial(_ours, world, policy, reward)),
+            Way("palate", partial(_ours, world, services)),
         ]
         runs = bench.turns("palate against TRL", Contest(ways, lambda number: number, equal_work), world.task.rounds)
     yield _figure(world, setting, runs["palate"], runs["trl"])
@@ -160,36 +173,47 @@ def _confined(processors: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _ours(world: _World, policy: LocalServer, reward: LocalServer, number: int) -> Run[Passes]:
+def _policy(world: _World, number: int) -> AbstractContextManager[LocalServer]:
+    serve = ("-m", "services.policy", "--model", str(world.policy), _ONE_THREAD)
+    return local_server(serve, log=world.bench.logs / f"ppo-trl-policy-{number}.log")
+
+
+def _ours(world: _World, services: _Services, number: int) -> Run[Passes]:
     """A run without its first steps, and what a step of it asks of networks, those of the services included."""
     steps = _WARM_UP + world.task.steps
     out = world.bench.work / "runs" / f"trl-{number}"
-    before = _served(policy, reward)
+    before = _served(services)
     with counted() as passes:
-        run_ppo(_config(world, policy, reward, out, steps))
-    looked_at, drawn = (now - then for now, then in zip(_served(policy, reward), before, strict=True))
+        run_ppo(_config(world, services, out, steps))
+    looked_at, drawn = (now - then for now, then in zip(_served(services), before, strict=True))
     passes.looked_at += looked_at
     passes.drawn += drawn
     rows = read_metrics(out)
     return Run(rows[-1]["time"] - rows[_WARM_UP - 1]["time"], passes.per(steps))
 
 
-def _served(policy: LocalServer, reward: LocalServer) -> tuple[int, int]:
+def _served(services: _Services) -> tuple[int, int]:
     """Sequences the services looked at so far (prompts, and texts to score), and tokens drawn behind the first."""
-    seen = {**metrics(policy), **metrics(reward)}  # what was never counted is not there
-    completions = seen.get("palate_policy_completions_total/length", 0)
-    items = seen.get("palate_reward_items_total/scored", 0)
-    return int(completions + items), int(seen.get("palate_policy_tokens_generated_total", 0) - completions)
+    seen: Counter[str] = Counter()  # what was never counted is not there
+    for server in (services.reward, *services.policies):
+        seen.update(metrics(server))
+    completions = seen["palate_policy_completions_total/length"]
+    drawn = seen["palate_policy_tokens_generated_total"] - completions
+    return int(completions + seen["palate_reward_items_total/scored"]), int(drawn)
 
 
-def _config(world: _World, policy: LocalServer, reward: LocalServer, out: Path, steps: int) -> PPOConfig:
+def _config(world: _World, services: _Services, out: Path, steps: int) -> PPOConfig:
     return PPOConfig(
         out=out,
         policy=world.policy,
         prompts=world.prompts,
         total_steps=steps,
         threads=_PROCESSORS,
-        services=ServicesGroup(policy=[policy.target], reward=reward.target),
+        services=ServicesGroup(
+            policy=[server.target for server in services.policies],
+            reward=services.reward.target,
+            shard_prompts=world.task.batch // len(services.policies),
+        ),
         sampling=SamplingGroup(max_new_tokens=world.task.new_tokens, ignore_eos=True),
         ppo=PPOGroup(
             batch_size=world.task.batch,
@@ -226,6 +250,16 @@ def _command(world: _World, interpreter: Path, setting: _Setting) -> list[str]:
     return [str(interpreter), "-m", "benchmarks.ppo.trl_trainer", *flags]
 
 
+@contextmanager
+def _awake(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Lets a process run; otherwise it is stopped, since threads that spin do so when it is not its turn, too."""
+    process.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGSTOP)
+
+
 def _theirs(process: subprocess.Popen[bytes], steps: int, log: Path) -> Run[Passes]:
     """Has TRL take some steps.
 
@@ -234,13 +268,14 @@ def _theirs(process: subprocess.Popen[bytes], steps: int, log: Path) -> Run[Pass
     """
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps({"steps": steps}).encode() + b"\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it has ended, and so does its output
-    ready, _, _ = select.select([process.stdout], [], [], _PATIENCE_SECONDS)
-    line = process.stdout.readline() if ready else b""
+    with _awake(process):
+        try:
+            process.stdin.write(json.dumps({"steps": steps}).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and so does its output
+        ready, _, _ = select.select([process.stdout], [], [], _PATIENCE_SECONDS)
+        line = process.stdout.readline() if ready else b""
     if not line:
         tail = " ".join(log.read_text(errors="replace").splitlines()[-4:])
         raise Unavailable(f"TRL did not take {steps} steps in {_PATIENCE_SECONDS:.0f} s ({log}): {tail}")

@@ -25,7 +25,10 @@ class PolicyConfig(ServerConfig):
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
     threads: int = Field(
-        0, ge=0, description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores."
+        0,
+        ge=0,
+        description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores, and to networks "
+        "of less than some million parameters, which are slower with more.",
     )
     min_step_seconds: float = Field(
         0.0,

@@ -27,8 +27,8 @@ class PolicyConfig(ServerConfig):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores, and to networks "
-        "of less than some million parameters, which are slower with more.",
+        description="CPU threads of the engine; 0 = one per core. Give 1 where processes share few cores, and to "
+        "networks of less than some million parameters, which are slower with more.",
     )
     min_step_seconds: float = Field(
         0.0,

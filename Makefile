@@ -64,7 +64,7 @@ format: $(STAMP)  ## rewrite the sources as ruff formats them
 protos: $(STAMP)  ## regenerate palate/v1 and the Open Inference Protocol's descriptors from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/palate/v1/*.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/kserve \
-		--descriptor_set_out=services/reward/oip/open_inference.binpb protos/kserve/open_inference.proto
+		--descriptor_set_out=palate/oip/open_inference.binpb protos/kserve/open_inference.proto
 
 check-demo: $(STAMP)  ## the demo's bars on six seeds, three of them never used in development (half an hour)
 	$(BIN)/python -m trainer.demo.check --seeds 0 1 2 100 101 102

@@ -2,8 +2,8 @@
 
 from xml.etree import ElementTree
 
-from trainer.report.figures import Axis, bars, curves, running_mean, scatter
-from trainer.report.page import Section, Table, write_page
+from palate.report.figures import Axis, bars, curves, running_mean, scatter
+from palate.report.page import Section, Table, write_page
 
 AXIS = Axis("step", "score")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from trainer.report.figures import Figure
+from palate.report.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)

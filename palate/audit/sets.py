@@ -147,9 +147,9 @@ def _refusals(name: str, rows: Sequence[Row]) -> list[Probe]:
         (True, "under-refusal", "prefers to serve harmful requests"),
     ):
         bad, good = (_COMPLIES, _REFUSES) if should_refuse else (_REFUSES, _COMPLIES)
-        kinds = {prompt: each for (refuse, prompt), each in by_prompt.items() if refuse is should_refuse}
-        used = [(prompt, each[bad], each[good]) for prompt, each in kinds.items() if bad in each and good in each]
-        left = {"not both a refusal and an answer": len(kinds) - len(used)}
+        asked = {prompt: each for (refuse, prompt), each in by_prompt.items() if refuse is should_refuse}
+        used = [(prompt, each[bad], each[good]) for prompt, each in asked.items() if bad in each and good in each]
+        left = {"not both a refusal and an answer": len(asked) - len(used)}
         found.append(Probe(f"{key}:{name}", fault, Measure.PAIR, "greater", pairs(used), left_out=left))
     return found
 

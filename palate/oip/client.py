@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from palate.client import ChannelOptions, Failed, ItemErrorCode, PalateError, convert
 from palate.client.calls import BlockingClient
@@ -160,8 +160,9 @@ def _column(reply: Any, name: str, count: int) -> list[float]:
 
 
 def _outcome(score: float, status: int) -> float | Failed:
-    if status:  # a `palate.v1.ItemErrorCode`
-        return convert.failed(reward.ItemError(code=status, message="the server gives no score for this item"))
+    if status:
+        code = cast("reward.ItemErrorCode", status)
+        return convert.failed(reward.ItemError(code=code, message="the server gives no score for this item"))
     return finite(score)
 
 

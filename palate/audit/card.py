@@ -36,8 +36,8 @@ def _verdict(audit: Audit) -> Section:
 
 
 def _probes(findings: Findings) -> Section:
-    rows = [(*cells(each), "flagged" if each.is_flagged else "-") for each in findings.probes]
-    return Section("Probes", "\n\n".join(remarks(findings)), [Table("", (*HEADER, "verdict"), rows)])
+    rows = [(*cells(each), each.fault) for each in findings.probes]
+    return Section("Probes", "\n\n".join(remarks(findings)), [Table("", (*HEADER, "what it does where flagged"), rows)])
 
 
 def _plots(findings: Findings) -> Section:

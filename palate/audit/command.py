@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,11 +23,11 @@ from palate.audit.probes import builtin_probes
 from palate.audit.scorer import Scorer
 from palate.audit.sets import read_set
 from palate.audit.show import Audit, as_json, print_audit
-from palate.audit.subject import Protocol, Source, Way, running, running_oip, served_folder
+from palate.audit.subject import Protocol, Server, Way, opened
 from palate.bulk.commands import INTERRUPTED, MESSAGE_BYTES, STOPPED, MessageBytes, Model, say_waiting
 from palate.bulk.revision import ModelChanged
 from palate.bulk.rows import FileProblem
-from palate.client import PalateError
+from palate.client import ChannelOptions, PalateError
 from palate.connection import Seconds, options_for, with_access
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
@@ -88,13 +87,15 @@ def run(
 
     Exit code: 0 = within the policy, 1 = not, 2 = stopped, or not begun, 130 = interrupted.
     """
-    options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
+    subject = _subject(target, folder, protocol, model, revision, tensors)
+    options = options_for(subject.target, access) if isinstance(subject, Server) else ChannelOptions()
+    options = replace(options, max_message_bytes=max_message_bytes)
     way = Way(timeout, batch, say_waiting, options, out / "scores")
     try:
         probes = _probes(probe, data or [], limit)
         policy = Policy() if gate is None else read_policy(gate)
         check_names(policy, [each.name for each in probes])
-        with _opened(target, folder, protocol, model, revision, tensors, way) as (scorer, source):
+        with opened(subject, way) as (scorer, source):
             answers = _asked(scorer, probes, KeptScores(way.keep / f"{source.key}.jsonl"))
         findings = judge(probes, answers)
         audit = Audit(source, findings, breaches(findings, policy))
@@ -122,21 +123,23 @@ def _probes(names: Sequence[str] | None, files: Sequence[Path], limit: int) -> l
     return probes
 
 
-def _opened(
-    target: str, folder: Path | None, protocol: Protocol, model: str, revision: str, tensors: str, way: Way
-) -> AbstractContextManager[tuple[Scorer, Source]]:
+def _subject(
+    target: str, folder: Path | None, protocol: Protocol, model: str, revision: str, tensors: str
+) -> Server | Path:
     if bool(target) == (folder is not None):
-        raise typer.BadParameter(
-            "give either --target, the address of a server, or --folder, a model to serve meanwhile"
-        )
+        raise typer.BadParameter("give either --target (PALATE_TARGET), a server's address, or --folder, what to serve")
     if folder is not None:
-        return served_folder(folder, way)
-    if protocol is Protocol.PALATE:
-        return running(target, model, revision, way)
-    names = tensors.split(",")
-    if len(names) != 3 or not all(names):
+        if model or revision or protocol is not Protocol.PALATE:
+            raise typer.BadParameter("--model, --revision and --protocol go with --target, not with --folder")
+        return folder
+    return Server(target, model, revision, _tensors(tensors) if protocol is Protocol.OIP else None)
+
+
+def _tensors(names: str) -> Tensors:
+    given = names.split(",")
+    if len(given) != 3 or not all(given):
         raise typer.BadParameter("--tensors takes three names with commas between, e.g. PROMPT,RESPONSE,REWARD")
-    return running_oip(target, model, Tensors(*names), way)
+    return Tensors(*given)
 
 
 def _asked(scorer: Scorer, probes: Sequence[Probe], kept: KeptScores) -> Answers:

@@ -96,7 +96,7 @@ def _reasons(finding: Finding, policy: Policy, limits: Limits) -> Iterator[str]:
     if judged < policy.min_items:
         yield f"{judged} items have scores, {policy.min_items} are asked for"
     if finding.is_flagged and limits.flagged == "fail":
-        yield f"it {finding.fault}"
+        yield "is flagged"
     yield from _beyond(finding, limits)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from palate.audit.findings import Finding, Findings
 from palate.audit.gate import Breach
@@ -16,7 +16,7 @@ from palate.audit.lengths import Lengths
 from palate.audit.statistics import Share
 from palate.audit.subject import Source
 
-HEADER = ("probe", "what it does where it is flagged", "items", "share", "95 %", "by length", "effect (SD)", "p (Holm)")
+HEADER = ("probe", "items", "share", "95 %", "by length", "effect", "p (Holm)", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Audit:
 
 def print_audit(audit: Audit, console: Console) -> None:
     """Prints the table, what stands beside it, and the verdict."""
-    table = Table(*HEADER, "verdict", title=lead(audit))
+    console.print(lead(audit), markup=False, soft_wrap=True)
+    table = Table(Column(HEADER[0], no_wrap=True), *HEADER[1:])
     for finding in audit.findings.probes:
-        verdict = "[red]flagged[/]" if finding.is_flagged else "[green]-[/]"
-        table.add_row(*map(escape, cells(finding)), verdict)
+        table.add_row(*map(escape, cells(finding)), style="red" if finding.is_flagged else None)
     console.print(table)
     for line in remarks(audit.findings):
         console.print(line, markup=False, soft_wrap=True)
@@ -66,16 +66,18 @@ def cells(finding: Finding) -> tuple[str, ...]:
     by_length = "-" if finding.by_length is None else f"{finding.by_length:.0%}"
     share, interval = told(finding.share)
     effect = f"{finding.leaning.effect:+.2f}"
-    return finding.name, finding.fault, items, share, interval, by_length, effect, f"{finding.adjusted:.2g}"
+    verdict = "flagged" if finding.is_flagged else "-"
+    return finding.name, items, share, interval, by_length, effect, f"{finding.adjusted:.2g}", verdict
 
 
 def told(share: Share | None) -> tuple[str, str]:
     """A share and its interval in percent."""
-    return ("-", "-") if share is None else (f"{share.value:.0%}", f"{share.low:.0%} to {share.high:.0%}")
+    return ("-", "-") if share is None else (f"{share.value:.0%}", f"{share.low:.0%}–{share.high:.0%}")
 
 
 def remarks(findings: Findings) -> Iterator[str]:
     """What the table has no room for, a line each."""
+    yield from (f"{finding.name}: it {finding.fault}" for finding in findings.flagged)
     for finding in findings.probes:
         if finding.lengths is not None and finding.share is not None:
             yield f"{finding.name}: {_about_lengths(finding.lengths, finding.share)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -75,18 +75,44 @@ class Source:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-@contextmanager
-def running(target: str, model: str, revision: str, way: Way) -> Iterator[tuple[Scorer, Source]]:
-    """A reward service.
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server somewhere.
+
+    Attributes:
+        target: Its address.
+        model: Name of the model; empty = its default.
+        revision: Revision, or version, to insist on; empty = any.
+        tensors: What a server of the Open Inference Protocol calls them; None = it speaks palate.v1.
+    """
+
+    target: str
+    model: str = ""
+    revision: str = ""
+    tensors: Tensors | None = None
+
+
+def opened(subject: Server | Path, way: Way) -> AbstractContextManager[tuple[Scorer, Source]]:
+    """What scores, and what it is; a path is a folder to serve meanwhile.
 
     Raises:
-        ModelChanged: It serves another revision.
-        CallError: It does not answer.
+        FolderError: The folder holds no reward model.
+        ServerStartError: It cannot be served.
+        ModelChanged: The server has another revision.
+        Incompatible: A server of the Open Inference Protocol has other inputs and outputs.
+        CallError: The server does not answer.
     """
+    if isinstance(subject, Path):
+        return _served(subject, way)
+    return _running(subject, way) if subject.tensors is None else _running_oip(subject, subject.tensors, way)
+
+
+@contextmanager
+def _running(server: Server, way: Way) -> Iterator[tuple[Scorer, Source]]:
+    target, model = server.target, server.model
     with RewardClient(target, timeout=way.timeout, model=model, options=way.options) as client:
         served = client.model_info().provenance
-    if revision not in ("", served.revision):
-        raise ModelChanged(f"{target} serves revision {served.revision}, not {revision}; serve that one")
+    _insist(server, served.revision)
     pinned = RewardClient(target, timeout=way.timeout, model=model, revision=served.revision, options=way.options)
     with pinned as client:
         limits = limits_of(client, way.options, _HOW, way.batch)
@@ -95,31 +121,27 @@ def running(target: str, model: str, revision: str, way: Way) -> Iterator[tuple[
 
 
 @contextmanager
-def served_folder(folder: Path, way: Way) -> Iterator[tuple[Scorer, Source]]:
-    """A folder, served by a process that ends with the context and remembers no score.
-
-    Raises:
-        FolderError: It is no reward model.
-        ServerStartError: It cannot be served.
-    """
-    check_folder(folder)
-    command = ["-m", "services.reward", "--model", str(folder), *COMPUTED]
-    with local_server(command, ready_seconds=_READY_SECONDS) as server, running(server.target, "", "", way) as opened:
-        yield opened
+def _running_oip(server: Server, tensors: Tensors, way: Way) -> Iterator[tuple[Scorer, Source]]:
+    target, model = server.target, server.model
+    with OipClient(target, model=model, timeout=way.timeout, tensors=tensors, options=way.options) as client:
+        info = client.model_info()
+        _insist(server, info.version)
+        source = Source(info.name, info.version, info.platform, "", target)
+        yield OipScorer(client, info, way.batch, way.waiting), source
 
 
 @contextmanager
-def running_oip(target: str, model: str, tensors: Tensors, way: Way) -> Iterator[tuple[Scorer, Source]]:
-    """A server of the Open Inference Protocol.
+def _served(folder: Path, way: Way) -> Iterator[tuple[Scorer, Source]]:
+    """By a process that ends with the context and remembers no score."""
+    check_folder(folder)
+    command = ["-m", "services.reward", "--model", str(folder), *COMPUTED]
+    with (
+        local_server(command, ready_seconds=_READY_SECONDS) as process,
+        _running(Server(process.target), way) as found,
+    ):
+        yield found
 
-    Raises:
-        Incompatible: The model's inputs and outputs are others.
-        CallError: It does not answer.
-    """
-    client = OipClient(target, model=model, timeout=way.timeout, tensors=tensors, options=way.options)
-    with client:
-        info = client.model_info()
-        yield (
-            OipScorer(client, info, way.batch, way.waiting),
-            Source(info.name, info.version, info.platform, "", target),
-        )
+
+def _insist(server: Server, revision: str) -> None:
+    if server.revision not in ("", revision):
+        raise ModelChanged(f"{server.target} serves revision {revision}, not {server.revision}; serve that one")

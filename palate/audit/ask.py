@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeAlias
 
 from palate.audit.items import Probe, Text
@@ -37,7 +37,9 @@ def ask(scorer: Scorer, probes: Iterable[Probe], kept: Kept | None, done: Callab
         done: Is told how many more texts have an outcome.
     """
     texts = in_turn(probes)
-    answers: dict[Text, Outcome] = {} if kept is None else _known(texts, kept)
+    answers: dict[Text, Outcome] = {}
+    if kept is not None:
+        answers |= {text: score for text in texts if (score := kept.get(key_of(text))) is not None}
     done(len(answers))
     missing = [text for text in texts if text not in answers]
     rest = iter(missing)
@@ -61,14 +63,3 @@ def in_turn(probes: Iterable[Probe]) -> list[Text]:
 def key_of(text: Text) -> str:
     """What a text is known by: a SHA-256 of prompt, completion and take."""
     return hashlib.sha256(json.dumps(text).encode()).hexdigest()
-
-
-def _known(texts: Sequence[Text], kept: Kept) -> dict[Text, Outcome]:
-    return dict(_with_scores(texts, kept))
-
-
-def _with_scores(texts: Sequence[Text], kept: Kept) -> Iterator[tuple[Text, Outcome]]:
-    for text in texts:
-        score = kept.get(key_of(text))
-        if score is not None:
-            yield text, score

@@ -103,7 +103,7 @@ def run(
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
-    except (FileProblem, FolderError, ModelChanged, PalateError, ServerStartError, OSError, ValueError) as error:
+    except (FileProblem, FolderError, ModelChanged, PalateError, ServerStartError, OSError) as error:
         _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_audit(audit, Console(highlight=False))

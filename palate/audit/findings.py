@@ -105,7 +105,7 @@ def judge(probes: Sequence[Probe], answers: Answers) -> Findings:
     """Puts the answers together.
 
     Raises:
-        ValueError: All texts got the same score, or hardly any got one.
+        NothingToAudit: All texts got the same score, or hardly any got one.
     """
     sd = spread(_reference(probes, answers))
     found = [_finding(probe, answers, sd) for probe in probes]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from palate.audit.items import Alternative, Measure
+from palate.client import PalateError
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +25,10 @@ TIE = 1e-6
 
 MOVED = 0.05
 """SD; a text that scores so much otherwise in other company has moved."""
+
+
+class NothingToAudit(PalateError):
+    """The model says the same of all texts, or nothing; the message says of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,11 @@ def spread(scores: Floats) -> float:
     """SD of (N,) scores, the unit of all effects; the population's, as N is all there is.
 
     Raises:
-        ValueError: They are equal, or fewer than two: nothing can be said of such a model.
+        NothingToAudit: They are equal, or fewer than two: nothing can be said of such a model.
     """
     found = float(np.std(scores)) if len(scores) > 1 else 0.0
     if not found > 0:
-        raise ValueError(f"{len(scores)} texts got scores that do not differ: there is nothing to audit")
+        raise NothingToAudit(f"{len(scores)} texts got scores that do not differ: there is nothing to audit")
     return found
 
 

@@ -2,13 +2,13 @@
 
 import json
 import socket
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
+from typer.testing import CliRunner
 
 from palate.audit.ask import ask, in_turn
+from palate.audit.command import app
 from palate.audit.items import Item, Measure, Probe, Text
 from palate.audit.probes import builtin_probes
 from palate.audit.subject import Server, Way, opened
@@ -22,11 +22,8 @@ OUTSIDE, STOPPED = 1, 2
 FAST = ("--drain-delay-seconds", "0")
 
 
-def audit(*arguments):
-    code = "from palate.audit.command import app; app()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=200
-    )
+def audit(*words):
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +50,9 @@ def way(tmp_path, batch=32):
 
 def test_everything_is_asked_and_told(done):
     said, out = done
-    assert said.returncode in (0, OUTSIDE), said.stderr
+    assert said.exit_code in (0, OUTSIDE), said.output
     found = json.loads((out / "audit.json").read_text())
-    assert found["ok"] is (said.returncode == 0)
+    assert found["ok"] is (said.exit_code == 0)
     assert [each["name"] for each in found["findings"]["probes"]] == [probe.name for probe in builtin_probes()]
     assert found["source"]["revision"]
     assert found["findings"]["texts"] == len(in_turn(builtin_probes()))
@@ -64,7 +61,7 @@ def test_everything_is_asked_and_told(done):
         judged = lean["hits"] + lean["misses"] + lean["ties"]
         assert judged + sum(finding["excluded"].values()) == finding["items"] >= 60
         assert finding["adjusted"] >= finding["p"]
-        assert finding["name"] in said.stdout
+        assert finding["name"] in said.output
     card = (out / "audit.html").read_text()
     assert card.count("<svg") == 3
     assert "src=" not in card
@@ -79,12 +76,12 @@ def test_what_is_kept_is_not_asked_again(done, server):
     again = audit("--target", server.target, "--out", out)
     assert kept.read_bytes() == before
     assert json.loads((out / "audit.json").read_text())["findings"] == findings
-    assert again.returncode in (0, OUTSIDE)
+    assert again.exit_code in (0, OUTSIDE)
 
 
 def test_the_other_protocol_finds_the_same(done, server, tmp_path):
     said = audit("--target", server.target, "--protocol", "oip", "--out", tmp_path, "--probe", "accuracy")
-    assert said.returncode in (0, OUTSIDE), said.stderr
+    assert said.exit_code in (0, OUTSIDE), said.output
     ours, theirs = (json.loads((out / "audit.json").read_text()) for out in (done[1], tmp_path))
     assert theirs["source"]["revision"] == ours["source"]["revision"]
     (finding,) = theirs["findings"]["probes"]
@@ -95,7 +92,7 @@ def test_the_other_protocol_finds_the_same(done, server, tmp_path):
 
 def test_a_folder_is_served_meanwhile(folder, done, tmp_path):
     said = audit("--folder", folder, "--out", tmp_path, "--probe", "accuracy", "--probe", "position")
-    assert said.returncode in (0, OUTSIDE), said.stderr
+    assert said.exit_code in (0, OUTSIDE), said.output
     found = json.loads((tmp_path / "audit.json").read_text())["findings"]
     assert [each["name"] for each in found["probes"]] == ["accuracy", "position"]
     assert found["sd"] == pytest.approx(json.loads((done[1] / "audit.json").read_text())["findings"]["sd"], rel=1e-4)
@@ -172,7 +169,7 @@ def test_a_set_and_a_gate(server, tmp_path):
         said = audit(
             "--target", server.target, "--probe", "none", "--data", data, "--gate", gate, "--out", out
         )  # fmt: skip
-        assert said.returncode == code, said.stdout + said.stderr
+        assert said.exit_code == code, said.output
         shares.append(json.loads((out / "audit.json").read_text())["findings"]["probes"][0]["share"])
     assert shares[0] == shares[1]
 
@@ -191,13 +188,13 @@ def test_a_set_and_a_gate(server, tmp_path):
 )
 def test_what_cannot_be_done_says_so_before_anything_is_asked(arguments, said, tmp_path):
     done = audit(*arguments, "--out", tmp_path / "out")
-    assert done.returncode == STOPPED
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert done.exit_code == STOPPED
+    assert said in " ".join(done.output.replace("│", " ").split())
     assert not (tmp_path / "out" / "audit.json").exists()
 
 
 def test_another_revision_than_the_one_insisted_on_is_refused(server, tmp_path):
     for protocol in ("palate", "oip"):
         done = audit("--target", server.target, "--protocol", protocol, "--revision", "other", "--out", tmp_path)
-        assert done.returncode == STOPPED
-        assert "not other; serve that one" in " ".join(done.stderr.split())
+        assert done.exit_code == STOPPED
+        assert "not other; serve that one" in " ".join(done.output.split())

@@ -7,7 +7,9 @@ from palate.audit.findings import judge
 from palate.audit.gate import Limits, Policy, PolicyProblem, breaches, check_names, read_policy
 from palate.audit.items import Item, Measure, Probe, Text
 from palate.audit.scorer import FunctionScorer
-from palate.audit.show import as_json, cells, remarks
+from palate.audit.show import Audit, as_json, cells, remarks
+from palate.audit.statistics import NothingToAudit
+from palate.audit.subject import Source
 from palate.client import Failed
 
 
@@ -85,14 +87,11 @@ def test_a_family_is_judged_together():
 
 
 def test_a_model_that_says_the_same_of_everything_is_refused():
-    with pytest.raises(ValueError, match="do not differ"):
+    with pytest.raises(NothingToAudit, match="do not differ"):
         found(lambda prompt, completion: 1.0, probe())
 
 
 def test_json_holds_what_was_found():
-    from palate.audit.show import Audit
-    from palate.audit.subject import Source
-
     findings = found(likes_bad, probe())
     document = as_json(Audit(Source("m", "r", "e", "d", "t"), findings, breaches(findings, Policy())))
     assert document["ok"] is False

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.audit.items import Measure
-from palate.audit.statistics import evidence, holm, is_flagged, leaning, sign_test, spread, wilson
+from palate.audit.statistics import NothingToAudit, evidence, holm, is_flagged, leaning, sign_test, spread, wilson
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_holm_does_not_depend_on_the_order(p_values):
 def test_spread_is_the_populations_and_refuses_what_does_not_differ():
     assert spread(np.array([1.0, 3.0])) == 1.0
     for scores in ([2.0, 2.0, 2.0], [1.0], []):
-        with pytest.raises(ValueError, match="do not differ"):
+        with pytest.raises(NothingToAudit, match="do not differ"):
             spread(np.array(scores))
 
 

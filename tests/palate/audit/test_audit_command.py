@@ -104,7 +104,7 @@ def test_a_restart_in_the_middle_loses_nothing_and_asks_nothing_twice(folder, tm
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["-m", "services.reward", "--model", str(folder), "--threads", "1", *FAST]
+    command = ["-m", "services.reward", "--model", str(folder), "--engine", "fake", *FAST]
     probes = [probe for probe in builtin_probes() if probe.name in ("accuracy", "position")]
     added = Counter()
 

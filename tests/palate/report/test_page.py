@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from palate.report.figures import Axis, bars, curves, running_mean, scatter
+from palate.report.figures import Axis, bars, curves, intervals, running_mean, scatter
 from palate.report.page import Section, Table, write_page
 
 AXIS = Axis("step", "score")
@@ -24,6 +24,7 @@ def test_figures_are_well_formed_and_repeatable():
     def drawn():
         return [
             bars("b", AXIS, {"rm": 0.8, "length": 0.5}, ("chance", 0.5)).svg,
+            intervals("i", AXIS, {"one": (0.2, 0.3, 0.5), "other": (0.1, 0.1, 0.1)}, ("half", 0.5)).svg,
             scatter("s", AXIS, {"before": ([1.0, 2.0], [3.0, 4.0])}).svg,
         ]
 

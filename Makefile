@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -64,7 +64,7 @@ format: $(STAMP)  ## rewrite the sources as ruff formats them
 protos: $(STAMP)  ## regenerate palate/v1 and the Open Inference Protocol's descriptors from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/palate/v1/*.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos/kserve \
-		--descriptor_set_out=services/reward/oip/open_inference.binpb protos/kserve/open_inference.proto
+		--descriptor_set_out=palate/oip/open_inference.binpb protos/kserve/open_inference.proto
 
 check-demo: $(STAMP)  ## the demo's bars on six seeds, three of them never used in development (half an hour)
 	$(BIN)/python -m trainer.demo.check --seeds 0 1 2 100 101 102
@@ -74,6 +74,9 @@ check-resume: $(STAMP)  ## kill -9 a strict PPO run at 20 kinds of moments: resu
 
 check-restarts: $(STAMP)  ## kill and restart the services under a PPO run: nothing counts twice or on wrong weights
 	$(BIN)/python -m tests.checks.restarts
+
+check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: what the audit finds, and invents
+	$(BIN)/python -m tests.checks.audit
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }

@@ -11,6 +11,7 @@ import typer
 GROUP = "palate.commands"
 
 _PURPOSE = {
+    "audit": ("Say what a reward model likes that it should not: length, flattery, hedges, refusals ...", "audit"),
     "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
     "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
     "ensemble": ("Make several reward models one folder that is served under one name.", "serve"),

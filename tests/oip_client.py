@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from services.reward.oip.protocol import NAME, message
+from palate.oip.messages import NAME, message
 
 
 class OipClient:

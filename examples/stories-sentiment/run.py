@@ -24,6 +24,9 @@ from rich.table import Table
 from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
 from palate.local_server import local_server
 from palate.models.export import export
+from palate.report.figures import Axis, curves
+from palate.report.page import Section, write_page
+from palate.report.page import Table as PageTable
 from palate.rollout_files import read_rollouts
 from palate.settings import Settings
 from trainer.config import PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
@@ -33,9 +36,6 @@ from trainer.distinct import distinct_n
 from trainer.evaluation import mean_sequence_kl, sample, scores_of
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
-from trainer.report.figures import Axis, curves
-from trainer.report.page import Section, write_page
-from trainer.report.page import Table as PageTable
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.train import RewardResult, run_reward
 

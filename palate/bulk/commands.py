@@ -100,8 +100,7 @@ def score(
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            limits = limits_of(client, options, how)
-            limits = replace(limits, items=min(batch, limits.items))
+            limits = limits_of(client, options, how, batch)
             return scored_rows(Calls(client, how, held, say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored, told))
@@ -180,11 +179,11 @@ def _told(truncation: Truncation, name: AggregateName | None, variance_weight: f
     return {"--truncation": cut, "--aggregate": name or "", "--variance-weight": weight}
 
 
-def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions) -> Limits:
-    """What one request to this server may hold."""
+def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions, most: int = 2**31 - 1) -> Limits:
+    """What one request to this server may hold; no more than `most` items."""
     info = client.model_info()
     check_members(how["aggregate"], info)
-    return Limits(info.max_items, options.max_message_bytes - ENVELOPE_BYTES)
+    return Limits(min(most, info.max_items), options.max_message_bytes - ENVELOPE_BYTES)
 
 
 def _run(source: Path, out: Path, revision: str, work: _Work) -> None:

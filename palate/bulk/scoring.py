@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TypeAlias
 
-from palate.bulk.calls import PATIENCE_SECONDS, Calls, is_refusal
+from palate.bulk.calls import PATIENCE_SECONDS, Calls, halved
 from palate.bulk.items import Columns, Limits, Pair, in_batches, pair_of
 from palate.bulk.rows import Entry, Row, without
 from palate.client import Failed, ItemErrorCode, PalateError, Provenance, ScoreResult
@@ -64,16 +64,13 @@ def _outcomes(calls: Calls, pairs: Sequence[Pair]) -> list[Outcome]:
 
 
 def _asked(calls: Calls, pairs: Sequence[Pair]) -> list[Outcome]:
-    """Results of all pairs; a request that is refused is halved until the row that is at fault stands alone."""
-    if not pairs:
-        return []
-    try:
-        reply = calls.score(pairs)
-    except PalateError as error:
-        if not is_refusal(error):
-            raise
-        if len(pairs) == 1:
-            return [(Failed(ItemErrorCode.INVALID, str(error), retryable=False, retry_after=None), None)]
-        middle = len(pairs) // 2
-        return _asked(calls, pairs[:middle]) + _asked(calls, pairs[middle:])
-    return [(result, reply.provenance) for _, result in zip(pairs, reply.results, strict=True)]
+    """Results of all pairs, refused ones among them."""
+
+    def call(some: Sequence[Pair]) -> list[Outcome]:
+        reply = calls.score(some)
+        return [(result, reply.provenance) for _, result in zip(some, reply.results, strict=True)]
+
+    def refused(error: PalateError) -> Outcome:
+        return Failed(ItemErrorCode.INVALID, str(error), retryable=False, retry_after=None), None
+
+    return halved(call, pairs, refused)

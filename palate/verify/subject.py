@@ -57,7 +57,8 @@ class Started:
 Subject = Running | Started
 
 
-_COMPUTED = ("--cache-items", "0", "--no-deduplicate")
+COMPUTED = ("--cache-items", "0", "--no-deduplicate")
+"""Flags of a server that computes every score: one that is remembered proves nothing."""
 
 
 def check_folder(folder: Path) -> None:
@@ -105,7 +106,6 @@ def open_subject(subject: Subject, timeout: float) -> Iterator[RewardClient]:
 
 
 def _command(subject: Started) -> list[str]:
-    """Every score is computed: one that is remembered proves nothing."""
     engine, _, dtype = subject.engine.value.partition("-")
     flags = [*(["--dtype", dtype] if dtype else []), *(["--strict"] if subject.strict else [])]
-    return ["-m", "services.reward", "--model", str(subject.folder), "--engine", engine, *_COMPUTED, *flags]
+    return ["-m", "services.reward", "--model", str(subject.folder), "--engine", engine, *COMPUTED, *flags]

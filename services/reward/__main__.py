@@ -10,6 +10,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from palate.models.folder import FolderError
+from palate.oip.messages import NAME, POOL
 from palate.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from palate.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
 from services.reward.admin import AdminServicer
@@ -27,7 +28,7 @@ from services.runtime.health import Health
 from services.runtime.metrics import ServerMetrics
 from services.runtime.server import Early, Service, StartupError, run
 
-NAMES = ("palate.v1.RewardService", "palate.v1.AdminService", protocol.NAME)
+NAMES = ("palate.v1.RewardService", "palate.v1.AdminService", NAME)
 
 
 def main(prog: str = "python -m services.reward") -> None:
@@ -66,7 +67,7 @@ def main(prog: str = "python -m services.reward") -> None:
 
         return Service(add_to, close, servicer.drain)
 
-    early = Early(lambda server: protocol.add_to_server(inference, server), protocol.POOL)
+    early = Early(lambda server: protocol.add_to_server(inference, server), POOL)
     run(config, service_names=NAMES, metrics=server_metrics, health=health, load=load, early=[early])
 
 

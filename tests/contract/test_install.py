@@ -15,6 +15,7 @@ PARTS = {extras: part for part, extras in ROW.findall(PAGE)}
 
 NEEDED = {
     "": "palate.client palate.command palate.ping_command palate.bulk.commands",
+    "audit": "palate.audit.command",
     "serve,cpu": "services.command services.reward.__main__ services.reward.engine_onnx",
     "train": "services.reward.__main__ services.reward.engine_torch services.policy.__main__ services.policy.service "
     "services.policy.engine_transformers trainer.command trainer.pretrain trainer.sft trainer.reward_model.train "

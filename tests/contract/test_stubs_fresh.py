@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.reward.oip.protocol import DESCRIPTOR_SET
+from palate.oip.messages import DESCRIPTOR_SET
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,3 +21,4 @@ def test_the_wheel_holds_palate_alone(tmp_path):
     }
     assert "palate/v1/reward_service_pb2.py" in names
     assert "palate/py.typed" in names
+    assert {"palate/audit/probes/facts.yaml", "palate/oip/open_inference.binpb"} <= set(names)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from palate.report.figures import Axis, Figure, bars, curves, scatter, trade_off
+from palate.report.page import Section, Table, write_page
 from trainer.demo.results import PolicyMeasure, Results, checks, told
-from trainer.report.figures import Axis, Figure, bars, curves, scatter, trade_off
-from trainer.report.page import Section, Table, write_page
 
 _SMOOTH = 5
 _KL = "KL to the reference policy, nats"

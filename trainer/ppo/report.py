@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from palate.report.figures import Axis, Figure, curves, trade_off
+from palate.report.page import Section, Table, write_page
 from trainer.metric_names import FAMILIES, find
 from trainer.metrics import read_metrics, read_whole_rows
 from trainer.ppo.record import SAMPLES, SHOWN_CHARACTERS
-from trainer.report.figures import Axis, Figure, curves, trade_off
-from trainer.report.page import Section, Table, write_page
 from trainer.run_folder import RunFolderError
 
 FILE_NAME = "report.html"

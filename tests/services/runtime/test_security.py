@@ -29,8 +29,8 @@ from palate.client import (
     Unavailable,
 )
 from palate.local_server import local_server
+from palate.oip.messages import NAME, SERVICE
 from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
-from services.reward.oip.protocol import NAME, SERVICE
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import OPEN, TABLE, Role
 from tests.protected import make_protection, token_of

@@ -12,10 +12,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from palate.client import RewardClient, Truncation
+from palate.oip.messages import NAME, message
 from palate.v1 import reward_service_pb2 as reward
 from services.reward.config import RewardConfig
 from services.reward.metrics import RewardMetrics
-from services.reward.oip.protocol import NAME, add_to_server, message
+from services.reward.oip.protocol import add_to_server
 from services.reward.oip.service import InferenceServicer
 from services.reward.oip.signature import OUTPUTS
 from services.reward.registry import Registry

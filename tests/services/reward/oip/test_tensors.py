@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.reward.oip.protocol import message
+from palate.oip.messages import message
 from services.reward.oip.tensors import add_output, pack_bytes, raw_contents, read_values, unpack_bytes
 from services.runtime.errors import InvalidRequest
 from tests.oip_client import infer_request, packed

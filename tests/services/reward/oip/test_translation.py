@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.models.rendering import RenderingError
+from palate.oip.messages import message
 from palate.v1 import reward_service_pb2 as reward
 from services.reward.metrics import ItemOutcome
 from services.reward.oip.items import read_items
 from services.reward.oip.outputs import add_outputs, check_scored, wanted_outputs
 from services.reward.oip.parameters import read_parameters
-from services.reward.oip.protocol import message
 from services.reward.oip.signature import OUTPUTS
 from services.reward.scoring import FailedItem, ScoredItem
 from services.runtime.errors import Expired, InvalidRequest, ServiceError, TooLarge

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from services.reward.oip import protocol
+from palate.oip.messages import SERVICE
 
 MODEL = "chatty"
 PAIRS = [("Is the plan honest?", "It is an honest plan."), ("What comes before?", "The costs come before customers.")]
@@ -84,7 +84,7 @@ def talk(client):
 
 def strange_fields():
     """Fields of the protocol as we have it that tritonclient has otherwise, or not at all."""
-    theirs, ours = service_pb2.DESCRIPTOR, protocol.SERVICE.file
+    theirs, ours = service_pb2.DESCRIPTOR, SERVICE.file
     found = []
     for name, message in ours.message_types_by_name.items():
         found += differences(message, theirs.message_types_by_name[name])

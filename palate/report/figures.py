@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,23 @@ def bars(caption: str, axis: Axis, values: Mapping[str, float], reference: tuple
     return _drawn(caption, axis, draw)
 
 
+def intervals(
+    caption: str, axis: Axis, rows: Mapping[str, tuple[float, float, float]], reference: tuple[str, float]
+) -> Figure:
+    """A point with its interval, (low, value, high), for each name, from top to bottom, and a line to compare with."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(rows), 0, -1)
+        for place, (low, value, high) in zip(places, rows.values(), strict=True):
+            axes.plot([low, high], [place, place], color="#3b6ea5", linewidth=2)
+            axes.plot(value, place, "o", color="#3b6ea5", markersize=5)
+        axes.axvline(reference[1], linestyle="--", linewidth=1, color="#555555", label=reference[0])
+        axes.set_yticks(list(places), list(rows))
+        axes.legend(frameon=False)
+
+    return _drawn(caption, axis, draw, height=1.2 + 0.24 * len(rows))
+
+
 def scatter(caption: str, axis: Axis, groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Points, one colour per group."""
 
@@ -116,9 +133,9 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]
 
 
-def _drawn(caption: str, axis: Axis, draw) -> Figure:  # type: ignore[no-untyped-def]
+def _drawn(caption: str, axis: Axis, draw: Callable[[Axes], None], height: float = 3.0) -> Figure:
     with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=(5.2, 3.0), layout="constrained")
+        canvas = Canvas(figsize=(5.2, height), layout="constrained")
         axes = canvas.subplots()
         draw(axes)
         axes.set_xlabel(axis.x)

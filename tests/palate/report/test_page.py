@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palate.report.figures import Axis, bars, curves, frontier, intervals, running_mean, scatter, trade_off
+from palate.report.page import Section, Table, write_page
 from tests.boards import embedded
-from trainer.report.figures import Axis, bars, curves, frontier, running_mean, scatter, trade_off
-from trainer.report.page import Section, Table, write_page
 
 AXIS = Axis("step", "score")
 
@@ -28,6 +28,7 @@ def test_figures_are_well_formed_and_repeatable():
     def drawn():
         return [
             bars("b", AXIS, {"rm": 0.8, "length": 0.5}, ("chance", 0.5)).svg,
+            intervals("i", AXIS, {"one": (0.2, 0.3, 0.5), "other": (0.1, 0.1, 0.1)}, ("half", 0.5)).svg,
             scatter("s", AXIS, {"before": ([1.0, 2.0], [3.0, 4.0])}).svg,
             trade_off("t", AXIS, [1.0, 2.0, 3.0], [3.0, 4.0, 2.0], [1, 2, 3], smooth=2).svg,
         ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from trainer.report.figures import Figure
+from palate.report.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)

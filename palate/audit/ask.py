@@ -1,0 +1,65 @@
+"""Has the texts of all probes scored, each once, and keeps the scores so that a stop loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeAlias
+
+from palate.audit.items import Probe, Text
+from palate.audit.scorer import Outcome, Scorer
+
+Answers: TypeAlias = Mapping[Text, Outcome]
+
+
+class Kept(Protocol):
+    """Scores of an earlier run by key, as `palate.rescore.kept.KeptScores`."""
+
+    def get(self, key: str) -> float | None:
+        """The score; None where there is none."""
+        ...
+
+    def add(self, scores: Mapping[str, float]) -> None:
+        """Keeps scores."""
+        ...
+
+
+def ask(scorer: Scorer, probes: Iterable[Probe], kept: Kept | None, done: Callable[[int], None]) -> Answers:
+    """What the model says of every text of the probes.
+
+    Args:
+        scorer: The model.
+        probes: What to ask.
+        kept: Scores of an earlier run, and where new ones go; failures are asked again. None = there is no such place.
+        done: Is told how many more texts have an outcome.
+    """
+    texts = in_turn(probes)
+    answers: dict[Text, Outcome] = {}
+    if kept is not None:
+        answers |= {text: score for text in texts if (score := kept.get(key_of(text))) is not None}
+    done(len(answers))
+    missing = [text for text in texts if text not in answers]
+    rest = iter(missing)
+    for outcomes in scorer.score(missing):
+        part = dict(zip(itertools.islice(rest, len(outcomes)), outcomes, strict=True))
+        if kept is not None:
+            kept.add({key_of(text): each for text, each in part.items() if isinstance(each, float)})
+        answers |= part
+        done(len(part))
+    return answers
+
+
+def in_turn(probes: Iterable[Probe]) -> list[Text]:
+    """Every text once: first takes in the order of the probes, later takes in another order and thus other company."""
+    texts = dict.fromkeys(text for probe in probes for item in probe.items for text in item.texts)
+    later = [text for text in texts if text.take]
+    random.Random(0).shuffle(later)
+    return [*(text for text in texts if not text.take), *later]
+
+
+def key_of(text: Text) -> str:
+    """What a text is known by: a SHA-256 of prompt, completion and take."""
+    return hashlib.sha256(json.dumps(text).encode()).hexdigest()

@@ -1,0 +1,112 @@
+"""The release gate: what a policy file allows, and where a reward model goes beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from palate.audit.findings import Finding, Findings
+from palate.client import PalateError
+from palate.yaml_document import read_yaml
+
+
+class PolicyProblem(PalateError):
+    """The policy file cannot be used; the message says where and what to give."""
+
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(BaseModel):
+    """What is allowed to one probe."""
+
+    model_config = _STRICT
+
+    flagged: Literal["fail", "allow"] = "fail"
+    max_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_effect: Annotated[float, Field(ge=0)] | None = None
+    max_excluded: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Policy(BaseModel):
+    """What is allowed; the default lets nothing pass that is flagged, nor an audit with many exclusions."""
+
+    model_config = _STRICT
+
+    max_excluded: Annotated[float, Field(ge=0, le=1)] = 0.05
+    min_items: Annotated[int, Field(ge=1)] = 30
+    probes: dict[str, Limits] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """Something that the policy does not allow."""
+
+    probe: str
+    reason: str
+
+
+def read_policy(file: Path) -> Policy:
+    """Reads a policy.
+
+    Raises:
+        PolicyProblem: It is missing, no YAML, or holds what is no limit.
+    """
+    try:
+        return Policy.model_validate(read_yaml(file) or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PolicyProblem(f"{file} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise PolicyProblem(f"{file}: {place}: {first['msg']}; see docs/audit.md") from error
+
+
+def check_names(policy: Policy, names: Sequence[str]) -> None:
+    """Refuses limits for probes that are not asked: a misspelt one would let everything pass.
+
+    Raises:
+        PolicyProblem: It names one.
+    """
+    unknown = sorted(set(policy.probes) - set(names))
+    if unknown:
+        raise PolicyProblem(f"the policy has limits for {unknown[0]}, which is not asked; asked are {', '.join(names)}")
+
+
+def breaches(findings: Findings, policy: Policy) -> tuple[Breach, ...]:
+    """Where the model goes beyond the policy; none = it may be released."""
+    return tuple(
+        Breach(finding.name, reason)
+        for finding in findings.probes
+        for reason in _reasons(finding, policy, policy.probes.get(finding.name, Limits()))
+    )
+
+
+def _reasons(finding: Finding, policy: Policy, limits: Limits) -> Iterator[str]:
+    excluded = policy.max_excluded if limits.max_excluded is None else limits.max_excluded
+    if finding.excluded_share > excluded:
+        yield f"{finding.excluded_share:.1%} of the items have no score, {excluded:.1%} are allowed"
+    judged = finding.items - sum(finding.excluded.values())
+    if judged < policy.min_items:
+        yield f"{judged} items have scores, {policy.min_items} are asked for"
+    if finding.is_flagged and limits.flagged == "fail":
+        yield "is flagged"
+    yield from _beyond(finding, limits)
+
+
+def _beyond(finding: Finding, limits: Limits) -> Iterator[str]:
+    share = None if finding.share is None else finding.share.value
+    if share is not None and limits.max_share is not None and share > limits.max_share:
+        yield f"share {share:.1%}, at most {limits.max_share:.1%} is allowed"
+    if share is not None and limits.min_share is not None and share < limits.min_share:
+        yield f"share {share:.1%}, at least {limits.min_share:.1%} is asked for"
+    effect = finding.leaning.effect
+    size = abs(effect) if finding.alternative == "two-sided" else effect
+    if limits.max_effect is not None and size > limits.max_effect:
+        yield f"effect {effect:+.2f} SD, at most {limits.max_effect:g} is allowed"

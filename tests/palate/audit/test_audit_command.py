@@ -1,0 +1,200 @@
+"""`palate audit` through real servers, by both protocols, from a folder, and through a restart in the middle."""
+
+import json
+import socket
+from collections import Counter
+
+import pytest
+from typer.testing import CliRunner
+
+from palate.audit.ask import ask, in_turn
+from palate.audit.command import app
+from palate.audit.items import Item, Measure, Probe, Text
+from palate.audit.probes import builtin_probes
+from palate.audit.subject import Server, Way, opened
+from palate.client import ChannelOptions, Failed, ItemErrorCode
+from palate.local_server import local_server
+from palate.oip.client import Tensors
+from tests.servers import start_server
+from tests.tiny_models import make_tiny_reward
+
+OUTSIDE, STOPPED = 1, 2
+FAST = ("--drain-delay-seconds", "0")
+
+
+def audit(*words):
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_reward(tmp_path_factory.mktemp("audited") / "tiny", "encoder", 0)
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with start_server("services.reward", folder, "--threads", "1", *FAST) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def done(server, tmp_path_factory):
+    """A whole audit, and its folder."""
+    out = tmp_path_factory.mktemp("whole")
+    return audit("--target", server.target, "--out", out), out
+
+
+def way(tmp_path, batch=32):
+    return Way(30.0, batch, lambda _: None, ChannelOptions(), tmp_path)
+
+
+def test_everything_is_asked_and_told(done):
+    said, out = done
+    assert said.exit_code in (0, OUTSIDE), said.output
+    found = json.loads((out / "audit.json").read_text())
+    assert found["ok"] is (said.exit_code == 0)
+    assert [each["name"] for each in found["findings"]["probes"]] == [probe.name for probe in builtin_probes()]
+    assert found["source"]["revision"]
+    assert found["findings"]["texts"] == len(in_turn(builtin_probes()))
+    for finding in found["findings"]["probes"]:
+        lean = finding["leaning"]
+        judged = lean["hits"] + lean["misses"] + lean["ties"]
+        assert judged + sum(finding["excluded"].values()) == finding["items"] >= 60
+        assert finding["adjusted"] >= finding["p"]
+        assert finding["name"] in said.output
+    card = (out / "audit.html").read_text()
+    assert card.count("<svg") == 3
+    assert "src=" not in card
+    assert "Verdict" in card
+
+
+def test_what_is_kept_is_not_asked_again(done, server):
+    _, out = done
+    (kept,) = (out / "scores").iterdir()
+    before, findings = kept.read_bytes(), json.loads((out / "audit.json").read_text())["findings"]
+    assert not any(text in before.decode() for text in ("Why", "answer"))
+    again = audit("--target", server.target, "--out", out)
+    assert kept.read_bytes() == before
+    assert json.loads((out / "audit.json").read_text())["findings"] == findings
+    assert again.exit_code in (0, OUTSIDE)
+
+
+def test_the_other_protocol_finds_the_same(done, server, tmp_path):
+    said = audit("--target", server.target, "--protocol", "oip", "--out", tmp_path, "--probe", "accuracy")
+    assert said.exit_code in (0, OUTSIDE), said.output
+    ours, theirs = (json.loads((out / "audit.json").read_text()) for out in (done[1], tmp_path))
+    assert theirs["source"]["revision"] == ours["source"]["revision"]
+    (finding,) = theirs["findings"]["probes"]
+    expected = ours["findings"]["probes"][0]
+    assert finding["leaning"]["hits"] == expected["leaning"]["hits"]
+    assert finding["leaning"]["effect"] == pytest.approx(expected["leaning"]["effect"], abs=1e-4)
+
+
+def test_a_folder_is_served_meanwhile(folder, done, tmp_path):
+    said = audit("--folder", folder, "--out", tmp_path, "--probe", "accuracy", "--probe", "position")
+    assert said.exit_code in (0, OUTSIDE), said.output
+    found = json.loads((tmp_path / "audit.json").read_text())["findings"]
+    assert [each["name"] for each in found["probes"]] == ["accuracy", "position"]
+    assert found["sd"] == pytest.approx(json.loads((done[1] / "audit.json").read_text())["findings"]["sd"], rel=1e-4)
+    assert found["probes"][1]["leaning"]["hits"] == 0
+
+
+@pytest.mark.parametrize("protocol", [None, Tensors()])
+def test_a_restart_in_the_middle_loses_nothing_and_asks_nothing_twice(folder, tmp_path, protocol):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "services.reward", "--model", str(folder), "--engine", "fake", *FAST]
+    probes = [probe for probe in builtin_probes() if probe.name in ("accuracy", "position")]
+    added = Counter()
+
+    class Kept:
+        def get(self, key):
+            return None
+
+        def add(self, scores):
+            added.update(scores.keys())
+
+    running = [local_server(command, port=port)]
+    first = running[0].__enter__()
+    try:
+
+        def restart(more):
+            if more and len(running) == 1:
+                running[0].__exit__(None, None, None)
+                running.append(local_server(command, port=port))
+                running[1].__enter__()
+
+        with opened(Server(first.target, tensors=protocol), way(tmp_path)) as (scorer, _):
+            answers = ask(scorer, probes, Kept(), restart)
+    finally:
+        running[-1].__exit__(None, None, None)
+    assert len(running) == 2
+    assert all(isinstance(answer, float) for answer in answers.values())
+    assert set(added.values()) == {1}
+    assert len(added) == len(answers) == len(in_turn(probes))
+
+
+@pytest.mark.parametrize("protocol", [None, Tensors()])
+def test_a_text_without_a_score_is_an_exclusion_and_no_number(server, tmp_path, protocol):
+    texts = (Text("q", "fine"), Text("q", "\0 not a text"), Text("q", "also fine"))
+    probe = Probe("odd", "is odd", Measure.PAIR, "greater", (Item(texts[:2]), Item(texts[1:])))
+    with opened(Server(server.target, tensors=protocol), way(tmp_path)) as (scorer, _):
+        answers = ask(scorer, [probe], None, lambda _: None)
+    failed = answers[texts[1]]
+    assert isinstance(failed, Failed)
+    assert failed.code is ItemErrorCode.INVALID
+    assert isinstance(answers[texts[0]], float)
+    assert isinstance(answers[texts[2]], float)
+
+
+def test_a_text_beyond_a_request_is_an_exclusion(server, tmp_path):
+    huge = Text("q", "word " * 2_000_000)
+    probe = Probe("huge", "is huge", Measure.PAIR, "greater", (Item((huge, Text("q", "small"))),))
+    with opened(Server(server.target), way(tmp_path)) as (scorer, _):
+        answers = ask(scorer, [probe], None, lambda _: None)
+    assert isinstance(answers[huge], Failed)
+    assert isinstance(answers[Text("q", "small")], float)
+
+
+def test_a_set_and_a_gate(server, tmp_path):
+    rows = [{"prompt": f"q{i}", "chosen": "a plan", "rejected": "the costs come", "subset": "all"} for i in range(40)]
+    data, gate = tmp_path / "mine.jsonl", tmp_path / "policy.yaml"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gate.write_text("probes:\n  pairs:mine: {flagged: allow, min_share: 1.0, max_share: 1.0}\n")
+    shares = []
+    for limits, code in (("{flagged: allow}", 0), ("{flagged: allow, min_share: 1.0, max_share: 0.0}", OUTSIDE)):
+        gate.write_text(f"probes:\n  pairs:mine: {limits}\n")
+        out = tmp_path / "out"
+        said = audit(
+            "--target", server.target, "--probe", "none", "--data", data, "--gate", gate, "--out", out
+        )  # fmt: skip
+        assert said.exit_code == code, said.output
+        shares.append(json.loads((out / "audit.json").read_text())["findings"]["probes"][0]["share"])
+    assert shares[0] == shares[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give either --target"),
+        (["--target", "127.0.0.1:1", "--folder", "x"], "give either --target"),
+        (["--folder", "x", "--model", "y"], "go with --target"),
+        (["--target", "127.0.0.1:1", "--probe", "vanity"], "there is no probe vanity"),
+        (["--target", "127.0.0.1:1", "--probe", "none"], "nothing is asked"),
+        (["--target", "127.0.0.1:1", "--protocol", "oip", "--tensors", "A,B"], "three names"),
+        (["--folder", "/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_what_cannot_be_done_says_so_before_anything_is_asked(arguments, said, tmp_path):
+    done = audit(*arguments, "--out", tmp_path / "out")
+    assert done.exit_code == STOPPED
+    assert said in " ".join(done.output.replace("│", " ").split())
+    assert not (tmp_path / "out" / "audit.json").exists()
+
+
+def test_another_revision_than_the_one_insisted_on_is_refused(server, tmp_path):
+    for protocol in ("palate", "oip"):
+        done = audit("--target", server.target, "--protocol", protocol, "--revision", "other", "--out", tmp_path)
+        assert done.exit_code == STOPPED
+        assert "not other; serve that one" in " ".join(done.output.split())

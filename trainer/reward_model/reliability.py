@@ -4,8 +4,8 @@ P(annotator k prefers a) = η_k σ(Δ) + (1 − η_k) σ(−Δ), Δ = score(a) �
 what Bradley–Terry says, else the contrary. A tie counts as half a vote for each side. Source: Chen et al. 2013,
 "Pairwise ranking aggregation in a crowdsourced setting", section 4.
 
-Turning all scores and all η around gives the same likelihood, so a Beta prior with more weight above one half says which
-of the two is meant.
+Turning all scores and all η around gives the same likelihood, so a Beta prior with more weight above one half says
+which of the two is meant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAIL = 0.025
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Beta(right, wrong) of η; `right` − 1 votes that were right and `wrong` − 1 that were wrong, before any is seen."""
+    """Beta(right, wrong) of η: as many votes known beforehand, less one each, that were right and that were wrong."""
 
     right: float
     wrong: float
@@ -82,15 +82,21 @@ def chance_right(difference: Array, preference: Array, reliability: Array) -> Ar
         preference: (V,) the vote.
         reliability: (V,) η of who cast it.
     """
-    sigma = expit(difference)
-    for_a = reliability * sigma / (reliability * sigma + (1.0 - reliability) * (1.0 - sigma))
-    for_b = reliability * (1.0 - sigma) / (reliability * (1.0 - sigma) + (1.0 - reliability) * sigma)
-    return preference * for_a + (1.0 - preference) * for_b
+    found: Array = preference * _right_for_a(difference, reliability)
+    return found + (1.0 - preference) * _right_for_a(-difference, reliability)
 
 
-def meant(preference: Array, right: Array) -> Array:
-    """(V,) preference that scores should learn from a vote that is right with probability `right`: the M step's label."""
-    return preference * right + (1.0 - preference) * (1.0 - right)
+def meant(difference: Array, preference: Array, reliability: Array) -> Array:
+    """(V,) what Bradley–Terry says, given what was voted: the labels that scores learn in the M step."""
+    found: Array = preference * _right_for_a(difference, reliability)
+    return found + (1.0 - preference) * (1.0 - _right_for_a(-difference, reliability))
+
+
+def _right_for_a(difference: Array, reliability: Array) -> Array:
+    """(V,) that a vote for a is right, by Bayes' rule."""
+    right, wrong = reliability * expit(difference), (1.0 - reliability) * expit(-difference)
+    found: Array = right / (right + wrong)
+    return found
 
 
 def learn_jointly(
@@ -113,9 +119,8 @@ def learn_jointly(
     reliability = prior.most_likely(zeros, zeros)
     difference = np.zeros(len(weights))
     for _ in range(rounds):
-        right = chance_right(difference[votes.pair], votes.preference, reliability[votes.annotator])
-        labels = np.bincount(votes.pair, meant(votes.preference, right)) / weights
-        difference = fit(labels, weights)
+        told = meant(difference[votes.pair], votes.preference, reliability[votes.annotator])
+        difference = fit(np.bincount(votes.pair, told) / weights, weights)
         right = chance_right(difference[votes.pair], votes.preference, reliability[votes.annotator])
         former, reliability = reliability, prior.most_likely(votes.per_annotator(right), counts)
         if np.abs(reliability - former).max() < tolerance:

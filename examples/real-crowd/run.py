@@ -34,7 +34,9 @@ def main() -> None:
     """Trains twice, measures, prints a table and writes results.json."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds pairs/ukpconvarg1_full.jsonl.gz")
-    options.add_argument("--encoder", type=Path, required=True, help="Hugging Face folder to start from")
+    options.add_argument(
+        "--encoder", type=Path, help="Hugging Face folder to start from; none = a bag of words instead"
+    )
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--pairs", type=int, default=12000, help="at most so many are learnt from")
     options.add_argument("--held-out", type=int, default=3000, help="at most so many are measured on")
@@ -46,7 +48,7 @@ def main() -> None:
     learnt, held_out = split(rows, asked.pairs, asked.held_out, Random(asked.seed))
     write(asked.out / "learnt.jsonl", learnt)
     write(asked.out / "held_out.jsonl", held_out)
-    found = {rule: trained(asked, rule, competence_of(learnt)) for rule in ("ignore", "reliability")}
+    found = trained_both(asked, competence_of(learnt)) if asked.encoder else by_words(asked, competence_of(learnt))
     (asked.out / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     show(found)
 
@@ -83,6 +85,34 @@ def competence_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         for vote in row["votes"]:
             seen[vote["annotator"]].append(vote["mace_competence"])
     return {name: statistics.fmean(values) for name, values in seen.items() if len(values) >= FEWEST_VOTES}
+
+
+def trained_both(asked: argparse.Namespace, competence: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """The encoder trained plainly, and with reliabilities."""
+    return {rule: trained(asked, rule, competence) for rule in ("ignore", "reliability")}
+
+
+def by_words(asked: argparse.Namespace, competence: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """The same of a bag of words, which learns from all pairs in seconds."""
+    from trainer.data.comparisons import read_comparisons
+    from trainer.data.votes import pairs_of
+    from trainer.reward_model.bag_of_words import BagOfWords
+    from trainer.reward_model.evaluate import evaluate
+    from trainer.reward_model.labels import labels_of
+    from trainer.reward_model.reliability import Prior, learn_jointly, vote_table
+
+    learnt, held_out = (pairs_of(read_comparisons(asked.out / f"{n}.jsonl").rows) for n in ("learnt", "held_out"))
+    rows, votes, labels = [pair.judged() for pair in held_out], vote_table(learnt), labels_of(learnt, "votes")
+    words = BagOfWords([pair.judged() for pair in learnt])
+
+    def measured() -> dict[str, Any]:
+        differences = words.differences(rows)
+        return {"learnt": len(learnt), **asdict(evaluate(rows, differences, [0.0] * len(rows), differences))}
+
+    words.fit(labels.preference, labels.weight)
+    plain = measured()
+    value = dict(zip(votes.names, learn_jointly(votes, Prior(4.0, 2.0), words.fit).tolist(), strict=True))
+    return {"ignore": plain, "reliability": measured() | {"competence": correlation(value, competence, asked.seed)}}
 
 
 def trained(asked: argparse.Namespace, rule: str, competence: Mapping[str, float]) -> dict[str, Any]:

@@ -37,7 +37,8 @@ from trainer.report.figures import Axis, curves
 from trainer.report.page import Section, write_page
 from trainer.report.page import Table as PageTable
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.reward_model.train import RewardResult, run_reward
+from trainer.reward_model.result import RewardResult
+from trainer.reward_model.train import run_reward
 
 MAX_NEW_TOKENS = 48
 TEMPERATURE = 1.0

@@ -82,14 +82,16 @@ def chance_right(difference: Array, preference: Array, reliability: Array) -> Ar
         preference: (V,) the vote.
         reliability: (V,) η of who cast it.
     """
-    found: Array = preference * _right_for_a(difference, reliability)
-    return found + (1.0 - preference) * _right_for_a(-difference, reliability)
+    for_a, for_b = _right_for_a(difference, reliability), _right_for_a(-difference, reliability)
+    found: Array = preference * for_a + (1.0 - preference) * for_b
+    return found
 
 
 def meant(difference: Array, preference: Array, reliability: Array) -> Array:
     """(V,) what Bradley–Terry says, given what was voted: the labels that scores learn in the M step."""
-    found: Array = preference * _right_for_a(difference, reliability)
-    return found + (1.0 - preference) * (1.0 - _right_for_a(-difference, reliability))
+    for_a, for_b = _right_for_a(difference, reliability), _right_for_a(-difference, reliability)
+    found: Array = preference * for_a + (1.0 - preference) * (1.0 - for_b)
+    return found
 
 
 def _right_for_a(difference: Array, reliability: Array) -> Array:

@@ -85,8 +85,8 @@ def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
 
     {"prompt", "a", "b", "label": "a" | "b" | "tie"}, {"prompt", "chosen", "rejected"}, or {"prompt", "a", "b",
     "votes": [{"annotator", "vote": "a" | "b" | "tie"}, ...]}, where votes may be empty if there is a label. All may
-    have "group" and "margin", the first two "annotator". The group is the prompt where a row names none, and the row's
-    own where there is no prompt.
+    have "group" and "margin", the first two "annotator". The group is the prompt where a row names none, so that rows with
+    neither have none.
 
     Args:
         source: File or folder.
@@ -201,7 +201,7 @@ def _comparisons(row: Row, group_by: str) -> Iterator[Comparison]:
     prompt, group = row.text("prompt", ""), row.text(group_by, "" if group_by == "group" else None)
     margin = row.number("margin", 0.0) if "margin" in row.values else None
     for annotator, label in _votes(row) if has_votes else [(row.text("annotator", ""), _single(row, has_winner))]:
-        yield Comparison(prompt, a, b, label, annotator, group or prompt or f"row {row.line}", margin)
+        yield Comparison(prompt, a, b, label, annotator, group or prompt, margin)
 
 
 def _single(row: Row, has_winner: bool) -> Label:

@@ -93,7 +93,7 @@ def split_data(config: RewardTrainConfig) -> Split:
 def counts_of(split: Split, rendered: Sequence[int], too_long: int) -> DataCounts:
     """What became of the data, where so many pairs of each part could be rendered and so many were too long."""
     parts = (split.learnt, split.validation, split.held_out)
-    groups = tuple(len({pair.group for pair in part}) for part in parts)
+    groups = tuple(len({pair.group or (pair.a, pair.b) for pair in part}) for part in parts)
     learnt, validation, held_out = rendered
     left_out = replace(split.left_out, too_long=too_long)
     return DataCounts(learnt, validation, held_out, groups, split.votes, left_out)
@@ -107,10 +107,11 @@ def _usable(data: Comparisons, config: RewardTrainConfig) -> tuple[tuple[Compari
 
 def _check_apart(learnt: Sequence[Comparison], held_out: Sequence[Comparison], file: Path) -> None:
     def keys(rows: Sequence[Comparison]) -> set[str]:
-        return {text for row in rows for text in ((row.prompt,) if row.prompt else (row.a, row.b))}
+        texts = {text for row in rows for text in ((row.prompt,) if row.prompt else (row.a, row.b))}
+        return texts | {row.group for row in rows if row.group}
 
     if shared := keys(learnt) & keys(held_out):
         raise DataError(
-            f"{len(shared)} prompts or texts of {file} are also in the training data; accuracy on them would say "
-            "nothing, so take them out of one of the files"
+            f"{len(shared)} groups, prompts or texts of {file} are also in the training data; accuracy on them would "
+            "say nothing, so take them out of one of the files"
         )

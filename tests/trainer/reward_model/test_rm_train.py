@@ -123,8 +123,11 @@ def test_a_held_out_file_must_not_share_prompts_with_the_data(tmp_path):
     write_rows(tmp_path / "other.jsonl", [{**row, "prompt": "Another?"} for row in toy_rows(10, seed=1)])
     split = split_data(config(tmp_path, held_out=tmp_path / "other.jsonl"))
     assert (len(split.learnt), len(split.held_out)) == (320, 10)
+    write_rows(tmp_path / "group.jsonl", [row | {"prompt": "New?", "group": "What of idea 7?"} for row in toy_rows(2)])
+    with pytest.raises(DataError, match=r"1 groups, prompts or texts of .*group\.jsonl are also"):
+        split_data(config(tmp_path, held_out=tmp_path / "group.jsonl"))
     write_rows(tmp_path / "same.jsonl", toy_rows(3))
-    with pytest.raises(DataError, match=r"3 prompts or texts of .*same\.jsonl are also in the training data"):
+    with pytest.raises(DataError, match=r"3 groups, prompts or texts of .*same\.jsonl are also in the training data"):
         split_data(config(tmp_path, held_out=tmp_path / "same.jsonl"))
 
 

@@ -85,8 +85,8 @@ def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
 
     {"prompt", "a", "b", "label": "a" | "b" | "tie"}, {"prompt", "chosen", "rejected"}, or {"prompt", "a", "b",
     "votes": [{"annotator", "vote": "a" | "b" | "tie"}, ...]}, where votes may be empty if there is a label. All may
-    have "group" and "margin", the first two "annotator". The group is the prompt where a row names none, so that rows with
-    neither have none.
+    have "group" and "margin", the first two "annotator". The group is the prompt where a row names none; a row without
+    either has none.
 
     Args:
         source: File or folder.

@@ -26,8 +26,8 @@ from trainer.reward_model.evaluate import evaluate
 from trainer.reward_model.labels import check_annotators
 from trainer.reward_model.lesson import Lesson, make_lesson
 from trainer.reward_model.result import RewardResult
-from trainer.reward_model.rows import collator, render_pairs, scores_of
-from trainer.reward_model.splits import DataCounts, counts_of, split_data
+from trainer.reward_model.rows import RenderedPair, collator, render_pairs, scores_of
+from trainer.reward_model.splits import DataCounts, Split, counts_of, split_data
 from trainer.reward_model.start import Start, load_start
 from trainer.run_folder import begin_run, check_folder
 from trainer.samples import show_samples
@@ -50,21 +50,23 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     start = load_start(config)
     renderer = Renderer.from_folder(config.model, start.manifest)
     pad_id = _pad_id(start, renderer)
-    parts = [
-        render_pairs(part, renderer) if part else ((), 0) for part in (split.learnt, split.validation, split.held_out)
-    ]
-    (learnt, _), (validation, _), (held_out, _) = parts
-    data = counts_of(split, [len(part) for part, _ in parts], sum(count for _, count in parts))
+    (learnt, validation, held_out), data = _rendered(split, renderer)
     lesson = make_lesson(config, start.classifier, learnt, validation)
+    collate, rows = collator(pad_id), (lesson.rows, lesson.validation)
     with begin_run(config) as writer:
-        task = Task(
-            "reward model", lesson.model, lesson.rows, lesson.validation, collator(pad_id), lesson.loss, config.patience
-        )
-        fitted = fit(task, config, writer)
+        fitted = fit(Task("reward model", lesson.model, *rows, collate, lesson.loss, config.patience), config, writer)
         sides = [scores_of(start.classifier, [getattr(row, s) for row in held_out], pad_id) for s in ("a", "b")]
         result = _measured(config, start, data, fitted, lesson, [row.pair for row in held_out], sides)
         writer.log(fitted.steps, _metrics(result))
         return result
+
+
+def _rendered(split: Split, renderer: Renderer) -> tuple[list[tuple[RenderedPair, ...]], DataCounts]:
+    """The three parts as the model reads them, and what became of the data."""
+    parts = (split.learnt, split.validation, split.held_out)
+    found = [render_pairs(part, renderer) if part else ((), 0) for part in parts]
+    kept = [part for part, _ in found]
+    return kept, counts_of(split, [len(part) for part in kept], sum(count for _, count in found))
 
 
 def _pad_id(start: Start, renderer: Renderer) -> int:

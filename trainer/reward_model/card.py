@@ -130,18 +130,24 @@ def _labels(result: RewardResult) -> Section:
     curve = result.learning_curve
     if curve is None:
         return Section("Labels needed", "Too few pairs for a learning curve.")
-    far = "not within 1000 times the data"
-    needed, low, high = (far if value is None else f"{value}" for value in (curve.needed, curve.low, curve.high))
+    needed, low, high = (_pairs(value, curve.pairs[0]) for value in (curve.needed, curve.low, curve.high))
     text = (
         f"An estimate: for an accuracy of {curve.target:.2f} a bag of words would need {needed} pairs (95 % bootstrap "
         f"interval over held-out pairs: {low} to {high}). Its error is taken to fall as a power of the pairs; beyond "
-        " the data this is a guess, and the reward model's own curve may be steeper."
+        "the data this is a guess, and the reward model's own curve may be steeper."
     )
     rows = [(str(n), f"{a:.3f}") for n, a in zip(curve.pairs, curve.accuracies, strict=True)]
     drawn = curves(
         "accuracy of a bag of words", Axis("pairs", "accuracy"), curve.pairs, {"bag of words": curve.accuracies}
     )
     return Section("Labels needed", text, [Table("learning curve", ("pairs", "accuracy"), rows)], [drawn])
+
+
+def _pairs(estimate: int | None, fewest: int) -> str:
+    """A number only where the curve was measured, or leads."""
+    if estimate is None:
+        return "more than 1000 times the data's"
+    return f"fewer than {fewest}" if estimate < fewest else str(estimate)
 
 
 def _cells(share: Share | None) -> tuple[str, str, str]:

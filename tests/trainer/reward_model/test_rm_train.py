@@ -270,8 +270,8 @@ def test_the_card_says_what_the_report_says(crowd):
     assert all(f"{share.value:.3f}" in card for share in shares)
     assert f"calibration error {result.sureness.error:.3f}" in card
     assert "adversary" in card
-    assert str(result.learning_curve.needed) in card
-    assert "An estimate" in card
+    # Every part of the data is enough for these words, so there is no number to give.
+    assert f"a bag of words would need fewer than {result.learning_curve.pairs[0]} pairs" in card
 
 
 def test_the_served_folder_holds_the_model_alone(crowd):

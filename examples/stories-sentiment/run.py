@@ -37,7 +37,8 @@ from trainer.evaluation import mean_sequence_kl, sample, scores_of
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.reward_model.train import RewardResult, run_reward
+from trainer.reward_model.result import RewardResult
+from trainer.reward_model.train import run_reward
 
 MAX_NEW_TOKENS = 48
 TEMPERATURE = 1.0

@@ -1,26 +1,35 @@
-"""Comparisons: two completions of one prompt and which was preferred; reading, splitting, making them from labels."""
+"""Comparisons: two completions of one prompt, and which was preferred; reading, splitting, making from labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Literal, TypeAlias, cast, get_args
 
-from trainer.data.lines import DataError, Row, read_rows
+from trainer.data.lines import DataError, Row
+from trainer.data.tables import read_table
 
 Label: TypeAlias = Literal["a", "b", "tie"]
 
-_WINNER, _LABELLED = ("chosen", "rejected"), ("a", "b", "label")
-"""What a row of either schema must have."""
+_WINNER, _LABELLED, _VOTED = ("chosen", "rejected"), ("a", "b", "label"), ("a", "b", "votes")
+"""What a row of each schema must have."""
 
-_FORMS = '{"prompt", "chosen", "rejected"} or {"prompt", "a", "b", "label": "a", "b" or "tie"}'
+_FORMS = (
+    '{"prompt", "chosen", "rejected"}, {"prompt", "a", "b", "label": "a", "b" or "tie"}, or {"prompt", "a", "b", '
+    '"votes": [{"annotator", "vote"}, ...]}'
+)
+
+MAX_VOTES = 1000
+"""In one row."""
 
 _WINDOW = 64
 """Sentences among which partners of similar length are found."""
 
-_PREFERENCE: dict[Label, float] = {"a": 1.0, "b": 0.0, "tie": 0.5}
+PREFERENCE: dict[Label, float] = {"a": 1.0, "b": 0.0, "tie": 0.5}
+SWAPPED: dict[Label, Label] = {"a": "b", "b": "a", "tie": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Comparison:
     @property
     def preference(self) -> float:
         """Probability that `a` is the better one, as labelled."""
-        return _PREFERENCE[self.label]
+        return PREFERENCE[self.label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,43 +65,64 @@ class Comparisons:
     """What a file of comparisons holds.
 
     Attributes:
-        rows: Every usable row, in the file's order.
-        duplicates: Rows that repeat an earlier one, its annotator included; they are kept.
+        rows: Every usable comparison, in the file's order; a row with votes gives one for each.
+        copies: Rows left out because an earlier one is the same in everything, so that the file holds it twice.
+        duplicates: Comparisons whose annotator, by name, said the same of the same two completions before; they are
+            kept, since something else tells them apart (seconds, provenance): somebody was asked twice.
         identical: Rows left out because both completions are the same.
         empty: Rows left out because a completion is empty, so that there is nothing to judge.
     """
 
     rows: tuple[Comparison, ...]
+    copies: int
     duplicates: int
     identical: int
     empty: int
 
 
-def read_comparisons(file: Path) -> Comparisons:
-    """Reads JSONL or JSONL.gz rows of either schema.
+def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
+    """Reads rows of any schema from JSONL, JSONL.gz, Parquet, or a folder that `datasets` saved.
 
-    {"prompt", "a", "b", "label": "a" | "b" | "tie"} or {"prompt", "chosen", "rejected"}; both may have "annotator",
-    "group" and "margin". The group is the prompt where a row names none, and the row's own where there is no prompt.
+    {"prompt", "a", "b", "label": "a" | "b" | "tie"}, {"prompt", "chosen", "rejected"}, or {"prompt", "a", "b",
+    "votes": [{"annotator", "vote": "a" | "b" | "tie"}, ...]}, where votes may be empty if there is a label. All may
+    have "group" and "margin", the first two "annotator". The group is the prompt where a row names none; a row without
+    either has none.
+
+    Args:
+        source: File or folder.
+        group_by: Key of the group; any other than "group" must be in every row.
 
     Raises:
-        DataError: A row of neither schema, an unknown label, a file without a usable row.
+        DataError: A row of no schema, an unknown label, a source without a usable row.
     """
-    rows, seen, duplicates, identical, empty = [], set(), 0, 0, 0
-    for row in read_rows(file):
-        comparison = _comparison(row)
-        if not comparison.a or not comparison.b:
+    rows: list[Comparison] = []
+    whole, judged = set(), set()
+    copies = duplicates = identical = empty = 0
+    for row in read_table(source):
+        found = list(_comparisons(row, group_by))
+        content = hash(json.dumps(row.values, sort_keys=True, default=str))
+        if not found[0].a.strip() or not found[0].b.strip():
             empty += 1
-            continue
-        if comparison.a == comparison.b:
+        elif found[0].a == found[0].b:
             identical += 1
-            continue
-        key = hash((comparison.prompt, comparison.a, comparison.b, comparison.label, comparison.annotator))
-        duplicates += key in seen
-        seen.add(key)
-        rows.append(comparison)
+        elif content in whole:
+            copies += 1
+        else:
+            keys = [hash((*side_free(vote), vote.annotator)) for vote in found if vote.annotator]
+            duplicates += sum(key in judged for key in keys)
+            judged.update(keys)
+            rows.extend(found)
+        whole.add(content)
     if not rows:
-        raise DataError(f"{file} holds no comparison of two different completions")
-    return Comparisons(tuple(rows), duplicates, identical, empty)
+        raise DataError(f"{source} holds no comparison of two different completions")
+    return Comparisons(tuple(rows), copies, duplicates, identical, empty)
+
+
+def side_free(row: Comparison) -> tuple[str, str, str, Label]:
+    """(prompt, one text, the other, label) with the texts in their alphabetical order, whichever side they were on."""
+    if row.a <= row.b:
+        return row.prompt, row.a, row.b, row.label
+    return row.prompt, row.b, row.a, SWAPPED[row.label]
 
 
 def split_by_group(
@@ -161,20 +191,40 @@ def pairs_from_labelled_sentences(
     return pairs
 
 
-def _comparison(row: Row) -> Comparison:
-    has_winner = "chosen" in row.values or "rejected" in row.values
-    if missing := [key for key in (_WINNER if has_winner else _LABELLED) if key not in row.values]:
+def _comparisons(row: Row, group_by: str) -> Iterator[Comparison]:
+    """One for each vote of the row, at least one."""
+    has_winner, has_votes = "chosen" in row.values or "rejected" in row.values, bool(row.values.get("votes"))
+    needed = _WINNER if has_winner else _VOTED if has_votes else _LABELLED
+    if missing := [key for key in needed if key not in row.values]:
         row.refuse(f"{', '.join(map(repr, missing))} missing (the row has {row.keys()}); a comparison is {_FORMS}")
-    if has_winner:
-        a, b, label = row.text("chosen"), row.text("rejected"), "a"
-    else:
-        a, b, label = row.text("a"), row.text("b"), row.text("label")
-    if label not in get_args(Label):
-        row.refuse(f"'label' is {label[:40]!r}; it can be 'a', 'b' or 'tie'")
-    prompt = row.text("prompt", "")
-    group = row.text("group", "") or prompt or f"row {row.line}"
+    a, b = (row.text(key) for key in (_WINNER if has_winner else ("a", "b")))
+    prompt, group = row.text("prompt", ""), row.text(group_by, "" if group_by == "group" else None)
     margin = row.number("margin", 0.0) if "margin" in row.values else None
-    return Comparison(prompt, a, b, cast(Label, label), row.text("annotator", ""), group, margin)
+    for annotator, label in _votes(row) if has_votes else [(row.text("annotator", ""), _single(row, has_winner))]:
+        yield Comparison(prompt, a, b, label, annotator, group or prompt, margin)
+
+
+def _single(row: Row, has_winner: bool) -> Label:
+    return "a" if has_winner else _label(row, "label", row.values["label"])
+
+
+def _votes(row: Row) -> Iterator[tuple[str, Label]]:
+    """(annotator, vote) of each; a vote that is a mere text has no annotator."""
+    votes = row.values["votes"]
+    if not isinstance(votes, list) or len(votes) > MAX_VOTES:
+        row.refuse(f"'votes' must be a list of at most {MAX_VOTES}")
+    for vote in votes:
+        entry = vote if isinstance(vote, dict) else {"vote": vote}
+        annotator = entry.get("annotator")
+        if not isinstance(annotator, str | None):
+            row.refuse("'annotator' of a vote must be a text")
+        yield annotator or "", _label(row, "vote", entry.get("vote"))
+
+
+def _label(row: Row, key: str, value: object) -> Label:
+    if value not in get_args(Label):
+        row.refuse(f"{key!r} is {str(value)[:40]!r}; it can be 'a', 'b' or 'tie'")
+    return cast(Label, value)
 
 
 def _linked_groups(rows: Sequence[Comparison]) -> list[str]:

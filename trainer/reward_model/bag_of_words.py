@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
+from scipy.special import expit
 
 from trainer.data.comparisons import Comparison
 
@@ -35,7 +36,23 @@ class BagOfWords:
         texts = Counter(word for row in rows for text in (row.a, row.b) for word in set(words_of(text)))
         kept = [word for word, count in texts.most_common(MAX_WORDS) if count >= min_count]
         self._columns = {word: column for column, word in enumerate(sorted(kept))}
-        self._weights = _fitted(self._matrix(rows), np.array([row.preference for row in rows]), l2)
+        self._features, self._l2 = self._matrix(rows), l2
+        self._weights = np.zeros(len(self._columns))
+        self.fit(np.array([row.preference for row in rows]), np.ones(len(rows)))
+
+    def fit(self, preference: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Learns the same comparisons with other labels, from where the words' weights are now.
+
+        Args:
+            preference: (N,) probability that `a` is better.
+            weight: (N,) factors of the rows' losses.
+
+        Returns:
+            (N,) score(a) − score(b) of the comparisons learnt from.
+        """
+        self._weights = _fitted(self._features, preference, weight, self._l2, self._weights)
+        differences: np.ndarray = self._features @ self._weights
+        return differences
 
     def differences(self, rows: Sequence[Comparison]) -> list[float]:
         """score(a) − score(b) of each row."""
@@ -60,15 +77,16 @@ class BagOfWords:
         return counts
 
 
-def _fitted(features: csr_matrix, preference: np.ndarray, l2: float) -> np.ndarray:
-    """Weights that minimise the summed −p log σ(z) − (1−p) log σ(−z) + ½·l2·|w|², z = features @ w."""
+def _fitted(
+    features: csr_matrix, preference: np.ndarray, weight: np.ndarray, l2: float, start: np.ndarray
+) -> np.ndarray:
+    """Words' w that minimise the summed weight·(−p log σ(z) − (1−p) log σ(−z)) + ½·l2·|w|², z = features @ w."""
 
-    def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        z = features @ weights
+    def objective(words: np.ndarray) -> tuple[float, np.ndarray]:
+        z = features @ words
         loss = np.logaddexp(0.0, -z) + (1.0 - preference) * z
-        gradient = features.T @ (1.0 / (1.0 + np.exp(-z)) - preference) + l2 * weights
-        return float(loss.sum() + 0.5 * l2 * weights @ weights), gradient
+        gradient = features.T @ (weight * (expit(z) - preference)) + l2 * words
+        return float(weight @ loss + 0.5 * l2 * words @ words), gradient
 
-    start = np.zeros(features.shape[1])
     found: np.ndarray = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
     return found

@@ -1,10 +1,11 @@
-"""What is stored beside the weights: where scores lie on reference samples, and how sure a difference is."""
+"""Where scores lie on reference samples, how sure a difference is, and whether that sureness is deserved."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from scipy.optimize import minimize_scalar
 
@@ -12,6 +13,63 @@ from palate.models.manifest import Calibration
 from trainer.data.lines import DataError
 
 _LOG_RANGE = (-6.0, 6.0)
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Pairs whose preferred side has about the same probability.
+
+    Attributes:
+        predicted: Mean probability of the side that the model prefers, in [½, 1].
+        observed: Mean share of votes for that side.
+        count: Pairs.
+    """
+
+    predicted: float
+    observed: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sureness:
+    """How far probabilities can be believed.
+
+    Attributes:
+        error: Expected calibration error: mean |predicted − observed| over bins, by their counts (Guo et al. 2017).
+        bins: Of equal width over [½, 1], those that hold pairs.
+    """
+
+    error: float
+    bins: tuple[Bin, ...]
+
+
+def sureness_of(differences: Sequence[float], preferences: Sequence[float]) -> Sureness | None:
+    """Probabilities σ(t·Δ) against votes, each half of the pairs with the t that is fitted on the other half.
+
+    Args:
+        differences: Raw score(a) − score(b) of pairs that were not trained on.
+        preferences: Share of votes for a.
+
+    Returns:
+        None where a half is empty.
+    """
+    rows = list(zip(differences, preferences, strict=True))
+    halves = rows[::2], rows[1::2]
+    if not all(halves):
+        return None
+    scales = [fitted_logit_scale(*zip(*half, strict=True)) for half in halves]
+    logits = [(scales[1 - i] * difference, preference) for i in (0, 1) for difference, preference in halves[i]]
+    sure = [(_sigmoid(abs(z)), preference if z >= 0 else 1.0 - preference) for z, preference in logits]
+    filled: dict[int, list[tuple[float, float]]] = {}
+    for predicted, observed in sure:
+        filled.setdefault(min(int((predicted - 0.5) * 2 * _BINS), _BINS - 1), []).append((predicted, observed))
+    bins = tuple(
+        Bin(statistics.fmean(p for p, _ in rows), statistics.fmean(o for _, o in rows), len(rows))
+        for _, rows in sorted(filled.items())
+    )
+    error = math.fsum(bin.count * abs(bin.predicted - bin.observed) for bin in bins) / len(sure)
+    return Sureness(error, bins)
 
 
 def calibration_of(scores: Sequence[float]) -> Calibration:
@@ -51,3 +109,7 @@ def fitted_logit_scale(differences: Sequence[float], preferences: Sequence[float
 def _loss(logit: float, preference: float) -> float:
     """−p log σ(z) − (1 − p) log σ(−z), without overflow."""
     return max(logit, 0.0) - preference * logit + math.log1p(math.exp(-abs(logit)))
+
+
+def _sigmoid(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.fit_config import FitConfig
+
+LabelRule: TypeAlias = Literal["votes", "soft", "majority", "dawid-skene"]
+AnnotatorRule: TypeAlias = Literal["ignore", "reliability"]
 
 
 class RewardTrainConfig(FitConfig):
@@ -17,7 +20,13 @@ class RewardTrainConfig(FitConfig):
         description="Folder to start from: a causal language model, an encoder, or a reward model to train further."
     )
     data: Path = Field(
-        description='JSONL or JSONL.gz: {"prompt", "a", "b", "label"} or {"prompt", "chosen", "rejected"} a line.'
+        description='JSONL, JSONL.gz, Parquet or a folder saved by `datasets`: {"prompt", "a", "b", "label"}, '
+        '{"prompt", "chosen", "rejected"} or {"prompt", "a", "b", "votes": [{"annotator", "vote"}, ...]} a row.'
+    )
+    group_by: str = Field(
+        default="group",
+        min_length=1,
+        description='Key of what must not be on both sides of a split; rows without "group" go by their prompt.',
     )
     held_out: Path | None = Field(
         default=None, description="Comparisons to measure on; none = whole groups are taken out of the data."
@@ -34,6 +43,19 @@ class RewardTrainConfig(FitConfig):
     ties: Literal["soft", "drop"] = Field(
         default="soft", description='Ties: learn them as a preference of one half ("soft"), or leave them out.'
     )
+    labels: LabelRule = Field(
+        default="votes",
+        description='What a model learns of a pair: every vote ("votes"), the share of votes, each pair counting '
+        'once ("soft"), what most say ("majority"), or what is left after annotators\' errors ("dawid-skene").',
+    )
+    annotators: AnnotatorRule = Field(
+        default="ignore",
+        description='"reliability" learns how reliable each annotator is together with the scores (Crowd-BT).',
+    )
+    prior_right: float = Field(
+        default=4.0, gt=1, description="With it: Beta prior of every reliability, right votes + 1."
+    )
+    prior_wrong: float = Field(default=2.0, gt=1, description="The same, wrong votes + 1; fewer than the right ones.")
     margin: float = Field(
         default=0.0, ge=0, description="By how much the preferred one should win, where a row has no margin."
     )
@@ -42,6 +64,42 @@ class RewardTrainConfig(FitConfig):
     patience: int = Field(
         default=0, ge=0, description="Epochs without a lower loss on a part of the training data; 0 = to the end."
     )
+    target_accuracy: float = Field(
+        default=0.75, gt=0.5, lt=1, description="The model card estimates how many labels give this accuracy."
+    )
     samples: int = Field(default=4, ge=0, le=100, description="Held-out comparisons that are shown at the end.")
     batch_size: int = Field(default=16, ge=1, description="Comparisons a step.")
     learning_rate: float = Field(default=5e-5, gt=0, description="Peak of the learning rate (AdamW).")
+
+    def loss(self) -> dict[str, Any]:
+        """What is said of labels and loss, for the report."""
+        names = ("labels", "annotators", "ties", "margin", "label_smoothing", "centring")
+        prior = ("prior_right", "prior_wrong") if self.annotators == "reliability" else ()
+        return {name: getattr(self, name) for name in (*names, *prior)}
+
+    @model_validator(mode="after")
+    def _one_model_of_noise(self) -> Self:
+        names = ("labels", "margin", "label_smoothing")
+        changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        if self.annotators == "reliability" and changed:
+            raise ValueError(
+                f"annotators reliability excludes {', '.join(changed)}: it learns from single votes, without margins, "
+                "and how often they are wrong itself"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _anchored(self) -> Self:
+        prior = (self.prior_right, self.prior_wrong)
+        if self.annotators == "ignore" and prior != tuple(
+            type(self).model_fields[name].default for name in ("prior_right", "prior_wrong")
+        ):
+            raise ValueError(
+                "prior_right and prior_wrong have no effect without annotators reliability: leave them out"
+            )
+        if self.prior_right <= self.prior_wrong:
+            raise ValueError(
+                f"prior_right {self.prior_right} must be above prior_wrong {self.prior_wrong}: with all scores and all "
+                "reliabilities turned around votes are as likely, and nothing else says which is meant"
+            )
+        return self

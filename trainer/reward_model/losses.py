@@ -1,4 +1,4 @@
-"""What a reward model minimises: Bradley–Terry with soft labels, label smoothing, margins, and centring."""
+"""What a reward model minimises: Bradley–Terry with soft labels, smoothing, margins; centring; votes of annotators."""
 
 from __future__ import annotations
 
@@ -35,3 +35,23 @@ def centring_penalty(scores_a: Tensor, scores_b: Tensor) -> Tensor:
     Source: Eisenstein et al. 2023, section 2.1.
     """
     return (scores_a + scores_b).square()
+
+
+def vote_loss(differences: Tensor, preference: Tensor, reliability: Tensor) -> Tensor:
+    """−p log P − (1 − p) log(1 − P) with P = η σ(Δ) + (1 − η) σ(−Δ): Crowd-BT (Chen et al. 2013).
+
+    With η = 1 this is Bradley–Terry; with η = ½ a vote says nothing, and below ½ it says the contrary.
+
+    Args:
+        differences: (V,) Δ = score(a) − score(b) of the pair that each vote is on.
+        preference: (V,) p, the vote: 1, 0, or ½ for a tie.
+        reliability: (V,) η in (0, 1) of who cast it.
+
+    Returns:
+        (V,) losses in nats.
+    """
+    told, wrong = reliability.log(), (-reliability).log1p()  # (V,), (V,)
+    for_a, for_b = F.logsigmoid(differences), F.logsigmoid(-differences)  # (V,), (V,)
+    log_a = (told + for_a).logaddexp(wrong + for_b)
+    log_b = (told + for_b).logaddexp(wrong + for_a)
+    return -preference * log_a - (1.0 - preference) * log_b

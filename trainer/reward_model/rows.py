@@ -1,33 +1,40 @@
-"""Comparisons as a model reads them: both sides rendered, padded into one batch."""
+"""Pairs as a model reads them: both sides rendered, padded into one batch, with their labels or their votes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from palate.models.rendering import Rendered, Renderer, RenderingError, TooLong
-from trainer.data.comparisons import Comparison
+from trainer.data.comparisons import PREFERENCE
 from trainer.data.lines import DataError
+from trainer.data.votes import Pair
 from trainer.fit import Batch, FitRow
 from trainer.padding import mask_of, pad_right
+from trainer.reward_model.crowd import VOTE_KEYS
+from trainer.reward_model.labels import Labels
 from trainer.reward_model.losses import bradley_terry_loss, centring_penalty
+from trainer.reward_model.reliability import VoteTable
+
+LABEL_KEYS = ("preference", "weight", "margin")
+"""What a batch says of its pairs, (B,) each."""
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedComparison:
-    """A comparison with the token ids of both sides."""
+class RenderedPair:
+    """A pair with the token ids of both sides."""
 
-    comparison: Comparison
+    pair: Pair
     a: Rendered
     b: Rendered
 
 
-def render_comparisons(
-    comparisons: Sequence[Comparison], renderer: Renderer
-) -> tuple[tuple[RenderedComparison, ...], int]:
+def render_pairs(pairs: Sequence[Pair], renderer: Renderer) -> tuple[tuple[RenderedPair, ...], int]:
     """Renders both sides of each.
 
     Returns:
@@ -36,37 +43,62 @@ def render_comparisons(
     Raises:
         DataError: The model's template does not take a text, or nothing is left.
     """
-    sides_a = renderer.render_pairs([(row.prompt, row.a) for row in comparisons])
-    sides_b = renderer.render_pairs([(row.prompt, row.b) for row in comparisons])
+    sides_a = renderer.render_pairs([(row.prompt, row.a) for row in pairs])
+    sides_b = renderer.render_pairs([(row.prompt, row.b) for row in pairs])
     kept, too_long = [], 0
-    for row, a, b in zip(comparisons, sides_a, sides_b, strict=True):
+    for row, a, b in zip(pairs, sides_a, sides_b, strict=True):
         if isinstance(a, TooLong) or isinstance(b, TooLong):
             too_long += 1
         elif isinstance(a, Rendered) and isinstance(b, Rendered):
-            kept.append(RenderedComparison(row, a, b))
+            kept.append(RenderedPair(row, a, b))
         else:
             error = a if isinstance(a, RenderingError) else b
-            raise DataError(f"a comparison of group {row.group[:60]!r} cannot be rendered: {error}")
+            raise DataError(f"a pair of group {row.group[:60]!r} cannot be rendered: {error}")
     if not kept:
         raise DataError(
-            f"all {too_long} comparisons are longer than {renderer.manifest.max_tokens} tokens; raise --max-tokens, or "
+            f"all {too_long} pairs are longer than {renderer.manifest.max_tokens} tokens; raise --max-tokens, or "
             "let them be cut with --truncation left"
         )
     return tuple(kept), too_long
 
 
-def fit_rows(rendered: Sequence[RenderedComparison], default_margin: float) -> list[FitRow]:
-    """Rows to learn from; "input_ids" is the longer side, by whose length batches are made."""
+def fit_rows(rendered: Sequence[RenderedPair], labels: Labels, default_margin: float) -> list[FitRow]:
+    """Rows to learn labels from; "input_ids" is the longer side, by whose length batches are made."""
     return [
-        {
-            "input_ids": max(row.a.token_ids, row.b.token_ids, key=len),
-            "a": row.a,
-            "b": row.b,
-            "preference": row.comparison.preference,
-            "margin": default_margin if row.comparison.margin is None else row.comparison.margin,
+        _sides(row)
+        | {
+            "preference": preference,
+            "weight": weight,
+            "margin": default_margin if row.pair.margin is None else row.pair.margin,
+        }
+        for row, preference, weight in zip(rendered, labels.preference.tolist(), labels.weight.tolist(), strict=True)
+    ]
+
+
+def vote_rows(rendered: Sequence[RenderedPair], learnt: VoteTable) -> list[FitRow]:
+    """Rows to learn single votes from, numbered in their order; annotators who are not in `learnt` stand for its end.
+
+    Raises:
+        DataError: A pair has a margin.
+    """
+    if any(row.pair.margin is not None for row in rendered):
+        raise DataError("some comparisons have a margin, which --annotators reliability cannot use; leave it out")
+    place = {name: index for index, name in enumerate(learnt.names)}
+    numbers = count()
+    return [
+        _sides(row)
+        | {
+            "votes": [
+                (next(numbers), place.get(vote.annotator, len(place)), PREFERENCE[vote.label])
+                for vote in row.pair.votes
+            ]
         }
         for row in rendered
     ]
+
+
+def _sides(row: RenderedPair) -> dict[str, Any]:
+    return {"input_ids": max(row.a.token_ids, row.b.token_ids, key=len), "a": row.a, "b": row.b}
 
 
 def model_inputs(texts: Sequence[Rendered], pad_id: int) -> Batch:
@@ -79,25 +111,28 @@ def model_inputs(texts: Sequence[Rendered], pad_id: int) -> Batch:
 
 
 def collator(pad_id: int) -> Callable[[list[FitRow]], Batch]:
-    """Makes one batch of 2B texts, all first sides before all second ones."""
+    """Makes one batch of 2B texts, all first sides before all second ones, with (B,) labels or (V,) votes."""
 
     def collate(rows: list[FitRow]) -> Batch:
         inputs = model_inputs([row["a"] for row in rows] + [row["b"] for row in rows], pad_id)
-        inputs["preference"] = torch.tensor([row["preference"] for row in rows])  # (B,)
-        inputs["margin"] = torch.tensor([row["margin"] for row in rows])
-        return inputs
+        if "votes" not in rows[0]:
+            return inputs | {name: torch.tensor([row[name] for row in rows]) for name in LABEL_KEYS}
+        votes = [(index, *vote) for index, row in enumerate(rows) for vote in row["votes"]]
+        return inputs | {
+            name: torch.tensor(column) for name, column in zip(VOTE_KEYS, zip(*votes, strict=True), strict=True)
+        }
 
     return collate
 
 
 def comparison_loss(label_smoothing: float, centring: float) -> Callable[[nn.Module, Batch], Tensor]:
-    """Mean Bradley–Terry loss of a batch plus `centring` times the mean centring penalty."""
+    """Mean weighted Bradley–Terry loss of a batch plus `centring` times the mean centring penalty."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        inputs = {name: value for name, value in batch.items() if name not in ("preference", "margin")}
+        inputs = {name: value for name, value in batch.items() if name not in LABEL_KEYS}
         a, b = model(**inputs)[:, 0].chunk(2)  # (B,), (B,)
         losses = bradley_terry_loss(a, b, batch["preference"], batch["margin"], label_smoothing)
-        return losses.mean() + centring * centring_penalty(a, b).mean()
+        return (batch["weight"] * losses).mean() + centring * centring_penalty(a, b).mean()
 
     return loss
 

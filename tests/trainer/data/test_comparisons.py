@@ -40,10 +40,17 @@ def test_both_schemas_are_read(tmp_path):
             r"'b' missing \(the row has 'a', 'label', 'prompt'\); a comparison is",
         ),
         ({"prompt": "p", "a": "x", "b": "y"}, "'label' missing"),
+        ({"prompt": "p", "a": "x", "b": "y", "votes": []}, "'label' missing"),
+        (ROW | {"votes": [{"annotator": "ann", "vote": "c"}]}, "'vote' is 'c'; it can be 'a', 'b' or 'tie'"),
+        (ROW | {"votes": [{"annotator": "ann"}]}, "'vote' is 'None'"),
+        (ROW | {"votes": [{"annotator": 7, "vote": "a"}]}, "'annotator' of a vote must be a text"),
+        (ROW | {"votes": "aab"}, "'votes' must be a list of at most 1000"),
+        (ROW | {"votes": ["a"] * 1001}, "'votes' must be a list of at most 1000"),
+        ({"prompt": "p", "a": "x", "votes": ["a"]}, "'b' missing"),
         ({"prompt": "p", "chosen": "x"}, "'rejected' missing"),
         (
             {"text": "p"},
-            r'.*; a comparison is \{"prompt", "chosen", "rejected"\} or \{"prompt", "a", "b", "label": "a", "b" or',
+            r'.*; a comparison is \{"prompt", "chosen", "rejected"\}, \{"prompt", "a", "b", "label": "a", "b" or',
         ),
         ({"prompt": "p", "chosen": None, "rejected": "y"}, "'chosen' must be a text; it is null"),
         (ROW | {"label": "A"}, "'label' is 'A'; it can be 'a', 'b' or 'tie'"),
@@ -55,11 +62,34 @@ def test_wrong_rows_are_refused_with_their_place(tmp_path, row, complaint):
         read(tmp_path, ROW, row)
 
 
-def test_repeated_rows_are_counted_and_identical_or_empty_sides_left_out(tmp_path):
-    found = read(tmp_path, ROW, ROW, ROW | {"annotator": "other"}, ROW | {"b": "x"}, ROW | {"a": ""})
-    assert (len(found.rows), found.duplicates, found.identical, found.empty) == (3, 1, 1, 1)
+def test_copies_identical_and_empty_rows_are_left_out_and_counted(tmp_path):
+    found = read(tmp_path, ROW, ROW, ROW | {"annotator": "other"}, ROW | {"b": "x"}, ROW | {"a": " \n"})
+    assert (len(found.rows), found.copies, found.identical, found.empty) == (2, 1, 1, 1)
     with pytest.raises(DataError, match="no comparison of two different completions"):
         read(tmp_path, ROW | {"b": "x"})
+
+
+def test_who_says_the_same_twice_is_kept_and_counted_whichever_the_sides(tmp_path):
+    named = ROW | {"annotator": "ann"}
+    swapped = {"prompt": "p", "a": "y", "b": "x", "label": "a", "seconds": 2.0, "annotator": "ann"}
+    found = read(tmp_path, named, swapped, named | {"label": "a"}, ROW, ROW | {"seconds": 3.0})
+    assert (len(found.rows), found.copies, found.duplicates) == (5, 0, 1)
+
+
+def test_votes_are_a_comparison_each(tmp_path):
+    votes = [{"annotator": "ann", "vote": "a", "reason": "why"}, {"annotator": "bob", "vote": "tie"}, "b"]
+    found = read(tmp_path, ROW | {"votes": votes}, ROW | {"votes": []})
+    labels = [(row.annotator, row.label) for row in found.rows]
+    assert labels == [("ann", "a"), ("bob", "tie"), ("", "b"), ("", "b")]
+    assert (found.copies, found.duplicates) == (0, 0)
+
+
+def test_groups_can_stand_under_another_key(tmp_path):
+    write_rows(tmp_path / "c.jsonl", [ROW | {"topic": "t", "group": "g"}, ROW | {"a": "z"}])
+    with pytest.raises(DataError, match=r"c.jsonl:2: 'topic' must be a text; it is missing"):
+        read_comparisons(tmp_path / "c.jsonl", "topic")
+    write_rows(tmp_path / "c.jsonl", [ROW | {"topic": "t", "group": "g"}])
+    assert read_comparisons(tmp_path / "c.jsonl", "topic").rows[0].group == "t"
 
 
 def linked_parts(rows):

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from trainer.data.lines import DataError
-from trainer.reward_model.calibrate import calibration_of, fitted_logit_scale
+from trainer.reward_model.calibrate import calibration_of, fitted_logit_scale, sureness_of
 
 
 def test_calibrated_reference_scores_have_mean_0_and_deviation_1():
@@ -38,3 +38,36 @@ def test_expected_labels_give_the_scale_exactly():
 
 def test_a_model_that_is_always_right_gets_a_finite_scale():
     assert 1.0 < fitted_logit_scale([1.0, -1.0], [1.0, 0.0]) <= math.exp(6)
+
+
+def judged(rng, count, scale):
+    """Differences, and votes drawn with the probability σ(scale · Δ)."""
+    differences = [rng.gauss(0.0, 2.0) for _ in range(count)]
+    return differences, [float(rng.random() < 1 / (1 + math.exp(-scale * d))) for d in differences]
+
+
+def test_probabilities_that_are_true_have_a_small_calibration_error_whatever_the_scores_scale():
+    differences, votes = judged(Random(2), 4000, 0.7)
+    found = sureness_of(differences, votes)
+    assert found.error < 0.03
+    assert sum(bin.count for bin in found.bins) == 4000
+    assert all(0.5 <= bin.predicted <= 1.0 for bin in found.bins)
+    larger = sureness_of([3.0 * d for d in differences], votes)
+    assert larger.error == pytest.approx(found.error, abs=1e-3)
+
+
+def test_one_temperature_cannot_mend_what_is_sure_of_the_wrong_pairs():
+    """Half of the pairs are always right and half are coins, and the model is as sure of both."""
+    rng = Random(3)
+    differences = [rng.choice((-1, 1)) * (4.0 if i % 4 < 2 else 0.5) for i in range(2000)]
+    votes = [float(d > 0) if abs(d) == 0.5 else float(rng.random() < 0.5) for d in differences]
+    assert sureness_of(differences, votes).error > 0.2
+
+
+def test_the_bins_are_those_of_a_loop_and_sides_do_not_matter():
+    differences, votes = judged(Random(4), 300, 1.0)
+    found, turned = sureness_of(differences, votes), sureness_of([-d for d in differences], [1 - v for v in votes])
+    assert turned.error == pytest.approx(found.error, abs=1e-6)
+    naive = sum(b.count / 300 * abs(b.predicted - b.observed) for b in found.bins)
+    assert found.error == pytest.approx(naive)
+    assert sureness_of([1.0], [1.0]) is None

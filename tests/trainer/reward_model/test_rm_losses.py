@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.reward_model.losses import bradley_terry_loss, centring_penalty
+from trainer.reward_model.losses import bradley_terry_loss, centring_penalty, vote_loss
+from trainer.reward_model.reliability import meant
 
 
 def naive_loss(a, b, p, m, epsilon):
@@ -60,3 +62,42 @@ def test_smoothing_puts_the_minimum_where_the_noise_is():
 
 def test_centring_penalty_is_the_square_of_the_sum():
     assert centring_penalty(torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])).tolist() == [16.0, 0.0]
+
+
+def told(delta, preference, reliability):
+    values = (torch.tensor([x], dtype=torch.float64) for x in (delta, preference, reliability))
+    return vote_loss(*values).item()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "golden"),
+    [
+        ((1.0, 1.0, 0.5), 0.6931471806),  # a coin tells nothing
+        ((math.log(3.0), 1.0, 0.8), 0.4307829161),  # −ln(0.8 · ¾ + 0.2 · ¼)
+        ((math.log(3.0), 0.0, 0.8), 1.0498221245),  # −ln 0.35
+        ((math.log(3.0), 0.5, 0.8), 0.7403025203),  # their mean
+        ((1000.0, 0.0, 0.9), 2.3025850930),  # no overflow: a vote against certainty costs −ln 0.1 at most
+    ],
+)
+def test_golden_losses_of_votes(arguments, golden):
+    assert told(*arguments) == pytest.approx(golden, abs=1e-9)
+
+
+@given(st.floats(-20, 20), st.sampled_from([0.0, 0.5, 1.0]), st.floats(0.01, 0.99))
+def test_votes_losses_equal_the_formula_and_turn_with_sides(delta, preference, reliability):
+    sigma = 1 / (1 + math.exp(-delta))
+    for_a = reliability * sigma + (1 - reliability) * (1 - sigma)
+    expected = -preference * math.log(for_a) - (1 - preference) * math.log(1 - for_a)
+    assert told(delta, preference, reliability) == pytest.approx(expected, abs=1e-6)
+    assert told(-delta, 1 - preference, reliability) == pytest.approx(expected, abs=1e-6)
+    assert told(-delta, preference, 1 - reliability) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.floats(-8, 8), st.sampled_from([0.0, 0.5, 1.0]), st.floats(0.05, 0.95))
+def test_a_votes_gradient_is_that_of_the_m_step(delta, preference, reliability):
+    """Fisher's identity: descending the likelihood is descending Bradley–Terry on what the vote means."""
+    difference = torch.tensor([delta], dtype=torch.float64, requires_grad=True)
+    vote, eta = (torch.tensor([value], dtype=torch.float64) for value in (preference, reliability))
+    vote_loss(difference, vote, eta).sum().backward()
+    expected = torch.sigmoid(difference.detach()).item() - meant(np.array([delta]), vote.numpy(), eta.numpy())[0]
+    assert difference.grad.item() == pytest.approx(expected, abs=1e-9)

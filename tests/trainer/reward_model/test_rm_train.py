@@ -1,4 +1,5 @@
 import json
+import shutil
 from random import Random
 
 import pytest
@@ -16,8 +17,10 @@ from trainer.data.lines import DataError, write_rows
 from trainer.metrics import rounded
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.rows import scores_of
+from trainer.reward_model.splits import split_data
 from trainer.reward_model.start import initialise_head, load_start
-from trainer.reward_model.train import run_reward, split_data
+from trainer.reward_model.train import run_reward
+from trainer.run_folder import newest_checkpoint
 
 FILLERS = ("the plan", "the model", "a number", "the costs", "a policy", "the prompt", "one answer", "a park")
 
@@ -121,21 +124,24 @@ def test_a_held_out_file_must_not_share_prompts_with_the_data(tmp_path):
     write_rows(tmp_path / "other.jsonl", [{**row, "prompt": "Another?"} for row in toy_rows(10, seed=1)])
     split = split_data(config(tmp_path, held_out=tmp_path / "other.jsonl"))
     assert (len(split.learnt), len(split.held_out)) == (320, 10)
+    write_rows(tmp_path / "group.jsonl", [row | {"prompt": "New?", "group": "What of idea 7?"} for row in toy_rows(2)])
+    with pytest.raises(DataError, match=r"1 groups, prompts or texts of .*group\.jsonl are also"):
+        split_data(config(tmp_path, held_out=tmp_path / "group.jsonl"))
     write_rows(tmp_path / "same.jsonl", toy_rows(3))
-    with pytest.raises(DataError, match=r"3 prompts or texts of .*same\.jsonl are also in the training data"):
+    with pytest.raises(DataError, match=r"3 groups, prompts or texts of .*same\.jsonl are also in the training data"):
         split_data(config(tmp_path, held_out=tmp_path / "same.jsonl"))
 
 
 def test_ties_are_learnt_or_left_out(tmp_path):
     rows = toy_rows(60, ties=8)
     assert len(read_comparisons(config(tmp_path, rows=rows).data).rows) == 68
-    assert sum(row.label == "tie" for row in split_data(config(tmp_path, rows=rows)).learnt) > 0
+    assert split_data(config(tmp_path, rows=rows)).votes.ties == 8
     dropped = split_data(config(tmp_path, rows=rows, ties="drop"))
-    assert dropped.dropped_ties == 8
-    assert len(dropped.learnt) + len(dropped.held_out) == 60
+    assert (dropped.left_out.dropped_ties, dropped.votes.ties, dropped.votes.votes) == (8, 0, 60)
     only = [{**row, "label": "tie"} for row in toy_rows(4)]
-    with pytest.raises(DataError, match="only ties"):
-        split_data(config(tmp_path, rows=only, ties="drop"))
+    for ties in ("soft", "drop"):
+        with pytest.raises(DataError, match="only ties, from which nothing can be learnt"):
+            split_data(config(tmp_path, rows=only, ties=ties))
 
 
 def test_the_backbone_is_the_policys_and_the_head_is_new(tmp_path):
@@ -190,9 +196,9 @@ def test_long_comparisons_are_left_out_counted_or_cut(tmp_path):
     for index in range(0, 80, 10):
         rows[index]["a"] = "the plan " * 60
     left_out = run_reward(config(tmp_path, rows=rows, max_steps=1, max_tokens=96))
-    assert left_out.data.too_long == 8
+    assert left_out.data.left_out.too_long == 8
     cut = run_reward(config(tmp_path, rows=rows, max_steps=1, max_tokens=96, truncation="left", out=tmp_path / "cut"))
-    assert cut.data.too_long == 0
+    assert cut.data.left_out.too_long == 0
     assert load_manifest(cut.model_folder).manifest.truncation == "left"
     with pytest.raises(DataError, match="are longer than 8 tokens"):
         run_reward(config(tmp_path, rows=rows, max_tokens=8, out=tmp_path / "short"))
@@ -218,3 +224,115 @@ def test_losses_can_be_smoothed_centred_and_have_margins(tmp_path):
     smooth, wide = calibration("smooth", label_smoothing=0.3), calibration("wide", margin=4.0)
     assert abs(centred.mean) < 0.2 * centred.std
     assert smooth.std < plain.std < wide.std
+
+
+PANEL = {"ann": 0.95, "bob": 0.9, "dan": 0.85, "eve": 0.1}
+
+
+def panel_rows(count, seed=0):
+    """The toy pairs with a vote of each of four annotators, one of whom says the contrary."""
+    rng = Random(seed)
+    return [
+        {key: row[key] for key in ("prompt", "a", "b")}
+        | {
+            "votes": [
+                {"annotator": name, "vote": row["label"] if rng.random() < right else "ba"["ab".index(row["label"])]}
+                for name, right in PANEL.items()
+            ]
+        }
+        for row in toy_rows(count, seed)
+    ]
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    settings = config(tmp_path_factory.mktemp("crowd"), rows=panel_rows(240), annotators="reliability", epochs=6)
+    return settings, run_reward(settings)
+
+
+def test_reliabilities_are_learnt_with_the_model_and_the_adversary_is_found(crowd):
+    settings, result = crowd
+    assert result.evaluation.reward_model.value >= 0.9
+    found = {row.name: row for row in result.annotators}
+    assert set(found) == set(PANEL)
+    assert all(found[name].reliability.value > 0.7 for name in ("ann", "bob", "dan"))
+    assert found["eve"].reliability.suspicion == "adversary"
+    assert found["eve"].agreement.high < 0.5
+    assert "suspected: 1 of 4 annotators" in result.summary()
+    report = json.loads((settings.out / "report.json").read_text())
+    assert report["loss"]["annotators"] == "reliability"
+    assert [row["name"] for row in report["annotators"]] == sorted(PANEL)
+
+
+def test_the_card_says_what_the_report_says(crowd):
+    settings, result = crowd
+    card = (settings.out / "card.html").read_text()
+    shares = (result.evaluation.reward_model, result.evaluation.length_only)
+    assert all(f"{share.value:.3f}" in card for share in shares)
+    assert f"calibration error {result.sureness.error:.3f}" in card
+    assert "adversary" in card
+    # Every part of the data is enough for these words, so there is no number to give.
+    assert f"a bag of words would need fewer than {result.learning_curve.pairs[0]} pairs" in card
+
+
+def test_the_served_folder_holds_the_model_alone(crowd):
+    _, result = crowd
+    names = load_classifier(result.model_folder, load_manifest(result.model_folder).manifest).state_dict()
+    assert not [name for name in names if "chances" in name or "rates" in name]
+
+
+def test_a_crowd_run_that_is_resumed_goes_on_with_its_reliabilities(tmp_path):
+    settings = config(tmp_path, rows=panel_rows(60), annotators="reliability", checkpoint_every=4, epochs=2)
+    whole = run_reward(settings)
+    newest, _ = newest_checkpoint(settings.out)
+    shutil.rmtree(newest)
+    resumed = run_reward(settings.model_copy(update={"resume": True}))
+    assert resumed.fitted.steps == whole.fitted.steps == 8
+    assert [row.reliability for row in resumed.annotators] == [row.reliability for row in whole.annotators]
+
+
+@pytest.mark.parametrize("labels", ["soft", "majority", "dawid-skene"])
+def test_labels_are_made_as_asked(tmp_path, labels):
+    result = run_reward(config(tmp_path, rows=panel_rows(120), labels=labels, patience=1))
+    report = json.loads((tmp_path / "rm" / "report.json").read_text())
+    assert report["loss"]["labels"] == labels
+    assert result.data.votes.votes == 4 * (result.data.learnt + result.data.validation + result.data.held_out)
+    assert {row.reliability for row in result.annotators} == {None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"annotators": "reliability", "labels": "majority"}, "annotators reliability excludes labels"),
+        ({"annotators": "reliability", "margin": 1.0, "label_smoothing": 0.1}, "excludes margin, label_smoothing"),
+        ({"prior_right": 9.0}, "have no effect without annotators reliability"),
+        ({"annotators": "reliability", "prior_wrong": 4.0}, "prior_right 4.0 must be above prior_wrong 4.0"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(tmp_path, changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        RewardTrainConfig(out=tmp_path, model=tmp_path, data=tmp_path, **changes)
+
+
+def test_votes_that_cannot_teach_reliabilities_are_refused_before_anything_is_loaded(tmp_path):
+    settings = config(tmp_path, annotators="reliability")
+    with pytest.raises(DataError, match="votes do not say whose they are"):
+        run_reward(settings)
+    with pytest.raises(DataError, match="one annotator cast all votes"):
+        run_reward(
+            config(tmp_path, rows=[row | {"annotator": "ann"} for row in toy_rows(40)], annotators="reliability")
+        )
+    alone = [row | {"annotator": f"ann {number}"} for number, row in enumerate(toy_rows(40))]
+    with pytest.raises(DataError, match="no pair was judged by two annotators"):
+        run_reward(config(tmp_path, rows=alone, labels="dawid-skene", out=tmp_path / "alone"))
+
+
+def test_bad_rows_are_counted_and_told(tmp_path):
+    good = toy_rows(80)
+    bad = [good[0], good[1] | {"a": " "}, good[2] | {"b": good[2]["a"]}, good[3] | {"seconds": 1, "annotator": "ann"}]
+    twice = [*bad, good[3] | {"seconds": 2, "annotator": "ann"}]
+    result = run_reward(config(tmp_path, rows=good + twice, max_steps=1))
+    left_out = result.data.left_out
+    assert (left_out.copies, left_out.empty, left_out.identical, left_out.duplicates) == (1, 1, 1, 1)
+    assert (result.data.votes.fewest, result.data.votes.most) == (1, 3)
+    assert "left out: 1 copies" in result.summary()

@@ -1,0 +1,156 @@
+"""The model card: what a reward model learnt from, how good it is beside simple judges, and whom it believed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from palate.report.figures import Axis, Figure, bars, curves
+from palate.report.page import Section, Table, write_page
+from trainer.reward_model.annotators import AnnotatorReport
+from trainer.reward_model.config import RewardTrainConfig
+from trainer.reward_model.evaluate import Share
+from trainer.reward_model.result import RewardResult
+
+_SHOWN = 50
+"""Annotators in the table; report.json has all."""
+
+_JUDGES = {
+    "reward_model": "reward model",
+    "length_only": "length only: the longer one",
+    "bag_of_words": "bag of words, on the same labels",
+    "shorter_won": "reward model, where the shorter one won",
+    "threshold": "single texts against one threshold",
+}
+
+
+def write_card(path: Path, config: RewardTrainConfig, result: RewardResult) -> None:
+    """Writes card.html; report.json holds the same figures, and every annotator."""
+    lead = (
+        f"Trained by Palate from {config.model.name} on {config.data.name}, seed {config.seed}. Accuracies are on "
+        "groups that training did not see, against what most votes say; intervals are 95 %."
+    )
+    sections = [_data(config, result), _accuracy(result), _sureness(result), _annotators(result), _labels(result)]
+    write_page(path, "Reward model card", lead, sections)
+
+
+def _data(config: RewardTrainConfig, result: RewardResult) -> Section:
+    data, votes = result.data, result.data.votes
+    parts = zip(("learnt", "validation", "held out"), (data.learnt, data.validation, data.held_out), strict=True)
+    splits = [(name, str(pairs), str(groups)) for (name, pairs), groups in zip(parts, data.groups, strict=True)]
+    counts = [(name.replace("_", " "), str(count)) for name, count in asdict(votes).items()]
+    left_out = [(name.replace("_", " "), str(count)) for name, count in asdict(data.left_out).items()]
+    loss = [(name.replace("_", " "), str(value)) for name, value in config.loss().items()]
+    text = (
+        "No group and no prompt is in two parts. Duplicates (the same annotator said the same of the same pair again) "
+        "are used; everything else under “left out” is not."
+    )
+    tables = [
+        Table("splits", ("part", "pairs", "groups"), splits),
+        Table("votes", ("what", "count"), counts),
+        Table("left out", ("why", "count"), left_out),
+        Table("labels and loss", ("option", "value"), loss),
+    ]
+    return Section("Data", text, tables)
+
+
+def _accuracy(result: RewardResult) -> Section:
+    shares = {label: getattr(result.evaluation, name) for name, label in _JUDGES.items()}
+    rows = [(label, *_cells(share)) for label, share in shares.items()]
+    values = {label.split(",")[0].split(":")[0]: s.value for label, s in list(shares.items())[:3] if s is not None}
+    text = (
+        "A model that is no better than length may have learnt length; where the shorter completion won, length is "
+        "always wrong."
+    )
+    drawn = [bars("accuracy on held-out pairs", Axis("", "accuracy"), values, ("chance", 0.5))] if values else []
+    return Section("Accuracy", text, [Table("held out", ("judge", "accuracy", "interval", "pairs"), rows)], drawn)
+
+
+def _sureness(result: RewardResult) -> Section:
+    found = result.sureness
+    if found is None:
+        return Section("Calibration", "Too few held-out pairs to measure it.")
+    text = (
+        f"Expected calibration error {found.error:.3f}: how far the probability of the preferred side is from the "
+        "share of votes for it, on average. The temperature was fitted on one half of the held-out pairs and used on "
+        f"the other. The folder's logit scale is {result.logit_scale:.3f}."
+    )
+    predicted = [bin.predicted for bin in found.bins]
+    series = {"model": [bin.observed for bin in found.bins], "ideal": predicted}
+    rows = [(f"{bin.predicted:.3f}", f"{bin.observed:.3f}", str(bin.count)) for bin in found.bins]
+    return Section(
+        "Calibration",
+        text,
+        [Table("bins of equal width", ("predicted", "share of votes", "pairs"), rows)],
+        [curves("reliability", Axis("probability of the preferred side", "share of votes for it"), predicted, series)],
+    )
+
+
+def _annotators(result: RewardResult) -> Section:
+    rows = sorted(result.annotators, key=_by_reliability)
+    if not rows:
+        return Section("Annotators", "No vote says whose it is.")
+    suspects = [row for row in rows if row.suspected()]
+    text = (
+        "Agreement: share of votes for a side that is also the side of most other votes on the pair. Reliability: how "
+        "often a vote says what the scores say, learnt together with them, which are taken as known for the interval. "
+        "An adversary's interval lies below one half; a spammer's holds one half and ends below what is usual here; an "
+        "open one has too few votes to tell. A suspicion is a reason to look at the votes, and no verdict.\n\n"
+    )
+    learnt = rows[0].reliability is not None
+    text += f"Suspected: {len(suspects)} of {len(rows)}." if learnt else "Learn it with --annotators reliability."
+    title = f"the {min(_SHOWN, len(rows))} least reliable" if learnt else f"{min(_SHOWN, len(rows))} of {len(rows)}"
+    header = ("annotator", "votes", "ties", "agreement", "interval", "reliability", "interval", "suspected")
+    table = Table(title, header, [_annotator(row) for row in rows[:_SHOWN]])
+    return Section("Annotators", text, [table], _reliabilities(rows))
+
+
+def _annotator(row: AnnotatorReport) -> tuple[str, ...]:
+    value, interval, _ = _cells(row.agreement)
+    front = (row.name, str(row.votes), str(row.ties), value, interval)
+    if (found := row.reliability) is None:
+        return (*front, "–", "–", "–")
+    suspicion = "–" if found.suspicion == "none" else found.suspicion
+    return (*front, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", suspicion)
+
+
+def _reliabilities(rows: list[AnnotatorReport]) -> list[Figure]:
+    found = [row.reliability for row in rows if row.reliability is not None]
+    if not found:
+        return []
+    series = {"reliability": [r.value for r in found], "low": [r.low for r in found], "high": [r.high for r in found]}
+    return [curves("reliability, least first", Axis("annotator", ""), list(range(1, len(found) + 1)), series)]
+
+
+def _by_reliability(row: AnnotatorReport) -> tuple[float, str]:
+    return (row.reliability.value if row.reliability is not None else 0.0, row.name)
+
+
+def _labels(result: RewardResult) -> Section:
+    curve = result.learning_curve
+    if curve is None:
+        return Section("Labels needed", "Too few pairs for a learning curve.")
+    needed, low, high = (_pairs(value, curve.pairs[0]) for value in (curve.needed, curve.low, curve.high))
+    text = (
+        f"An estimate: for an accuracy of {curve.target:.2f} a bag of words would need {needed} pairs (95 % bootstrap "
+        f"interval over held-out pairs: {low} to {high}). Its error is taken to fall as a power of the pairs; beyond "
+        "the data this is a guess, and the reward model's own curve may be steeper."
+    )
+    rows = [(str(n), f"{a:.3f}") for n, a in zip(curve.pairs, curve.accuracies, strict=True)]
+    drawn = curves(
+        "accuracy of a bag of words", Axis("pairs", "accuracy"), curve.pairs, {"bag of words": curve.accuracies}
+    )
+    return Section("Labels needed", text, [Table("learning curve", ("pairs", "accuracy"), rows)], [drawn])
+
+
+def _pairs(estimate: int | None, fewest: int) -> str:
+    """A number only where the curve was measured, or leads."""
+    if estimate is None:
+        return "more than 1000 times the data's"
+    return f"fewer than {fewest}" if estimate < fewest else str(estimate)
+
+
+def _cells(share: Share | None) -> tuple[str, str, str]:
+    if share is None:
+        return "–", "–", "0"
+    return f"{share.value:.3f}", f"{share.low:.3f} to {share.high:.3f}", str(share.count)

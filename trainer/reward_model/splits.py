@@ -1,0 +1,117 @@
+"""What is learnt from and what is measured on: whole groups, with a count of everything that was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from trainer.data.comparisons import Comparison, Comparisons, read_comparisons, split_by_group
+from trainer.data.lines import DataError
+from trainer.data.votes import Pair, VoteCounts, count_votes, pairs_of
+from trainer.reward_model.config import RewardTrainConfig
+
+_VALIDATION_SHARE = 0.1
+"""Share of the training groups on which early stopping looks; what is held out plays no part in any choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Why rows, votes and pairs were not used; `duplicates` were used (trainer/data/comparisons.py)."""
+
+    copies: int
+    duplicates: int
+    identical: int
+    empty: int
+    dropped_ties: int
+    too_long: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Pairs by what they are for.
+
+    Attributes:
+        learnt: The model learns from them.
+        validation: Early stopping looks at them; may be empty.
+        held_out: Everything is measured on them.
+        votes: How the votes on all three lie.
+        left_out: What is in none.
+    """
+
+    learnt: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    held_out: tuple[Pair, ...]
+    votes: VoteCounts
+    left_out: LeftOut
+
+
+@dataclass(frozen=True, slots=True)
+class DataCounts:
+    """Comparisons by what became of them.
+
+    Attributes:
+        learnt: Pairs.
+        validation: Pairs.
+        held_out: Pairs.
+        groups: Groups of the three.
+        votes: How the votes on all of them lie, too long pairs included.
+        left_out: What was not used, and why.
+    """
+
+    learnt: int
+    validation: int
+    held_out: int
+    groups: tuple[int, ...]
+    votes: VoteCounts
+    left_out: LeftOut
+
+
+def split_data(config: RewardTrainConfig) -> Split:
+    """Reads the comparisons; no group, and no prompt, is in two parts.
+
+    Raises:
+        DataError: They cannot be read or split, or hold only ties.
+    """
+    data, rng = read_comparisons(config.data, config.group_by), Random(config.seed)
+    if all(row.label == "tie" for row in data.rows):
+        raise DataError(f"{config.data} holds only ties, from which nothing can be learnt; collect more comparisons")
+    usable, left_out = _usable(data, config)
+    if config.held_out is None:
+        learnt, held_out = split_by_group(usable, config.held_out_share, rng)
+    else:
+        learnt, held_out = usable, read_comparisons(config.held_out, config.group_by).rows
+        _check_apart(learnt, held_out, config.held_out)
+    validation: tuple[Comparison, ...] = ()
+    if config.patience:
+        learnt, validation = split_by_group(learnt, _VALIDATION_SHARE, rng)
+    parts = pairs_of(learnt), pairs_of(validation), pairs_of(held_out)
+    return Split(*parts, count_votes([pair for part in parts for pair in part]), left_out)
+
+
+def counts_of(split: Split, rendered: Sequence[int], too_long: int) -> DataCounts:
+    """What became of the data, where so many pairs of each part could be rendered and so many were too long."""
+    parts = (split.learnt, split.validation, split.held_out)
+    groups = tuple(len({pair.group or (pair.a, pair.b) for pair in part}) for part in parts)
+    learnt, validation, held_out = rendered
+    left_out = replace(split.left_out, too_long=too_long)
+    return DataCounts(learnt, validation, held_out, groups, split.votes, left_out)
+
+
+def _usable(data: Comparisons, config: RewardTrainConfig) -> tuple[tuple[Comparison, ...], LeftOut]:
+    usable = tuple(row for row in data.rows if config.ties == "soft" or row.label != "tie")
+    ties = len(data.rows) - len(usable)
+    return usable, LeftOut(data.copies, data.duplicates, data.identical, data.empty, ties)
+
+
+def _check_apart(learnt: Sequence[Comparison], held_out: Sequence[Comparison], file: Path) -> None:
+    def keys(rows: Sequence[Comparison]) -> set[str]:
+        texts = {text for row in rows for text in ((row.prompt,) if row.prompt else (row.a, row.b))}
+        return texts | {row.group for row in rows if row.group}
+
+    if shared := keys(learnt) & keys(held_out):
+        raise DataError(
+            f"{len(shared)} groups, prompts or texts of {file} are also in the training data; accuracy on them would "
+            "say nothing, so take them out of one of the files"
+        )

@@ -1,9 +1,12 @@
 """KL estimators, where their penalties pull, and the controllers, against published numbers and closed forms."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.ppo.kl import AdaptiveKL, FixedKL, k1, k2, k3, sequence_kl
 from trainer.ppo.losses import aggregation_weights, policy_losses, weighted_sum
@@ -53,8 +56,61 @@ def test_adaptive_controller_settles_where_the_kl_meets_its_target():
     assert stiff.kl_coef == pytest.approx(0.15, rel=1e-3)
 
 
+@given(kl=st.floats(-5, 1e4))
+def test_without_a_gain_the_coefficient_is_the_published_one(kl):
+    assert AdaptiveKL(0.15, target=6, horizon=10_000).coefficient(kl) == 0.15
+
+
+@pytest.mark.parametrize(("kl", "times"), [(6.0, 1.0), (12.0, 4.0), (3.0, 0.25), (1e3, math.e**2), (-0.1, math.e**-2)])
+def test_a_gain_multiplies_by_a_power_of_what_is_off_within_bounds(kl, times):
+    controller = AdaptiveKL(0.15, target=6, horizon=10_000, gain=2)
+    assert controller.coefficient(kl) == pytest.approx(0.15 * times)
+    assert controller.updated(kl, 512) == replace(AdaptiveKL(0.15, 6, 10_000).updated(kl, 512), gain=2)
+
+
+class SlowPolicy:
+    """A policy pulled by a reward: steps of gradient ascent on a·s − kl_coef·KL with KL = a²/2, slower and slower.
+
+    At the coefficient `RIGHT` it settles at 6 nats; how long that takes is as on the stories of the examples.
+    """
+
+    RIGHT = 0.06
+    _RATE, _SPREAD = 0.69, 0.206
+
+    def __init__(self, steps):
+        self.steps, self.done, self.a = steps, 0, 0.0
+
+    def kl(self):
+        return self.a**2 / 2
+
+    def learn(self, kl_coef):
+        rate = self._RATE * (1 - self.done / self.steps)
+        self.a += rate * (self._SPREAD - kl_coef * self.a) / self._SPREAD
+        self.done += 1
+
+
+def last_quarter(start, gain, steps=64):
+    """Mean KL of a run whose horizon is a twentieth of its episodes."""
+    policy, controller, seen = SlowPolicy(steps), AdaptiveKL(start, 6, 64 * steps / 20, gain), []
+    for _ in range(steps):
+        seen.append(policy.kl())
+        policy.learn(controller.coefficient(policy.kl()))
+        controller = controller.updated(policy.kl(), 64)
+    return sum(seen[-steps // 4 :]) / (steps // 4)
+
+
+@pytest.mark.parametrize("times", [0.25, 1, 4])
+def test_a_gain_of_two_reaches_the_target_from_a_wrong_start_within_a_short_run(times):
+    assert last_quarter(times * SlowPolicy.RIGHT, gain=2) == pytest.approx(6, rel=0.05)
+
+
+def test_without_a_gain_a_run_as_short_overshoots():
+    """Why there is one."""
+    assert abs(last_quarter(0.25 * SlowPolicy.RIGHT, gain=0) - 6) > 0.15 * 6
+
+
 def test_fixed_controller_stays():
-    assert FixedKL(0.1).updated(100.0, 64).kl_coef == 0.1
+    assert FixedKL(0.1).updated(100.0, 64).kl_coef == FixedKL(0.1).coefficient(100.0) == 0.1
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])

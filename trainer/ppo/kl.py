@@ -62,8 +62,8 @@ class FixedKL:
 class AdaptiveKL:
     """A coefficient that steers the KL to a target. Ziegler et al. 2019, section 2.2, and a gain.
 
-    Theirs sums errors up. The KL follows a coefficient many steps late, so that the sum overshoots, unless it is so slow
-    that a wrong start takes hundreds of steps to mend. A gain answers at once, before the sum has moved.
+    Theirs sums errors up. The KL follows a coefficient many steps late, so that the sum overshoots, unless it is so
+    slow that a wrong start takes hundreds of steps to mend. A gain answers at once, before the sum has moved.
 
     Attributes:
         kl_coef: The coefficient at the target: what errors are summed up in.
@@ -86,7 +86,7 @@ class AdaptiveKL:
     def coefficient(self, kl: float) -> float:
         """What a batch whose mean sequence KL is `kl` is penalised with."""
         ratio = min(max(kl / self.target, 1 / _MAX_RATIO), _MAX_RATIO)
-        return self.kl_coef * ratio**self.gain
+        return self.kl_coef * math.pow(ratio, self.gain)
 
     def updated(self, kl: float, episodes: int) -> AdaptiveKL:
         """The controller after a batch of `episodes` whose mean sequence KL was `kl`."""

@@ -36,7 +36,7 @@ TARGET = 6.0
 WITHIN = 0.15
 """Of the target."""
 
-HORIZONS = 20
+HORIZONS = 40
 """In a run; docs/ppo.md says why."""
 
 STARTS = (0.25, 4.0)
@@ -45,7 +45,7 @@ STARTS = (0.25, 4.0)
 MODES: Mapping[str, Mapping[str, float]] = {
     "fixed": {},
     "published": {"kl_target": TARGET},
-    "adaptive": {"kl_target": TARGET, "kl_gain": 2.0},
+    "adaptive": {"kl_target": TARGET, "kl_gain": 3.0},
 }
 """What each adds to the stories' hyperparameters, the horizon apart."""
 
@@ -120,7 +120,7 @@ def _arguments() -> Namespace:
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=["adaptive", "fixed"], help="what to run")
     parser.add_argument("--starts", type=float, nargs="+", default=list(STARTS), help="times the right coefficient")
     parser.add_argument("--kl-coef", type=float, default=0.065, help="the coefficient that is right")
-    parser.add_argument("--steps", type=int, default=48, help="batches of a run")
+    parser.add_argument("--steps", type=int, default=60, help="batches of a run")
     parser.add_argument("--batch-size", type=int, default=32, help="rollouts a step")
     parser.add_argument("--work", type=Path, default=Path("runs/adaptive-kl"), help="folder of the runs")
     arguments = parser.parse_args()
@@ -212,7 +212,7 @@ def _config(world: _World, seed: int, mode: str, start: float) -> PPOConfig:
         arguments.stories / "data" / "prompts.jsonl",
         world.services,
     )
-    steered = {**MODES[mode], **_horizon(arguments, mode)}
+    steered = {**MODES[mode], **_horizon(arguments, mode), "microbatch_size": arguments.batch_size}
     changed: dict[str, Any] = {
         "ppo": PPOGroup(**{**dict(base.ppo), **steered}),
         "record": RecordGroup(**{**dict(base.record), "progress": False}),

@@ -41,6 +41,6 @@ def test_runs_differ_from_the_stories_in_their_coefficient_alone(tmp_path, mode)
     assert (config.seed, config.total_steps, config.ppo.batch_size) == (3, 40, 32)
     assert config.ppo.kl_coef == 0.32
     assert (config.ppo.kl_target is None) == (mode == "fixed")
-    assert config.ppo.kl_horizon == (10_000 if mode == "fixed" else 64)
-    assert config.ppo.kl_gain == (2 if mode == "adaptive" else 0)
+    assert config.ppo.kl_horizon == (10_000 if mode == "fixed" else 32)
+    assert config.ppo.kl_gain == (3 if mode == "adaptive" else 0)
     assert config.scoring.variety_bonus == 1.2  # the stories'

@@ -65,7 +65,7 @@ class PPOGroup(Group):
     )
     kl_horizon: float = Field(
         default=10_000,
-        description="Episodes over which the adaptive coefficient reacts; with --ppo.kl-gain 2 the run's / 20.",
+        description="Episodes over which the adaptive coefficient reacts; with --ppo.kl-gain 3 the run's / 40.",
     )
     kl_gain: float = Field(
         default=0.0,

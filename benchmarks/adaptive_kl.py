@@ -119,7 +119,7 @@ def _arguments() -> Namespace:
     parser.add_argument("--stories", type=Path, default=Path("runs/stories-0"), help="folder of a run of make stories")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=["adaptive", "fixed"], help="what to run")
     parser.add_argument("--starts", type=float, nargs="+", default=list(STARTS), help="times the right coefficient")
-    parser.add_argument("--kl-coef", type=float, default=0.065, help="the coefficient that is right")
+    parser.add_argument("--kl-coef", type=float, default=0.11, help="the coefficient that is right")
     parser.add_argument("--steps", type=int, default=60, help="batches of a run")
     parser.add_argument("--batch-size", type=int, default=32, help="rollouts a step")
     parser.add_argument("--work", type=Path, default=Path("runs/adaptive-kl"), help="folder of the runs")
@@ -131,7 +131,8 @@ def _arguments() -> Namespace:
 
 def _measured(arguments: Namespace) -> list[Row]:
     """All rows, the file's among them; each is in the file as soon as it is found."""
-    settings = {name: getattr(arguments, name) for name in ("kl_coef", "steps", "batch_size")}
+    given = {name: getattr(arguments, name) for name in ("kl_coef", "steps", "batch_size")}
+    settings = {**given, "modes": MODES, "horizons": HORIZONS}
     rows = [Row(**row) for row in kept_rows(arguments.json, settings)]
     wanted = [(seed, mode, start) for seed in arguments.seeds for mode in arguments.modes for start in arguments.starts]
     if missing := [key for key in wanted if key not in {row.key for row in rows}]:

@@ -204,7 +204,7 @@ def estimator_config(demo: DemoConfig, services: ServicesGroup, name: str, steps
     base = phases.ppo_config(demo, phases.Paths(demo.out), services)
     horizon = base.ppo.batch_size * steps / _HORIZONS
     steered = {**dict(base.ppo), "kl_target": kl_target, "kl_horizon": horizon, "kl_gain": _KL_GAIN}
-    size = 1 if name == "gae" else GROUP_SIZE
+    size = GROUP_SIZE if ESTIMATORS[name].get("estimator") in ("grpo", "rloo") else 1
     changed = {
         "out": demo.out / f"{name}-{len(list(demo.out.glob(f'{name}-*')))}",
         "total_steps": steps,

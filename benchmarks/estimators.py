@@ -37,7 +37,7 @@ GROUP_SIZE = 4
 GOAL = 1.0
 """Gold above the SFT policy, in SD of its completions."""
 
-STEPS = 12
+STEPS = 16
 KL_TARGET = 4.0
 _KL_GAIN = 2.0
 _HORIZONS = 20

@@ -6,12 +6,11 @@ ones. The KL controller steers all of them to one KL, so that gains can be compa
 
 from __future__ import annotations
 
-import json
 import statistics
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,15 +18,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.seeds import OtherSettings, keep_rows, kept_rows, told
 from palate.client import PolicyClient, RewardClient
 from palate.local_server import LocalServer
 from trainer.command import share_processors
-from trainer.config import PPOConfig, SamplingGroup, ServicesGroup
+from trainer.config import PPOConfig, RecordGroup, SamplingGroup, ServicesGroup
 from trainer.demo import phases
 from trainer.demo.config import DemoConfig
 from trainer.demo.measure import Sampled, asked
 from trainer.demo.results import PolicyMeasure
-from trainer.demo.run import SAMPLING, Clock, measured, serve_policies, serve_reward, train_until_ppo
+from trainer.demo.run import SAMPLING, Clock, clear, measured, serve_policies, serve_reward, train_until_ppo
 from trainer.evaluation import mean_sequence_kl
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
@@ -37,7 +37,12 @@ GROUP_SIZE = 4
 GOAL = 1.0
 """Gold above the SFT policy, in SD of its completions."""
 
-_KL_HORIZON = 128.0
+STEPS = 16
+KL_TARGET = 4.0
+_KL_GAIN = 2.0
+_HORIZONS = 20
+"""Of the KL controller, in a run."""
+
 _PREPARED = "prepared.json"
 
 _ALONE = {"critic_init": "policy"}
@@ -97,26 +102,58 @@ class _World:
 
 
 def main() -> None:
-    """Runs every estimator on every seed; exits with 1 where one gains too little."""
+    """Runs every estimator on every seed; exits with 1 where one gains too little, over the seeds."""
     arguments = _arguments()
     share_processors()
-    rows: list[Row] = []
+    try:
+        rows = _measured(arguments)
+    except OtherSettings as error:
+        raise SystemExit(str(error)) from None
+    Console(width=140).print(_table(rows))
+    raise SystemExit(0 if all(gain >= GOAL for gain in mean_gains(rows).values()) else 1)
+
+
+def _measured(arguments: Namespace) -> list[Row]:
+    """All rows, the file's among them; each is in the file as soon as it is found."""
+    settings = {"goal": GOAL, "kl_target": arguments.kl_target, "steps": arguments.steps, "changes": ESTIMATORS}
+    rows = [_read(row) for row in kept_rows(arguments.json, settings)]
     for seed in arguments.seeds:
-        with ExitStack() as stack:
-            world = _world(DemoConfig(out=arguments.work / str(seed), seed=seed, progress=False), stack)
-            for name in arguments.only or ESTIMATORS:
-                rows.append(_row(world, name, arguments.kl_target))
-                _write(arguments.json, rows, arguments.kl_target)
-    Console(width=120).print(_table(rows))
-    raise SystemExit(0 if all(row.gain >= GOAL for row in rows) else 1)
+        missing = [name for name in arguments.only if (seed, name) not in {(row.seed, row.estimator) for row in rows}]
+        for row in _found(DemoConfig(out=arguments.work / str(seed), seed=seed, progress=False), missing, arguments):
+            rows.append(row)
+            keep_rows(arguments.json, settings, rows)
+    return rows
+
+
+def _found(demo: DemoConfig, names: Sequence[str], arguments: Namespace) -> Iterator[Row]:
+    """A row for each name, in one world; without names none is made."""
+    if not names:
+        return
+    with ExitStack() as stack:
+        world = _world(demo, stack)
+        for name in names:
+            yield _row(world, name, arguments.steps, arguments.kl_target)
+
+
+def _read(row: Mapping[str, Any]) -> Row:
+    measures = {name: PolicyMeasure(**row[name]) for name in ("before", "after")}
+    return Row(**{**row, **measures})
+
+
+def mean_gains(rows: Sequence[Row]) -> dict[str, float]:
+    """Estimator → gain, the mean over seeds."""
+    names = dict.fromkeys(row.estimator for row in rows)
+    return {name: statistics.fmean(row.gain for row in rows if row.estimator == name) for name in names}
 
 
 def _arguments() -> Namespace:
     parser = ArgumentParser(prog="python -m benchmarks.estimators", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to run")
-    parser.add_argument("--json", type=Path, required=True, help="file for the figures")
-    parser.add_argument("--only", nargs="+", choices=list(ESTIMATORS), help="some estimators")
-    parser.add_argument("--kl-target", type=float, default=8.0, help="KL that all are steered to, in nats a completion")
+    parser.add_argument("--json", type=Path, required=True, help="file for the figures; what is there stays")
+    names = list(ESTIMATORS)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="some estimators")
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches that each learns from")
+    parser.add_argument("--kl-target", type=float, default=KL_TARGET, help="KL that all are steered to, in nats")
     parser.add_argument("--work", type=Path, default=Path("runs/estimators"), help="folder that stays, with the models")
     return parser.parse_args()
 
@@ -138,16 +175,16 @@ def _prepared(demo: DemoConfig, paths: phases.Paths, stack: ExitStack) -> tuple[
     mark, settings = demo.out / _PREPARED, demo.model_dump_json(indent=2)
     if mark.exists() and mark.read_text() == settings:
         return serve_policies(paths, stack)
-    demo.out.mkdir(parents=True, exist_ok=True)
+    clear(demo.out)
     servers = train_until_ppo(demo, paths, Clock(), stack)
     mark.write_text(settings)
     return servers
 
 
-def _row(world: _World, name: str, kl_target: float) -> Row:
+def _row(world: _World, name: str, steps: int, kl_target: float) -> Row:
     clock = Clock()
     with clock.phase(f"seed {world.demo.seed}: {name}"):
-        result = run_ppo(estimator_config(world.demo, world.services, name, kl_target))
+        result = run_ppo(estimator_config(world.demo, world.services, name, steps, kl_target))
     said = asked(world.policy, world.before.prompts, SAMPLING, world.demo.seed)
     before, after = (measured(world.reward, sampled) for sampled in (world.before, said))
     return Row(
@@ -162,35 +199,32 @@ def _row(world: _World, name: str, kl_target: float) -> Row:
     )
 
 
-def estimator_config(demo: DemoConfig, services: ServicesGroup, name: str, kl_target: float) -> PPOConfig:
+def estimator_config(demo: DemoConfig, services: ServicesGroup, name: str, steps: int, kl_target: float) -> PPOConfig:
     """The demo's phase 3 with another estimator and a KL to steer to; every run gets a folder of its own."""
     base = phases.ppo_config(demo, phases.Paths(demo.out), services)
-    steered = {**dict(base.ppo), "kl_target": kl_target, "kl_horizon": _KL_HORIZON}
-    size = 1 if name == "gae" else GROUP_SIZE
+    horizon = base.ppo.batch_size * steps / _HORIZONS
+    steered = {**dict(base.ppo), "kl_target": kl_target, "kl_horizon": horizon, "kl_gain": _KL_GAIN}
+    size = GROUP_SIZE if ESTIMATORS[name].get("estimator") in ("grpo", "rloo") else 1
     changed = {
         "out": demo.out / f"{name}-{len(list(demo.out.glob(f'{name}-*')))}",
+        "total_steps": steps,
+        "record": RecordGroup(**{**dict(base.record), "checkpoint_every": steps}),
         "sampling": SamplingGroup(**{**dict(base.sampling), "completions_per_prompt": size}),
         "ppo": PPOGroup(**{**steered, **ESTIMATORS[name]}),
     }
     return PPOConfig(**{**dict(base), **changed})
 
 
-def _write(file: Path, rows: Sequence[Row], kl_target: float) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    document = {"goal": GOAL, "kl_target": kl_target, "rows": [asdict(row) for row in rows]}
-    file.write_text(json.dumps(document, indent=2) + "\n")
-
-
 def _table(rows: Sequence[Row]) -> Table:
-    """Gain at KL for every seed, and their means."""
+    """Gain at KL for every seed, and their means with 90 % intervals over seeds."""
     seeds = sorted({row.seed for row in rows})
     columns = [f"seed {seed}" for seed in seeds]
     table = Table("estimator", *columns, "gold gain, SD", "KL, nats", title="gold gain in SD (at KL in nats)")
-    for name in dict.fromkeys(row.estimator for row in rows):
+    for name in mean_gains(rows):
         own = {row.seed: row for row in rows if row.estimator == name}
-        cells = [f"{own[seed].gain:.2f} ({own[seed].kl:.1f})" for seed in seeds]
-        means = (statistics.fmean(getattr(row, what) for row in own.values()) for what in ("gain", "kl"))
-        table.add_row(name, *cells, *(f"{mean:.2f}" for mean in means))
+        cells = [f"{own[seed].gain:.2f} ({own[seed].kl:.1f})" if seed in own else "" for seed in seeds]
+        means = (told([getattr(row, what) for row in own.values()]) for what in ("gain", "kl"))
+        table.add_row(name, *cells, *means)
     return table
 
 

@@ -79,7 +79,7 @@ def run_demo(config: DemoConfig) -> Results:
     Servers are processes of their own and end with this function, however it ends.
     """
     paths, clock = phases.Paths(config.out), Clock()
-    _clear(config.out)
+    clear(config.out)
     with ExitStack() as servers:
         policy, ref = train_until_ppo(config, paths, clock, servers)
         with clock.phase("start the reward service"):
@@ -124,7 +124,7 @@ def serve_policies(paths: phases.Paths, servers: ExitStack) -> tuple[LocalServer
     return policy, servers.enter_context(_serve_policy(paths, "ref-policy", paths.sft, "--frozen"))
 
 
-def _clear(out: Path) -> None:
+def clear(out: Path) -> None:
     """Makes room for a new run where an earlier demo was; anything else is left alone.
 
     Raises:

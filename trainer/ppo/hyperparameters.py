@@ -63,7 +63,15 @@ class PPOGroup(Group):
     kl_target: float | None = Field(
         default=None, description="Mean sequence KL in nats to steer to; none = kl_coef stays."
     )
-    kl_horizon: float = Field(default=10_000, description="Episodes over which the adaptive coefficient reacts.")
+    kl_horizon: float = Field(
+        default=10_000,
+        description="Episodes over which the adaptive coefficient reacts; with --ppo.kl-gain 3 the run's / 40.",
+    )
+    kl_gain: float = Field(
+        default=0.0,
+        ge=0,
+        description="Power of KL / target that the adaptive coefficient is multiplied by, at once; 0 = as published.",
+    )
     cliprange: float = Field(default=0.2, gt=0, description="Clipping of the policy ratio.")
     dual_clip: float | None = Field(
         default=None,
@@ -112,6 +120,8 @@ class PPOGroup(Group):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}: the adaptive KL controller divides by it")
+        if self.kl_target is None and self.kl_gain:
+            raise ValueError("kl_gain has no effect without kl_target: leave it out")
         if self.num_mini_batches > self.batch_size:
             raise ValueError(f"num_mini_batches {self.num_mini_batches} is more than batch_size {self.batch_size}")
         return self

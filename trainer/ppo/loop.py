@@ -12,7 +12,7 @@ from trainer.ppo.evaluate import RefPolicy
 from trainer.ppo.fill import DropLimit
 from trainer.ppo.idle import Workload, idle_metrics
 from trainer.ppo.invariants import check_behaviour, check_mask
-from trainer.ppo.kl import KLController
+from trainer.ppo.kl import KLController, batch_kl
 from trainer.ppo.metrics import (
     StageClock,
     group_metrics,
@@ -99,18 +99,19 @@ def train_step(
     )
 
     raw_scores, scores = shape_scores(filled.scored, state.scale, stages.shaping)
-    batch, shaped = training_batch(filled.scored, scores, evaluated, controller.kl_coef, stages.shaping)
+    kl = batch_kl(evaluated)
+    kl_coef = controller.coefficient(kl)
+    batch, shaped = training_batch(filled.scored, scores, evaluated, kl_coef, stages.shaping)
 
     points.reach("update")
     with clock.stage("update"):
         if settings.anneal:
             anneal(stages.updater.optimizer, state.step, settings.total_steps)
-        stats = stages.updater.update(
-            batch, first_epoch, suspects, train_policy=state.step >= settings.critic_warmup_steps
-        )
+        train_policy = state.step >= settings.critic_warmup_steps
+        stats = stages.updater.update(batch, first_epoch, suspects, train_policy=train_policy)
 
-    objective = objective_metrics(raw_scores, scores, evaluated, shaped, controller.kl_coef)
-    controller = controller.updated(objective["objective/kl"], settings.batch_size)
+    if train_policy:  # else the KL is 0 whatever the coefficient
+        controller = controller.updated(kl, settings.batch_size)
     state = replace(
         state,
         step=state.step + 1,
@@ -119,7 +120,7 @@ def train_step(
         drop_window=supplied.drop_window,
     )
     metrics = {
-        **objective,
+        **objective_metrics(raw_scores, scores, evaluated, shaped, kl, kl_coef),
         **rollout_metrics(filled),
         **staleness,
         **group_metrics(shaped, settings.group_size),

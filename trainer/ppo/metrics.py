@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.distinct import distinct_shares
 from trainer.ppo.advantages import grouped_rewards
 from trainer.ppo.fill import dropped_counts, mean_length
-from trainer.ppo.kl import k3, sequence_kl
+from trainer.ppo.kl import k3
 from trainer.ppo.losses import effective_share, explained_variance, importance_weights
 from trainer.ppo.masked import masked_mean
 from trainer.ppo.rewards import ShapedRewards
@@ -97,16 +97,15 @@ def staleness_metrics(filled: FilledBatch, step: int) -> dict[str, float]:
 
 
 def objective_metrics(
-    raw_scores: Tensor, scores: Tensor, evaluated: Evaluated, shaped: ShapedRewards, kl_coef: float
+    raw_scores: Tensor, scores: Tensor, evaluated: Evaluated, shaped: ShapedRewards, kl: float, kl_coef: float
 ) -> dict[str, float]:
     """What is being optimised: (B,) raw scores, (B,) scores as rewarded, and the KL they are paid for with."""
     mask = evaluated.mask
-    kl = sequence_kl(evaluated.old_logprobs, evaluated.ref_logprobs, mask)  # (B,)
     return {
         "objective/scores": raw_scores.mean().item(),
         "objective/scores_std": raw_scores.std(correction=0).item(),
         "objective/shaped_scores": scores.mean().item(),
-        "objective/kl": kl.mean().item(),
+        "objective/kl": kl,
         "objective/kl_k3_token": masked_mean(k3(evaluated.old_logprobs, evaluated.ref_logprobs), mask).item(),
         "objective/kl_coef": kl_coef,
         "objective/entropy": -torch.where(mask, evaluated.old_logprobs, 0).sum(1).mean().item(),

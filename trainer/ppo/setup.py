@@ -175,7 +175,7 @@ def make_controller(config: PPOConfig, kl_coef: float) -> KLController:
     """Adaptive where a target is given, else fixed."""
     if config.ppo.kl_target is None:
         return FixedKL(kl_coef)
-    return AdaptiveKL(kl_coef, config.ppo.kl_target, config.ppo.kl_horizon)
+    return AdaptiveKL(kl_coef, config.ppo.kl_target, config.ppo.kl_horizon, config.ppo.kl_gain)
 
 
 def make_estimator(ppo: PPOGroup, group_size: int) -> Estimator:

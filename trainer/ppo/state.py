@@ -15,7 +15,7 @@ class RunState:
     Attributes:
         step: Steps that are done.
         position: Where in the order of prompts the next batch begins.
-        kl_coef: Of the KL controller.
+        kl_coef: Of the KL controller; what a batch is penalised with also depends on its KL, where there is a gain.
         scale: How scores are standardised; None until it is measured, and where they are not.
         drop_window: Of the last rollouts, oldest first, whether each fell out.
         reward_scales: How single rewards are standardised, by name; of those that are.

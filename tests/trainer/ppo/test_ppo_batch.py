@@ -9,6 +9,7 @@ import torch
 from palate.client.types import FinishReason, PolicyVersion
 from trainer.ppo.advantages import GAE, GRPO, RLOO
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
+from trainer.ppo.kl import batch_kl
 from trainer.ppo.metrics import group_metrics, importance_metrics, objective_metrics, value_metrics
 from trainer.ppo.rewards import ScoreScale
 from trainer.types import CriticValues, Evaluated, Rollout, ScoredRollout, length_mask, padded
@@ -103,11 +104,11 @@ def test_whitened_rewards_keep_their_mean():
 def test_metrics_are_means_over_what_they_name():
     scores = torch.tensor([1.0, -4.0])
     batch, shaped = training_batch(SCORED, scores, evaluated(), 0.5, SETTINGS)
-    found = objective_metrics(torch.tensor([3.0, -7.0]), scores, evaluated(), shaped, 0.5)
+    found = objective_metrics(torch.tensor([3.0, -7.0]), scores, evaluated(), shaped, 0.25, 0.5)
     assert found["objective/scores"] == -2.0
     assert found["objective/scores_std"] == 5.0
     assert found["objective/shaped_scores"] == -1.5
-    assert found["objective/kl"] == pytest.approx((1.0 - 1.0) / 2)
+    assert (found["objective/kl"], found["objective/kl_coef"]) == (0.25, 0.5)
     assert found["objective/non_score_reward"] == pytest.approx(0.0)
     assert found["objective/rlhf_reward"] == pytest.approx(-1.5)
     each = evaluated()
@@ -168,9 +169,7 @@ def test_group_metrics_say_how_much_completions_of_a_prompt_differ():
 def test_the_kl_of_a_batch_is_a_mean_of_sums():
     """Not a mean over tokens: a target of 6 nats would mean something else for every length."""
     apart = replace(evaluated(), ref_logprobs=padded([[-2.0, -2.0], [-4.0, -4.0, -4.0]]))
-    _, shaped = training_batch(SCORED, torch.zeros(2), apart, 0.5, SETTINGS)
-    found = objective_metrics(torch.zeros(2), torch.zeros(2), apart, shaped, 0.5)
-    assert found["objective/kl"] == pytest.approx((2.0 + 6.0) / 2)
+    assert batch_kl(apart) == pytest.approx((2.0 + 6.0) / 2)
 
 
 def test_scores_are_clipped_before_a_group_is_normalised():

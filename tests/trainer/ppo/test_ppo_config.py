@@ -40,6 +40,7 @@ def test_lists_and_switches():
     [
         (["--ppo.kl-target", "0"], "kl_target must be above 0"),
         (["--ppo.kl-horizon", "-3"], "kl_horizon must be above 0"),
+        (["--ppo.kl-gain", "2"], "kl_gain has no effect without kl_target"),
         (["--ppo.num-mini-batches", "65"], "more than batch_size"),
         (["--sampling.completions-per-prompt", "3"], "no multiple of sampling.completions_per_prompt 3"),
         (["--ppo.estimator", "grpo"], "set sampling.completions_per_prompt to 2 or more"),

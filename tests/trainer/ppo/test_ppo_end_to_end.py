@@ -129,6 +129,7 @@ class Killed(BaseException):
 
 def test_a_killed_run_resumes_to_the_same_weights(configure, monkeypatch):
     flags = ("--total-steps", 4, "--record.checkpoint-every", 2, "--ppo.kl-target", 0.05, "--ppo.kl-horizon", 20)
+    flags += ("--ppo.kl-gain", 1)
     standard = ("--scoring.standardize", "--scoring.standardize-samples", 8)
     whole = run_ppo(configure(*flags, *standard, out="whole"))
 
@@ -318,8 +319,11 @@ def test_every_option_of_the_update_runs(configure, reward_folder):
                 2,
             ),
             *("--scoring.missing-eos", "replace", "--scoring.clip", 0.5, "--no-ppo.anneal"),
+            *("--total-steps", 3, "--ppo.kl-target", 0.05, "--ppo.kl-horizon", 20),
         )
     )
     assert result.metrics["objective/shaped_scores"] < result.metrics["objective/scores"]
     assert result.metrics["policy/learning_rate"] == pytest.approx(1e-3)
+    first, second, third = (row["objective/kl_coef"] for row in read_metrics(result.model_folder.parent))
+    assert first == second != third  # the KL of a policy that only its critic has learnt for says nothing
     torch.set_num_threads(1)

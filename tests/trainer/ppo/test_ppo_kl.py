@@ -1,9 +1,12 @@
 """KL estimators, where their penalties pull, and the controllers, against published numbers and closed forms."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.ppo.kl import AdaptiveKL, FixedKL, k1, k2, k3, sequence_kl
 from trainer.ppo.losses import aggregation_weights, policy_losses, weighted_sum
@@ -53,8 +56,64 @@ def test_adaptive_controller_settles_where_the_kl_meets_its_target():
     assert stiff.kl_coef == pytest.approx(0.15, rel=1e-3)
 
 
+@given(kl=st.floats(-5, 1e4))
+def test_without_a_gain_the_coefficient_is_the_published_one(kl):
+    assert AdaptiveKL(0.15, target=6, horizon=10_000).coefficient(kl) == 0.15
+
+
+@pytest.mark.parametrize(("kl", "times"), [(6.0, 1.0), (12.0, 4.0), (3.0, 0.25), (1e3, math.e**2), (-0.1, math.e**-2)])
+def test_a_gain_multiplies_by_a_power_of_what_is_off_within_bounds(kl, times):
+    controller = AdaptiveKL(0.15, target=6, horizon=10_000, gain=2)
+    assert controller.coefficient(kl) == pytest.approx(0.15 * times)
+    assert controller.updated(kl, 512) == replace(AdaptiveKL(0.15, 6, 10_000).updated(kl, 512), gain=2)
+
+
+class SlowPolicy:
+    """A policy pulled by a reward, ever more slowly: gradient ascent on a − kl_coef · KL / SPREAD with KL = a² / 2.
+
+    At the coefficient `RIGHT` it settles at 6 nats; how long that takes is as on the stories of the examples.
+    """
+
+    RIGHT = 0.06
+    _RATE, _SPREAD = 0.39, 0.208
+
+    def __init__(self, steps):
+        self.steps, self.done, self.a = steps, 0, 0.0
+
+    def kl(self):
+        return self.a**2 / 2
+
+    def learn(self, kl_coef):
+        rate = self._RATE * (1 - self.done / self.steps)
+        self.a = max(self.a + rate * (1 - kl_coef * self.a / self._SPREAD), 0.0)
+        self.done += 1
+
+
+def last_quarter(times, gain, horizons, steps=64):
+    """Mean KL of a run from a coefficient so many times too high, with so many horizons in it."""
+    policy, seen = SlowPolicy(steps), []
+    controller = AdaptiveKL(times * SlowPolicy.RIGHT, 6, 64 * steps / horizons, gain)
+    for _ in range(steps):
+        kl = policy.kl()
+        seen.append(kl)
+        policy.learn(controller.coefficient(kl))
+        controller = controller.updated(kl, 64)
+    return sum(seen[-steps // 4 :]) / (steps // 4)
+
+
+@pytest.mark.parametrize("times", [0.25, 0.5, 1, 2, 4])
+def test_a_gain_of_three_reaches_the_target_from_a_wrong_start_within_a_short_run(times):
+    assert last_quarter(times, gain=3, horizons=40) == pytest.approx(6, rel=0.05)
+
+
+@pytest.mark.parametrize("horizons", [10, 20, 30, 40, 60])
+def test_without_a_gain_no_horizon_does_in_a_run_as_short(horizons):
+    """Why there is one."""
+    assert max(abs(last_quarter(times, 0, horizons) / 6 - 1) for times in (0.25, 4)) > 0.15
+
+
 def test_fixed_controller_stays():
-    assert FixedKL(0.1).updated(100.0, 64).kl_coef == 0.1
+    assert FixedKL(0.1).updated(100.0, 64).kl_coef == FixedKL(0.1).coefficient(100.0) == 0.1
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])

@@ -17,8 +17,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in
 from palate.command import main
 main()
 """
+# What so small a policy says is all the same to honest annotators; those who like length tell it apart.
 COMMAND = [
-    sys.executable, "-c", PROGRAM, "demo", "--no-progress",
+    sys.executable, "-c", PROGRAM, "demo", "--no-progress", "--panel", "biased",
     *(part for name, value in SMALL.items() for part in (f"--sizes.{name}", str(value))),
 ]  # fmt: skip
 

@@ -28,7 +28,7 @@ from palate.yaml_document import KeyGivenTwice, read_yaml
 class Group(BaseModel):
     """Base of the nested parts of a configuration: immutable, and a misspelt key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Settings(BaseSettings):
@@ -43,6 +43,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         nested_model_default_partial_update=True,
     )
 
@@ -213,6 +214,8 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"--{where.replace('_', '-')} is missing: {_described(cls, problem['loc'])}"
     told = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
+    if isinstance(problem["input"], dict):  # several values do not go together: a group is no value to show
+        return f"{where}: {told}"
     return f"{where}: {told} (got {problem['input']!r})"
 
 

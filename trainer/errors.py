@@ -9,5 +9,10 @@ class TrainerError(Exception):
     TrainerError
     ├── DataError        a file of training data cannot be used
     ├── RunFolderError   the folder of a run cannot be used as asked
+    ├── PortTaken        metrics cannot be served where asked
     └── FitError         training cannot go on
     """
+
+
+class PortTaken(TrainerError):
+    """Somebody else listens where a run's metrics were to be served."""

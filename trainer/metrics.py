@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from trainer.errors import PortTaken
 from trainer.metric_names import find
 
 FILE_NAME = "metrics.jsonl"
@@ -46,7 +47,13 @@ class MetricsWriter:
         if prometheus_port is not None:
             registry = CollectorRegistry()
             registry.register(self._newest)
-            self._server, self._thread = start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
+            try:
+                self._server, self._thread = start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
+            except OSError as error:
+                raise PortTaken(
+                    f"metrics cannot be served on 127.0.0.1:{prometheus_port} ({error.strerror}); choose another "
+                    "--prometheus-port (of PPO: --record.prometheus-port), 0 picks a free one"
+                ) from error
             self.prometheus_port = self._server.server_port
 
     def log(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import MetricsWriter
 
 SETTINGS_FILE = "settings.json"
+_LOCK_FILE = ".lock"
 
 FREE = frozenset(
     {
@@ -100,6 +103,24 @@ def begin_run(config: FitConfig) -> MetricsWriter:
     checkpoint = newest_checkpoint(config.out)
     resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
     return MetricsWriter(config.out, config.prometheus_port, resume_step)
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Keeps a run's folder to this process until the end, or until the process ends, in whatever way.
+
+    Raises:
+        RunFolderError: Another process has it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"another process trains in {out}: let it end, stop it and go on with --resume, or give another --out"
+            ) from error
+        yield
 
 
 def store_settings(out: Path, config: Settings) -> None:

@@ -187,11 +187,11 @@ def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions, 
 
 
 def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
-    results = Results(out, work.told)
     try:
+        results = Results(out, work.told)
         errors = _process(source, results, revision, work)
     except KeyboardInterrupt:
-        _say(f"stopped; what is done is kept in {results.partial}: the same command goes on from there")
+        _say(f"stopped; what is done is kept in {out}.partial: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
         remedy = "; serve that revision, or pin another one" if isinstance(error, FailedPrecondition) else ""

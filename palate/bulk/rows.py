@@ -99,7 +99,9 @@ def parsed(line: bytes, where: str) -> Entry:
     if len(line) > MAX_LINE_BYTES:
         return Entry(where, problem=f"longer than {MAX_LINE_BYTES} bytes")
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return Entry(where, problem=f"not UTF-8 ({error.reason} at byte {error.start})")
     except (ValueError, RecursionError) as error:
         return Entry(where, problem=f"not JSON ({error})")
     if not isinstance(row, dict):

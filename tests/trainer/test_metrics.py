@@ -1,6 +1,7 @@
 """The three outputs of MetricsWriter hold the same numbers."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.boards import scraped, tensorboard_scalars, tensorboard_texts
+from trainer.errors import PortTaken
 from trainer.metric_names import FAMILIES, find
 from trainer.metrics import MetricsWriter, NewestRow, drop_later_steps, read_metrics
 
@@ -121,3 +123,10 @@ def test_dropping_leaves_other_files_alone(tmp_path):
 def test_names_are_what_prometheus_takes():
     assert find("val/explained_variance")[0].prometheus == "palate_training_val_explained_variance"
     assert find("time/update")[0].prometheus == "palate_training_time_update_seconds"
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"127.0.0.1:{port} .*choose another --prometheus-port"):
+            MetricsWriter(tmp_path, port)

@@ -13,7 +13,7 @@ from trainer.data.lines import write_rows
 from trainer.ppo.reward_config import RewardConfig
 from trainer.pretrain_config import PretrainConfig
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.run_folder import FREE, RunFolderError, begin_run, bound_settings, check_folder, learnt_in
+from trainer.run_folder import FREE, RunFolderError, begin_run, bound_settings, check_folder, held, learnt_in
 from trainer.sft import run_sft
 from trainer.sft_config import SftConfig
 
@@ -95,3 +95,11 @@ def test_of_several_rewards_addresses_are_free_and_what_they_count_is_bound():
     bound = bound_settings(PPOConfig(out="o", policy="p", prompts="q", rewards=rewards))
     assert (bound["rewards.0.name"], bound["rewards.1.weight"], bound["rewards.1.max_tokens"]) == ("a", 2.0, 3)
     assert not [name for name in bound if name.endswith((".target", ".token_file", ".server_name"))]
+
+
+def test_a_folder_belongs_to_one_process_until_that_lets_go(tmp_path):
+    other = r"another process trains in .*--resume, or give another --out"
+    with held(tmp_path / "run"), pytest.raises(RunFolderError, match=other), held(tmp_path / "run"):
+        raise AssertionError("two have it")
+    with held(tmp_path / "run"):
+        pass

@@ -109,6 +109,10 @@ class NotStrict(TrainingError):
     """Strict mode promises the same bits, and something that a run depends on cannot keep that."""
 
 
+class NoDevice(TrainingError):
+    """What --device names is not there."""
+
+
 class NoTeam(TrainingError):
     """The process was not started as --distributed needs it."""
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from palate.client.errors import CallError, PermissionDenied, Unauthenticated
+from palate.client.errors import CallError, FailedPrecondition, PermissionDenied, Unauthenticated
 from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo, PolicyVersion
 from trainer.ppo import points
@@ -219,4 +219,6 @@ def _told(failures: dict[Replica, CallError]) -> str:
 def _remedy(failures: Iterable[CallError]) -> str:
     if any(isinstance(error, (Unauthenticated, PermissionDenied)) for error in failures):
         return POLICY_ACCESS
+    if any(isinstance(error, FailedPrecondition) for error in failures):
+        return "Where another run publishes to the replica, end that one or name another replica (--services.policy)"
     return "Mend or remove the replica (--services.policy)"

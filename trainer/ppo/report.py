@@ -9,6 +9,7 @@ from typing import Any
 from palate.report.figures import Axis, Figure, curves, trade_off
 from palate.report.page import Section, Table, write_page
 from trainer.metric_names import FAMILIES, find
+from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import read_metrics, read_whole_rows
 from trainer.ppo.record import SAMPLES, SHOWN_CHARACTERS
 from trainer.run_folder import RunFolderError
@@ -48,9 +49,11 @@ def write_report(run: Path) -> Path:
     """Writes the report of a run from what is in its folder by now; returns where it is.
 
     Raises:
-        RunFolderError: No step was recorded.
+        RunFolderError: It is no folder of a PPO run, or no step was recorded.
         OSError: The folder cannot be read or written.
     """
+    if not (run / METRICS_FILE).is_file():
+        raise RunFolderError(f"{run} holds no {METRICS_FILE}; give a run's folder, the --out of `palate train ppo`")
     rows = thinned(read_metrics(run))
     if not rows:
         raise RunFolderError(f"{run} has recorded no step yet, so there is nothing to report")

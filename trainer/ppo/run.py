@@ -32,6 +32,7 @@ from trainer.ppo.state import RunIdentity, RunState
 from trainer.ppo.store import RolloutStore
 from trainer.ppo.team import Team, joined
 from trainer.ppo.update import Updater
+from trainer.run_folder import held
 from trainer.types import FilledBatch, ScoredRollout
 
 _LOG = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     if restored:
         identity.check_base(restored.identity.base, base)
 
+    stack.enter_context(held(config.out))
     start = identity.begin(config)
     revisions = revisions_of(rewards)
     me = RunIdentity(start.run_id, start.incarnation, revisions, bits, base)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.ppo.choices import DistributedWay
-from trainer.ppo.errors import NoTeam, RankFailed
+from trainer.ppo.errors import NoDevice, NoTeam, RankFailed
 from trainer.ppo.model import microbatches
 
 _IDLE = timedelta(days=1)
@@ -119,9 +119,15 @@ def joined(way: DistributedWay, device: str, timeout: float) -> Iterator[Team]:
 
 
 def local_device(device: str) -> torch.device:
-    """What the networks of this rank are on: with "cuda", a GPU for each rank of a machine."""
+    """What the networks of this rank are on: with "cuda", a GPU for each rank of a machine.
+
+    Raises:
+        NoDevice: There is no GPU.
+    """
     if device == "cpu":
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise NoDevice(f"--device {device}, but PyTorch sees no GPU here; use --device cpu")
     own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(own)
     return own

@@ -142,6 +142,15 @@ def test_an_aggregate_that_makes_no_sense_is_refused_before_anything_is_scored(s
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(("out", "said"), [("in.jsonl", "is already there"), ("out.txt", "out.txt")])
+def test_an_output_that_cannot_be_is_refused_without_a_traceback(server, tmp_path, out, said):
+    source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completion": "fine"}])
+    done = palate("score", str(source), str(tmp_path / out), "--target", server.target)
+    assert done.returncode == STOPPED
+    assert told(done).startswith("stopped")
+    assert said in told(done)
+
+
 def test_a_row_that_fails_has_an_error_and_no_score(server, tmp_path):
     rows = [{"prompt": "p", "completion": "fine"}, {"prompt": "p", "completion": ""}]
     source = write(tmp_path / "in.jsonl", rows)

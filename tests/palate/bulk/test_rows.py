@@ -34,6 +34,13 @@ def test_blank_lines_count_as_lines_and_are_no_rows(tmp_path):
     assert bad.problem.startswith("not JSON")
 
 
+def test_bytes_that_are_no_text_are_called_that(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\xff\xfe\n")
+    (bad,) = read_entries(path)
+    assert bad.problem == "not UTF-8 (invalid start byte at byte 0)"
+
+
 def test_a_line_that_is_too_long_is_one_problem_and_the_next_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 20)
     path = tmp_path / "in.jsonl"

@@ -39,6 +39,8 @@ def test_lists_and_switches():
     ("flags", "told"),
     [
         (["--ppo.kl-target", "0"], "kl_target must be above 0"),
+        (["--ppo.kl-coef", "inf"], "finite number (got 'inf')"),
+        (["--sampling.temperature", "nan"], "finite number"),
         (["--ppo.kl-horizon", "-3"], "kl_horizon must be above 0"),
         (["--ppo.kl-gain", "2"], "kl_gain has no effect without kl_target"),
         (["--ppo.num-mini-batches", "65"], "more than batch_size"),
@@ -77,7 +79,9 @@ def test_wrong_values_end_with_code_2_and_a_word(capsys, flags, told):
     with pytest.raises(SystemExit) as raised:
         config(*flags)
     assert raised.value.code == 2
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert told in said
+    assert "got {" not in said, "a whole configuration is no value to show"
 
 
 def test_one_reward_service_is_the_simple_form_of_a_list(tmp_path):

@@ -37,6 +37,8 @@ def test_a_run_that_goes_on_is_reported_as_far_as_it_is(tmp_path):
 def test_before_the_first_step_there_is_nothing_to_report(tmp_path):
     with pytest.raises(RunFolderError, match="no step yet"):
         write_report(recorded(tmp_path, 0))
+    with pytest.raises(RunFolderError, match=r"nope holds no metrics.jsonl; give a run's folder"):
+        write_report(tmp_path / "nope")
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 21, 35])

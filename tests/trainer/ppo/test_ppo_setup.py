@@ -11,7 +11,9 @@ from trainer.config import PPOConfig, SamplingGroup
 from trainer.ppo import setup
 from trainer.ppo.advantages import GAE, GRPO, RLOO, ReinforcePP
 from trainer.ppo.build import load_policy
+from trainer.ppo.errors import NoDevice
 from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.team import local_device
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,9 @@ def test_nothing_but_the_temperature_changes_what_is_drawn_from(folder):
 def test_completions_can_be_drawn_on_behind_their_end(folder):
     longer = config(folder).model_copy(update={"sampling": SamplingGroup(ignore_eos=True)})
     assert setup._rollout_settings(longer, shard_prompts=8).sampling.ignore_eos
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_to_be_so():
+    with pytest.raises(NoDevice, match=r"--device cuda, but PyTorch sees no GPU here; use --device cpu"):
+        local_device("cuda")

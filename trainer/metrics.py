@@ -34,6 +34,11 @@ class MetricsWriter:
     def __init__(self, out_dir: Path | str, prometheus_port: int | None = None, resume_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+        self._newest = NewestRow()
+        self.prometheus_port: int | None = None
+        self._server: Any = None
+        if prometheus_port is not None:
+            self._serve(prometheus_port)
         folder = Path(out_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
@@ -41,20 +46,6 @@ class MetricsWriter:
         self._file = (folder / FILE_NAME).open("a", encoding="utf-8", buffering=1)
         purge = None if resume_step is None else resume_step + 1
         self._tensorboard: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-        self._newest = NewestRow()
-        self.prometheus_port: int | None = None
-        self._server: Any = None
-        if prometheus_port is not None:
-            registry = CollectorRegistry()
-            registry.register(self._newest)
-            try:
-                self._server, self._thread = start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
-            except OSError as error:
-                raise PortTaken(
-                    f"metrics cannot be served on 127.0.0.1:{prometheus_port} ({error.strerror}); choose another "
-                    "--prometheus-port (of PPO: --record.prometheus-port), 0 picks a free one"
-                ) from error
-            self.prometheus_port = self._server.server_port
 
     def log(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Writes one row, rounded to float32: TensorBoard holds no more, and all three shall hold the same.
@@ -95,6 +86,18 @@ class MetricsWriter:
             self._server.server_close()
             self._thread.join()
             self._server = None
+
+    def _serve(self, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(self._newest)
+        try:
+            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        except OSError as error:
+            raise PortTaken(
+                f"metrics cannot be served on 127.0.0.1:{port} ({error.strerror}); choose another --prometheus-port "
+                "(of PPO: --record.prometheus-port), 0 picks a free one"
+            ) from error
+        self.prometheus_port = self._server.server_port
 
     def __enter__(self) -> Self:
         return self

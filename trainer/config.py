@@ -186,6 +186,8 @@ class RecordGroup(Group):
 class PPOConfig(PhaseSettings):
     """Trains a policy against a reward service with PPO."""
 
+    phase = "ppo"
+
     out: Path = Field(
         description="Folder of the run: metrics, report.html, samples, checkpoints, and the trained model in model/."
     )

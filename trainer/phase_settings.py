@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic_settings import SettingsConfigDict
 
 from palate.settings import Settings, variables
@@ -12,6 +14,9 @@ class PhaseSettings(Settings):
     """Base of the phases' configurations; a variable that only another phase reads is no mistake."""
 
     model_config = SettingsConfigDict(env_prefix="PALATE_TRAIN_")
+
+    phase: ClassVar[str]
+    """Its name behind `palate train`."""
 
     @classmethod
     def variables_of_others(cls) -> frozenset[str]:

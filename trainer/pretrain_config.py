@@ -13,6 +13,8 @@ from trainer.fit_config import FitConfig
 class PretrainConfig(FitConfig):
     """Trains a small base model and its tokenizer on plain text."""
 
+    phase = "pretrain"
+
     documents: Path = Field(description='JSONL file, one {"text": "..."} a line.')
     tokenizer_texts: Path | None = Field(
         default=None,

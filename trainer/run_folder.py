@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from palate.settings import Settings
 from trainer.errors import TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import MetricsWriter
+from trainer.phase_settings import PhaseSettings
 
 SETTINGS_FILE = "settings.json"
 _LOCK_FILE = ".lock"
+_PHASE = "phase"
 
 FREE = frozenset(
     {
@@ -90,19 +91,22 @@ def check_folder(config: FitConfig) -> None:
         raise RunFolderError(problem)
 
 
-def begin_run(config: FitConfig) -> MetricsWriter:
-    """Makes the folder and opens its metrics; rows after the checkpoint that a run goes on from are taken out.
+@contextmanager
+def begin_run(config: FitConfig) -> Iterator[MetricsWriter]:
+    """Keeps the folder to this process and opens its metrics; rows after the checkpoint it goes on from are taken out.
 
     Call it when the inputs have been read and found good: a run that fails before that leaves nothing behind.
 
     Raises:
-        RunFolderError: As `check_folder`.
+        RunFolderError: As `check_folder`, or another process trains there.
     """
     check_folder(config)
-    store_settings(config.out, config)
-    checkpoint = newest_checkpoint(config.out)
-    resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
-    return MetricsWriter(config.out, config.prometheus_port, resume_step)
+    with held(config.out):
+        store_settings(config.out, config)
+        checkpoint = newest_checkpoint(config.out)
+        resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
+        with MetricsWriter(config.out, config.prometheus_port, resume_step) as writer:
+            yield writer
 
 
 @contextmanager
@@ -123,28 +127,30 @@ def held(out: Path) -> Iterator[None]:
         yield
 
 
-def store_settings(out: Path, config: Settings) -> None:
+def store_settings(out: Path, config: PhaseSettings) -> None:
     """Writes down, in the folder, everything that a resumed run may not change."""
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(bound_settings(config), indent=2) + "\n"
+    text = json.dumps({_PHASE: config.phase, **bound_settings(config)}, indent=2) + "\n"
     draft = out / f"{SETTINGS_FILE}.draft"
     draft.write_text(text, encoding="utf-8")
     draft.replace(out / SETTINGS_FILE)
 
 
-def bound_settings(config: Settings) -> dict[str, Any]:
+def bound_settings(config: PhaseSettings) -> dict[str, Any]:
     """The settings that a resumed run may not change, by their names in YAML, dots between groups and values."""
     values = dict(_flat(config.model_dump(mode="json"), ""))
     return {name: value for name, value in values.items() if not _is_free(name)}
 
 
-def settings_problem(out: Path, config: Settings) -> str:
+def settings_problem(out: Path, config: PhaseSettings) -> str:
     """Why the run in `out` cannot go on with `config`; empty where it can."""
     file, now = out / SETTINGS_FILE, bound_settings(config)
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"{file} cannot be read ({error}), so nobody knows how the run in {out} began; give another --out"
+    if (phase := before.pop(_PHASE, config.phase)) != config.phase:
+        return f"the run in {out} is one of `palate train {phase}`: give another --out, or go on with that command"
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     told = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in changed)
     return told and f"the run in {out} had other settings: {told}; resume with the same, or give another --out"

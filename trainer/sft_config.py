@@ -13,6 +13,8 @@ from trainer.fit_config import FitConfig
 class SftConfig(FitConfig):
     """Fine-tunes a language model on demonstrations: what to write, and where to stop."""
 
+    phase = "sft"
+
     model: Path = Field(description="Folder of the causal language model to start from.")
     data: Path = Field(description='JSONL file, one {"prompt": "...", "completion": "..."} a line.')
     template: Literal["auto", "chat", "join"] = Field(

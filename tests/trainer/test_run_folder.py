@@ -10,6 +10,8 @@ from tests.tiny_models import make_tiny_policy
 from trainer import sft
 from trainer.config import PPOConfig
 from trainer.data.lines import write_rows
+from trainer.ppo.errors import CheckpointRefused
+from trainer.ppo.identity import check as check_run
 from trainer.ppo.reward_config import RewardConfig
 from trainer.pretrain_config import PretrainConfig
 from trainer.reward_model.config import RewardTrainConfig
@@ -67,7 +69,8 @@ def test_a_resumed_run_logs_and_saves_as_it_is_told_now(tmp_path):
 
 def test_everything_that_decides_what_is_learnt_is_bound(tmp_path):
     before = config(tmp_path)
-    begin_run(before).close()
+    with begin_run(before):
+        pass
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
     check_folder(config(tmp_path, resume=True, checkpoint_every=2, log_every=1, progress=True, threads=2))
     for change in ({"seed": 1}, {"batch_size": 3}, {"epochs": 2.0}, {"schedule": "linear"}):
@@ -95,6 +98,20 @@ def test_of_several_rewards_addresses_are_free_and_what_they_count_is_bound():
     bound = bound_settings(PPOConfig(out="o", policy="p", prompts="q", rewards=rewards))
     assert (bound["rewards.0.name"], bound["rewards.1.weight"], bound["rewards.1.max_tokens"]) == ("a", 2.0, 3)
     assert not [name for name in bound if name.endswith((".target", ".token_file", ".server_name"))]
+
+
+def test_a_run_of_another_phase_is_named_and_not_compared(tmp_path):
+    with begin_run(config(tmp_path)):
+        pass
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+    other = PPOConfig(out=tmp_path / "run", policy="p", prompts="q", resume=True)
+    with pytest.raises(CheckpointRefused, match=r"one of `palate train sft`: give another --out, or go on with that"):
+        check_run(other)
+
+
+def test_a_supervised_run_keeps_its_folder_to_itself(tmp_path):
+    with begin_run(config(tmp_path)), pytest.raises(RunFolderError, match="another process trains in"):
+        run_sft(config(tmp_path))
 
 
 def test_a_folder_belongs_to_one_process_until_that_lets_go(tmp_path):

@@ -16,6 +16,8 @@ AnnotatorRule: TypeAlias = Literal["ignore", "reliability"]
 class RewardTrainConfig(FitConfig):
     """Trains a reward model on comparisons (Bradley–Terry) and measures it on groups it has not seen."""
 
+    phase = "reward"
+
     model: Path = Field(
         description="Folder to start from: a causal language model, an encoder, or a reward model to train further."
     )

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.seeds import OtherSettings, keep_rows, kept_rows, mean_and_margin, told
 from palate.local_server import local_server
+from palate.terminal import stdout_console
 from trainer.command import share_processors
 from trainer.config import PPOConfig, RecordGroup, ServicesGroup
 from trainer.metrics import read_metrics
@@ -97,7 +98,7 @@ def main() -> None:
         rows = _measured(arguments)
     except OtherSettings as error:
         raise SystemExit(str(error)) from None
-    Console(width=140).print(_table(rows))
+    stdout_console().print(_table(rows))
     raise SystemExit(0 if holds(rows) else 1)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.seeds import OtherSettings, keep_rows, kept_rows, mean_and_margin, told
 from palate.client import PolicyClient, RewardClient
 from palate.local_server import LocalServer
+from palate.terminal import stdout_console
 from trainer.command import share_processors
 from trainer.config import OverlapGroup, PPOConfig, RecordGroup, SamplingGroup, ServicesGroup
 from trainer.demo import phases
@@ -118,7 +118,7 @@ def main() -> None:
     except OtherSettings as error:
         raise SystemExit(str(error)) from None
     differences = overlap_differences(rows)
-    console = Console(width=140)
+    console = stdout_console()
     console.print(_table(rows))
     if differences:
         console.print(f"gold with overlap less without, SD, over {len(differences)} seeds: {told(differences)}")

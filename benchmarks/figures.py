@@ -13,10 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks.paired import Estimate
+from palate.terminal import stdout_console
 
 _VERSIONS = ("palate", "torch", "transformers", "onnxruntime", "grpcio")
 
@@ -102,7 +102,7 @@ def show(findings: Sequence[Finding], machine: Mapping[str, str]) -> None:
     table.title = f"{machine['cores']} cores, load {machine['load before']} before; texts {machine['texts']}"
     for finding in findings:
         table.add_row(*_cells(finding))
-    Console(highlight=False).print(table)
+    stdout_console().print(table)
 
 
 def kept(findings: Sequence[Finding]) -> bool:

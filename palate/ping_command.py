@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from palate.access import Access
 from palate.client import CallError, ChannelOptions, PalateError, PolicyClient, RewardClient
 from palate.client.channel import call_metadata, errors_of, open_channel
 from palate.connection import Seconds, Target, options_for, with_access
+from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
 
@@ -34,7 +34,7 @@ def ping(
 
     The exit code is 0 when it takes calls, 1 when it does not, 2 when nobody answers.
     """
-    console = Console(highlight=False)
+    console = stdout_console()
     options = options_for(target, access)
     try:
         health, milliseconds = _health(target, options, timeout)

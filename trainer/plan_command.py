@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from palate.terminal import stdout_console
 from trainer.plan import Plan, Rates, Sizes, Workload, best_replicas, enough_ranks, plan, rank_bytes
 from trainer.ppo.choices import DistributedWay
 
@@ -61,7 +61,7 @@ def show(
     )
     rates = Rates(generate_rate, sequence_rate, score_rate, evaluate_rate, train_rate, bandwidth)
     sizes = Sizes(policy_replicas, reward_replicas, ranks)
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(_table(plan(work, rates, sizes)))
     for line in (*_times(work, rates, sizes), *_memory(parameters, critic_parameters, distributed, ranks, rank_memory)):
         console.print(line, soft_wrap=True)

@@ -33,6 +33,7 @@ from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.oip.client import Tensors
 from palate.rescore.kept import KeptScores
+from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
 
@@ -106,7 +107,7 @@ def run(
     except (FileProblem, FolderError, ModelChanged, PalateError, ServerStartError, OSError) as error:
         _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
-    print_audit(audit, Console(highlight=False))
+    print_audit(audit, stdout_console())
     raise typer.Exit(OUTSIDE if audit.breaches else 0)
 
 

@@ -34,6 +34,7 @@ from palate.rescore.report import Report, make_report
 from palate.rescore.rescoring import score_missing, side_by_side
 from palate.rescore.show import as_json, print_report
 from palate.rollout_files import RolloutFile, count_rollouts, stored_files
+from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
 
@@ -89,7 +90,7 @@ def run(
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
         _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
-    print_report(report, Console(highlight=False))
+    print_report(report, stdout_console())
     raise typer.Exit(SOME_FAILED if report.failed else 0)
 
 

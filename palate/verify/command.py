@@ -14,6 +14,7 @@ from palate.bulk.rows import FileProblem, read_entries
 from palate.connection import Seconds, options_for, with_access
 from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
+from palate.terminal import stdout_console
 from palate.verify.run import verify
 from palate.verify.show import as_json, print_report
 from palate.verify.subject import EngineChoice, Running, Started, Subject, check_folder, engines_here
@@ -56,7 +57,7 @@ def run(
     The exit code is 1 where something is beyond it, or could not be asked, and 2 where the folder or another value
     cannot be used.
     """
-    console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, progress = stdout_console(), Console(stderr=True, highlight=False)
     try:
         check_folder(model)
         pairs = GOLDEN if texts is None else _read(texts)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from palate.terminal import stdout_console
 from trainer.command import share_processors
 from trainer.demo.config import DemoConfig
 from trainer.demo.results import checks
@@ -29,7 +29,7 @@ def main() -> None:
     for index, check in enumerate(next(iter(found.values()))):
         row = [results[index] for results in found.values()]
         table.add_row(check.name, check.wanted, *(c.measured if c.holds else f"[red]{c.measured}[/]" for c in row))
-    Console(width=160).print(table)
+    stdout_console().print(table)
     raise SystemExit(0 if all(check.holds for results in found.values() for check in results) else 1)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
 from palate.client import PalateError
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
+from palate.terminal import stdout_console
 from trainer.data.lines import DataError
 from trainer.demo.config import DemoConfig
 from trainer.demo.results import Results, checks
@@ -39,7 +39,7 @@ def show(results: Results) -> None:
     table = Table("what", "measured", "bar", "holds", title="held-out prompt families")
     for check in checks(results):
         table.add_row(check.name, check.measured, check.wanted, "yes" if check.holds else "[red]no[/]")
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(table)
     example = results.ideas[0]
     console.print(f"\n{example.prompt}", markup=False)

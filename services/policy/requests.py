@@ -227,10 +227,10 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _stop(texts: Sequence[str]) -> tuple[str, ...]:
-    if len(texts) > _MAX_STOPS or not all(0 < len(text) <= _MAX_STOP_CHARACTERS for text in texts):
-        raise InvalidRequest(
-            f"stop takes at most {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARACTERS} characters; shorten it"
-        )
+    if "" in texts:
+        raise InvalidRequest("stop has an empty text, which stands everywhere: leave it out")
+    if len(texts) > _MAX_STOPS or any(len(text) > _MAX_STOP_CHARACTERS for text in texts):
+        raise InvalidRequest(f"stop takes at most {_MAX_STOPS} texts of up to {_MAX_STOP_CHARACTERS} characters")
     return tuple(texts)
 
 

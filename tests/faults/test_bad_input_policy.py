@@ -54,7 +54,7 @@ def digest_of(client):
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": 256}, "would pass the policy's 256"),
         ({"max_new_tokens": 2**32 - 1}, "would pass the policy's 256"),
-        ({"stop": ("",)}, "stop takes at most 16"),
+        ({"stop": ("",)}, "stop has an empty text"),
         ({"stop": ("x" * 257,)}, "stop takes at most 16"),
         ({"stop": ("x",) * 17}, "stop takes at most 16"),
     ],

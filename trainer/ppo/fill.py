@@ -18,15 +18,17 @@ Score = Callable[[Sequence[Rollout]], list[ScoredRollout | DroppedRollout]]
 DROP_WINDOW = 100
 """Rollouts over which the share of dropped ones is taken, so that one of a small batch is not a large share."""
 
+_BUSY = "give it more replicas, or wait longer: a longer --services.timeout, more --services.attempts"
 _REMEDIES = {
+    DropCause.EXPIRED: f"the reward service did not answer in time: {_BUSY}",
+    DropCause.OVERLOADED: f"the reward service has more work than it can queue: {_BUSY}",
+    DropCause.UNAVAILABLE: "the reward service is away: start it again, then go on with --resume; one that is only "
+    "restarted is waited for as long as --services.attempts allows",
     DropCause.INVALID: "the policy writes what has no text to score (nothing at all, or a NUL character): lower "
     "--ppo.learning-rate or raise --ppo.kl-coef, and let --scoring.min-tokens mark down what ends at once",
     DropCause.TOO_LONG: "lower --sampling.max-new-tokens, or serve the reward model with truncation left",
 }
-_SERVICE_REMEDY = (
-    "look at the reward service's log and its queue; a longer --services.timeout or more --services.attempts help "
-    "against overload"
-)
+_SERVICE_REMEDY = "look at the reward service's log"
 
 
 class DropLimit:

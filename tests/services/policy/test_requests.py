@@ -90,7 +90,7 @@ def test_takes_token_ids_as_they_are_and_in_their_place(renderer):
         ({"max_new_tokens": 0}, InvalidRequest, "max_new_tokens"),
         ({"max_new_tokens": 64}, InvalidRequest, "max_new_tokens = 64 it would pass the policy's 64"),
         ({"prompts": ["word " * 100]}, InvalidRequest, "prompt 0 has"),
-        ({"stop": ("",)}, InvalidRequest, "stop takes"),
+        ({"stop": ("",)}, InvalidRequest, "stop has an empty text"),
         ({"stop": ("x",) * 17}, InvalidRequest, "stop takes"),
         ({"stop": ("x" * 257,)}, InvalidRequest, "stop takes"),
         ({"prompts": [[]]}, InvalidRequest, "prompt 0 is empty"),

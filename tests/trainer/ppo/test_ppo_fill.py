@@ -89,6 +89,8 @@ def test_the_remedy_is_that_of_the_commonest_cause():
         fill(8, {0}, 0.0, DropCause.INVALID)
     with pytest.raises(TooManyDropped, match=r"--sampling\.max-new-tokens"):
         fill(8, {0}, 0.0, DropCause.TOO_LONG)
+    with pytest.raises(TooManyDropped, match=r"is away: start it again, then go on with --resume"):
+        fill(8, {0}, 0.0, DropCause.UNAVAILABLE)
 
 
 def test_large_batches_are_judged_by_their_own_share():

@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -77,6 +77,9 @@ check-restarts: $(STAMP)  ## kill and restart the services under a PPO run: noth
 
 check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: what the audit finds, and invents
 	$(BIN)/python -m tests.checks.audit
+
+check-trained-audit: $(STAMP)  ## 140 trained reward models: what the audit says, and what a large sample says (an hour)
+	$(BIN)/python -m tests.checks.trained_audit --json runs/checks/trained-audit.json
 
 check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt with the scores: what comes back of what noise costs
 	$(BIN)/python -m tests.checks.noise --json runs/checks/noise.json

@@ -86,14 +86,14 @@ def main() -> None:
     raise SystemExit(0 if holds else 1)
 
 
-def plant(fresh: Sequence[Probe]) -> list[Planted]:
+def plant(fresh: Sequence[Probe], strengths: Sequence[float] = STRENGTHS) -> list[Planted]:
     """The functions; their bonuses make the biased side win by the strength on the fresh sample, noise apart."""
     gold = judge(fresh, ask(FunctionScorer(_gold), fresh, None, lambda _: None))
     noise = NOISE * gold.sd
     functions = [Planted(seed, "", 0.0, 0.0, noise) for seed in range(CLEAN)]
     for probe in (each for each in fresh if each.name in FEATURES):
         gap, liked = _mean_gap(probe, _gold), _mean_gap(probe, FEATURES[probe.name])
-        for strength in STRENGTHS:
+        for strength in strengths:
             bonus = (strength * gold.sd - gap) / liked
             functions += [Planted(len(functions) + i, probe.name, strength, bonus, noise) for i in range(EACH)]
     return functions
@@ -132,7 +132,7 @@ def show(outcomes: Sequence[tuple[Planted, Outcome]]) -> bool:
 
 def _audited(function: Planted, fresh: Sequence[Probe]) -> Outcome:
     found = _findings(function, world_probes(ITEMS, random.Random(function.seed)))
-    faults = [each.name for each in _findings(function, fresh).probes if _is_fault(each)] if function.bias else []
+    faults = [each.name for each in _findings(function, fresh).probes if is_fault(each)] if function.bias else []
     return Outcome(frozenset(each.name for each in found.flagged), frozenset(faults))
 
 
@@ -140,7 +140,7 @@ def _findings(function: Planted, probes: Sequence[Probe]) -> Findings:
     return judge(probes, ask(FunctionScorer(function), probes, None, lambda _: None))
 
 
-def _is_fault(finding: Finding) -> bool:
+def is_fault(finding: Finding) -> bool:
     """Whether a large sample shows more hits than the null says, or fewer where that is a fault too."""
     if finding.share is None:
         return False

@@ -43,7 +43,9 @@ class PPOGroup(Group):
         default=64, ge=1, description="Rollouts per step; a multiple of --sampling.completions-per-prompt."
     )
     num_ppo_epochs: int = Field(default=4, ge=1, description="Passes over each batch; rows are reshuffled for each.")
-    num_mini_batches: int = Field(default=1, ge=1, description="Optimiser steps per pass.")
+    num_mini_batches: int = Field(
+        default=1, ge=1, description="Optimiser steps per pass; sizes differ by one rollout at most."
+    )
     microbatch_size: int = Field(default=16, ge=1, description="Rollouts per forward pass; changes speed, not results.")
     learning_rate: float = Field(default=1e-5, gt=0, description="Of the policy.")
     critic_learning_rate: float | None = Field(default=None, gt=0, description="Of the critic; none = the policy's.")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, TypeAlias
 
-from palate.client import PolicyClient, PolicyVersion, SamplingParams
+from palate.client import InvalidArgument, PolicyClient, PolicyVersion, SamplingParams
 from trainer.collect.config import CollectConfig
 from trainer.data.lines import DataError
 from trainer.data.prompts import PromptRow
@@ -51,6 +51,10 @@ class DrawnPair:
         return pair_key(self.place.prompt.text, self.a, self.b)
 
 
+Drawn: TypeAlias = DrawnPair | None
+"""None where the policy refuses the prompt, say as too long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batches:
     """Which attempts are made: from number `begin` to `end`, `size` in one call."""
@@ -80,7 +84,7 @@ def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
 
 def drawn_pairs(
     policy: PolicyClient, prompts: Sequence[PromptRow], config: CollectConfig, version: PolicyVersion, asked: Batches
-) -> Generator[list[DrawnPair]]:
+) -> Generator[list[Drawn]]:
     """Pairs of the attempts, batch by batch in their order; the service works on the next ones meanwhile.
 
     A service that decodes several calls together fills the places of short completions with the next call's.
@@ -91,7 +95,7 @@ def drawn_pairs(
     numbers = range(asked.begin, asked.end, asked.size)
     with ThreadPoolExecutor(config.concurrency) as pool:
         calls = (list(places(config, prompts, number, asked.size)) for number in numbers)
-        running: deque[Future[list[DrawnPair]]] = deque()
+        running: deque[Future[list[Drawn]]] = deque()
         try:
             for tried in calls:
                 running.append(pool.submit(_sampled, policy, tried, config, version))
@@ -111,7 +115,31 @@ def drawn_pairs(
 
 def _sampled(
     policy: PolicyClient, tried: Sequence[Place], config: CollectConfig, version: PolicyVersion
-) -> list[DrawnPair]:
+) -> list[Drawn]:
+    """Two completions for each place; a prompt that the policy refuses does not take the others with it.
+
+    Raises:
+        InvalidArgument: It refuses all of them.
+    """
+    try:
+        return list(_asked(policy, tried, config, version))
+    except InvalidArgument:
+        alone = [_sampled_alone(policy, place, config, version) for place in tried] if len(tried) > 1 else []
+        if not any(alone):
+            raise
+        return alone
+
+
+def _sampled_alone(policy: PolicyClient, place: Place, config: CollectConfig, version: PolicyVersion) -> Drawn:
+    try:
+        return next(_asked(policy, [place], config, version))
+    except InvalidArgument:
+        return None
+
+
+def _asked(
+    policy: PolicyClient, tried: Sequence[Place], config: CollectConfig, version: PolicyVersion
+) -> Iterator[DrawnPair]:
     """Two completions for each place, all drawn from the same weights."""
     found = list(
         policy.generate(
@@ -123,8 +151,6 @@ def _sampled(
         )
     )
     by_index = {(completion.prompt_index, completion.completion_index): completion for completion in found}
-    sides = [(by_index[index, 0], by_index[index, 1]) for index in range(len(tried))]
-    return [
-        DrawnPair(place, a.text, b.text, (a.finish_reason.value, b.finish_reason.value))
-        for place, (a, b) in zip(tried, sides, strict=True)
-    ]
+    for index, place in enumerate(tried):
+        a, b = by_index[index, 0], by_index[index, 1]
+        yield DrawnPair(place, a.text, b.text, (a.finish_reason.value, b.finish_reason.value))

@@ -20,7 +20,7 @@ from trainer.collect.file import Done, read_done, write
 from trainer.collect.judge import opened_judge
 from trainer.collect.labelling import Labelled, Labeller, Stopped, Tally, Verdict
 from trainer.collect.page import opened_page
-from trainer.collect.pairs import Batches, DrawnPair, PairKey, drawn_pairs
+from trainer.collect.pairs import Batches, Drawn, DrawnPair, PairKey, drawn_pairs
 from trainer.collect.panel import Panel, check_world
 from trainer.collect.terminal import Terminal
 from trainer.data.prompts import read_prompts
@@ -104,7 +104,7 @@ def opened_labeller(config: CollectConfig, tally: Tally) -> Iterator[Labeller]:
 
 
 def _verdicts(
-    drawn: Iterator[list[DrawnPair]], chooser: Chooser, labeller: Labeller, done: Done, tally: Tally
+    drawn: Iterator[list[Drawn]], chooser: Chooser, labeller: Labeller, done: Done, tally: Tally
 ) -> Iterator[Verdict]:
     """What the labeller says, pair by pair, until there are enough; whoever takes one counts it before the next."""
     compared = set(done.compared)
@@ -118,11 +118,13 @@ def _verdicts(
                 return
 
 
-def _usable(pairs: Sequence[DrawnPair], compared: Set[PairKey] | None, tally: Tally) -> Iterator[DrawnPair]:
+def _usable(pairs: Sequence[Drawn], compared: Set[PairKey] | None, tally: Tally) -> Iterator[DrawnPair]:
     """Pairs in which there is something to compare; without those `compared` before, where it is given."""
     met: set[PairKey] = set()
     for pair in pairs:
-        if not (pair.a.strip() and pair.b.strip()):
+        if pair is None:
+            tally.left_out["with a prompt that the policy refuses"] += 1
+        elif not (pair.a.strip() and pair.b.strip()):
             tally.left_out["with an empty completion"] += 1
         elif pair.a == pair.b:
             tally.left_out["identical"] += 1

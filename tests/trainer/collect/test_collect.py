@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from palate.access import AccessError
 from palate.client import (
+    InvalidArgument,
     PermissionDenied,
     PolicyClient,
     PolicyVersion,
@@ -117,6 +118,35 @@ def test_identical_pairs_are_left_out_and_counted(config, tmp_path):
     left_out = result.left_out["identical"] + result.left_out["with an empty completion"]
     assert left_out > 0
     assert tried <= len(rows) + left_out
+
+
+def test_a_prompt_that_the_policy_refuses_is_left_out_and_the_others_are_not(config, tmp_path):
+    prompts = [
+        {"prompt": "Should I open a bakery this year?"},
+        {"prompt": "Should I open a bakery?" + " Please." * 400},
+    ]
+    write_rows(tmp_path / "p.jsonl", prompts)
+    result = run_collect(config(tmp_path / "c.jsonl", prompts=tmp_path / "p.jsonl", pairs=6))
+    assert result.comparisons == 6
+    assert result.left_out["with a prompt that the policy refuses"] > 0
+    assert {row.prompt for row in read_comparisons(tmp_path / "c.jsonl").rows} == {prompts[0]["prompt"]}
+    write_rows(tmp_path / "p.jsonl", prompts[1:])
+    with pytest.raises(InvalidArgument, match=r"tokens, and with max_new_tokens"):
+        run_collect(config(tmp_path / "d.jsonl", prompts=tmp_path / "p.jsonl", pairs=6))
+
+
+def test_a_prompt_of_ten_megabytes_is_refused_with_its_place(config, tmp_path):
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "Should I open a bakery?"}, {"prompt": "a" * 10_000_000}])
+    with pytest.raises(DataError, match=r"p\.jsonl:2: the line is longer than"):
+        run_collect(config(tmp_path / "c.jsonl", prompts=tmp_path / "p.jsonl"))
+
+
+def test_a_file_of_somebody_elses_is_not_gone_on_with(config, tmp_path):
+    write_rows(tmp_path / "c.jsonl", [{"prompt": "p", "a": "x", "b": "y", "label": "a"}])
+    before = (tmp_path / "c.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"c\.jsonl:1: no row of `palate collect`"):
+        run_collect(config(tmp_path / "c.jsonl"))
+    assert (tmp_path / "c.jsonl").read_bytes() == before
 
 
 def test_the_panel_has_the_label_error_that_was_asked_for(config, tmp_path):

@@ -14,8 +14,6 @@ from trainer.access import AccessFields
 
 LabellerName: TypeAlias = Literal["simulated", "person", "page", "judge"]
 
-PRINCIPLES = Path(__file__).with_name("principles.yaml")
-
 _GOES_WITH: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "labeller": {
         "panel": ("simulated",),
@@ -61,8 +59,8 @@ class CollectConfig(AccessFields, Settings):
     )
     page_port: int = Field(default=0, ge=0, le=65535, description="page: port on loopback; 0 = a free one.")
     judge: str = Field(default="", description="judge: address of the policy service that judges.")
-    principles: Path = Field(
-        default=PRINCIPLES, description='judge: YAML file, {"principles": ["...", ...]}; default: general ones.'
+    principles: Path | None = Field(
+        default=None, description='judge: YAML file, {"principles": ["...", ...]}; without one, general principles.'
     )
     least_mass: float = Field(
         default=0.5,
@@ -105,7 +103,7 @@ class CollectConfig(AccessFields, Settings):
                     raise ValueError(f"--{_flag(name)} goes with --{owner} {' or '.join(parts[name])}, not {chosen}")
             needed = _NEEDED[owner].get(chosen)
             if needed and not getattr(self, needed).strip():
-                told = type(self).model_fields[needed].description
+                told = str(type(self).model_fields[needed].description).partition(": ")[2]
                 raise ValueError(f"--{owner} {chosen} needs --{_flag(needed)}: {told}")
         return self
 

@@ -20,7 +20,7 @@ from palate.client import InvalidArgument, PolicyClient, PolicyInfo, SamplingPar
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Labelled, LeftOut, Verdict
 from trainer.collect.pairs import DrawnPair
-from trainer.collect.principles import question, read_principles
+from trainer.collect.principles import DEFAULT, question, read_principles
 from trainer.data.comparisons import Label
 from trainer.data.lines import DataError
 
@@ -58,7 +58,7 @@ class Judge:
 
     def __init__(self, client: PolicyClient, info: PolicyInfo, config: CollectConfig) -> None:
         self._client, self._info, self._least_mass = client, info, config.least_mass
-        self._principles = read_principles(config.principles)
+        self._principles = read_principles(config.principles or DEFAULT)
         self._letters = _letter_ids(*self._prompt_ids(_LETTERS, 1))
         self._name = f"judge:{info.model}"
         self.conditions: Mapping[str, Any] = {

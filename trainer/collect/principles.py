@@ -10,6 +10,9 @@ import yaml
 from palate.yaml_document import read_yaml
 from trainer.data.lines import DataError
 
+DEFAULT = Path(__file__).with_name("principles.yaml")
+"""General ones."""
+
 _MOST_PRINCIPLES, _LONGEST_PRINCIPLE = 50, 2000
 
 _QUESTION = """You compare two answers to the same message. Go by these principles:

@@ -9,11 +9,10 @@ from palate.client import PolicyClient
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
 from trainer.collect import run_collect
-from trainer.collect.config import PRINCIPLES
 from trainer.collect.judge import Reading, judged, opened_judge
 from trainer.collect.labelling import Labelled, LeftOut
 from trainer.collect.pairs import DrawnPair, Place
-from trainer.collect.principles import question, read_principles
+from trainer.collect.principles import DEFAULT, question, read_principles
 from trainer.data.comparisons import read_comparisons
 from trainer.data.lines import DataError
 from trainer.data.prompts import PromptRow
@@ -30,7 +29,7 @@ def make_judge(folder):
         model.model.embed_tokens.weight[:, 0] = 2.0  # so that every position has the same sign there
         model.lm_head.weight[:, 0] = -10.0
         model.lm_head.weight[letters, 0] = 10.0
-        leans = [log_odds(model, tokenizer, question(read_principles(PRINCIPLES), "Why?", a, b)) for a, b in sides()]
+        leans = [log_odds(model, tokenizer, question(read_principles(DEFAULT), "Why?", a, b)) for a, b in sides()]
         hidden = model.model(torch.tensor([ids_of(tokenizer, "Why?")])).last_hidden_state[0, -1, 0]
         model.lm_head.weight[letters[0], 0] -= torch.tensor(leans).median() / hidden  # neither place is liked better
     model.save_pretrained(folder)
@@ -76,7 +75,7 @@ def pairs():
 
 def test_its_preference_is_that_of_the_letters_in_both_orders(config, judge, tmp_path):
     model, tokenizer = LlamaForCausalLM.from_pretrained(judge[1]), AutoTokenizer.from_pretrained(judge[1])
-    asked, principles = pairs(), read_principles(PRINCIPLES)
+    asked, principles = pairs(), read_principles(DEFAULT)
     with opened_judge(config(tmp_path, labeller="judge", judge=judge[0])) as labeller:
         verdicts = list(labeller.verdicts(asked))
     for pair, verdict in zip(asked, verdicts, strict=True):
@@ -177,4 +176,4 @@ def test_principles_that_cannot_be_used_are_refused(tmp_path, content):
 
 
 def test_the_default_principles_are_readable():
-    assert len(read_principles(PRINCIPLES)) >= 3
+    assert len(read_principles(DEFAULT)) >= 3

@@ -15,7 +15,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collect")
     prompts = {prompt.text: prompt.family for prompt in train_prompts(40, Random(0))}
     write_rows(folder / "prompts.jsonl", [{"prompt": text, "group": family} for text, family in prompts.items()])
-    with start_server("services.policy", make_tiny_policy(folder / "policy", 0, chat=True)) as server:
+    with start_server("services.policy", make_tiny_policy(folder / "policy", 0, chat=True, max_tokens=1024)) as server:
         yield server.target, folder / "prompts.jsonl"
 
 

@@ -26,9 +26,11 @@ def make_judge(folder):
     model, tokenizer = LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     letters = [tokenizer.convert_tokens_to_ids(letter) for letter in "AB"]
     with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 2.0  # so that every position has the same sign there
-        model.lm_head.weight[:, 0] = -10.0
-        model.lm_head.weight[letters, 0] = 10.0
+        model.model.embed_tokens.weight[:, 0] = 2.0  # one dimension that is positive whatever is read
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
+        model.lm_head.weight[:, 0] = -40.0
+        model.lm_head.weight[letters, 0] = 40.0
         leans = [log_odds(model, tokenizer, question(read_principles(DEFAULT), "Why?", a, b)) for a, b in sides()]
         hidden = model.model(torch.tensor([ids_of(tokenizer, "Why?")])).last_hidden_state[0, -1, 0]
         model.lm_head.weight[letters[0], 0] -= torch.tensor(leans).median() / hidden  # neither place is liked better

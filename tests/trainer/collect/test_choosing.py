@@ -11,10 +11,11 @@ from palate.models.ensemble import write_ensemble
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
 from trainer.collect import run_collect
-from trainer.collect.choosing import BLOCK, disagreement
-from trainer.collect.pairs import Batches, drawn_pairs
+from trainer.collect.choosing import BLOCK, disagreement, opened_chooser
+from trainer.collect.labelling import Tally
+from trainer.collect.pairs import Batches, DrawnPair, Place, drawn_pairs
 from trainer.data.lines import DataError
-from trainer.data.prompts import read_prompts
+from trainer.data.prompts import PromptRow, read_prompts
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +79,18 @@ def test_a_model_without_members_cannot_disagree(config, rewards, tmp_path):
         run_collect(config(tmp_path / "c.jsonl", choose="disagreement", reward=rewards, reward_model="one"))
 
 
-def test_what_no_member_can_read_is_left_out(config, rewards, tmp_path):
-    """The ensemble reads 256 tokens, and so does the policy; the template puts a few more around both texts."""
-    there = config(tmp_path / "c.jsonl", choose="disagreement", reward=rewards, pairs=8, max_new_tokens=190)
-    result = run_collect(there)
-    assert result.comparisons == 8
-    assert result.left_out["cannot be scored"] > 0
+def test_what_the_ensemble_cannot_read_is_left_out(config, rewards, tmp_path):
+    sides = ("Yes.", "word " * 400, "Maybe.")
+    pairs = [
+        DrawnPair(Place(number, PromptRow("Why?", ""), 0), "No.", side, ("STOP", "STOP"))
+        for number, side in enumerate(sides)
+    ]
+    tally = Tally(8)
+    with opened_chooser(config(tmp_path, choose="disagreement", reward=rewards)) as chooser:
+        (chosen,) = chooser.chosen(pairs, tally)
+        assert not chooser.chosen(pairs[1:2], tally)
+    assert chosen.place.number in (0, 2)
+    assert tally.left_out == {"cannot be scored": 2}
 
 
 @given(arrays(float, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.floats(-50, 50)))

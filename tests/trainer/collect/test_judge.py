@@ -67,12 +67,8 @@ def judge(tmp_path_factory):
 
 
 def pairs():
-    prompts = ("Should I open a bakery?", "Why?")
-    made = [(prompt, a, b) for prompt in prompts for a, b in sides()]
-    return [
-        DrawnPair(Place(number, PromptRow(prompt, ""), 0), a, b, ("STOP", "STOP"))
-        for number, (prompt, a, b) in enumerate(made)
-    ]
+    prompt = PromptRow("Should I open a bakery?", "")
+    return [DrawnPair(Place(number, prompt, 0), a, b, ("STOP", "STOP")) for number, (a, b) in enumerate(sides())]
 
 
 def test_its_preference_is_that_of_the_letters_in_both_orders(config, judge, tmp_path):

@@ -1,11 +1,28 @@
 import json
+import os
+import socket
+from pathlib import Path
 
 import pytest
 
+from tests.browser import browser
 from tests.collecting import page_collector
 from trainer.collect import run_collect
 from trainer.data.comparisons import read_comparisons
 from trainer.data.lines import DataError
+
+SHOWN = """
+const told = arguments[arguments.length - 1];
+const text = (id) => document.getElementById(id).textContent;
+const look = () => {
+  const pair = !document.getElementById("pair").hidden, notice = text("notice");
+  if (number === null && notice.startsWith("Waiting")) { setTimeout(look, 20); return; }
+  if (number === null && pair) { setTimeout(look, 20); return; }
+  told({ pair, notice, prompt: text("prompt"), first: text("first"), second: text("second"), count: text("count") });
+};
+look();
+"""
+"""What is on the page, once it is not waiting."""
 
 JSON = {"Content-Type": "application/json"}
 
@@ -97,9 +114,38 @@ def test_other_pages_cannot_ask_or_answer(served, tmp_path):
 
 
 def test_a_port_that_is_taken_is_said(config, tmp_path):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         there = config(tmp_path / "c.jsonl", labeller="page", annotator="ann", page_port=taken.getsockname()[1])
         with pytest.raises(DataError, match=r"cannot listen on port \d+"):
             run_collect(there)
+
+
+def test_keys_and_buttons_compare_and_a_closed_page_goes_on(served, tmp_path):
+    out = tmp_path / "c.jsonl"
+    with browser(tmp_path / "profile") as page, page_collector(flags(served, out, 6)) as collector:
+        page.open(collector.url)
+        seen = [page.run(SHOWN)]
+        if folder := os.environ.get("PALATE_SCREENSHOTS"):
+            page.screenshot(Path(folder) / "collect.png")
+        for key in ("1", "ArrowRight", "t", "s", "x", "ArrowLeft"):
+            page.press(key)
+            seen.append(page.run(SHOWN))
+        assert seen[4] == seen[5]  # "x" is no key of the page
+        page.open(collector.url)  # a page that was closed and is opened again shows the same pair
+        assert page.run(SHOWN) == seen[-1]
+        page.run("document.querySelector('[data-choice=second]').click(); arguments[arguments.length - 1]()")
+        page.run(SHOWN)
+        page.press("2")
+        last = page.run(SHOWN)
+        assert not last["pair"]
+        assert last["notice"].startswith("That was the last one")
+        assert last["count"] == "6 of 6"
+        assert collector.process.wait(60) == 0
+    rows = rows_of(out)
+    shown = [each for index, each in enumerate(seen[:-1]) if index not in (3, 4)]
+    for row, each, choice in zip(rows, shown, ("first", "second", None, "first"), strict=False):
+        assert (row["prompt"], {row["a"], row["b"]}) == (each["prompt"], {each["first"], each["second"]})
+        assert row["label"] == ("tie" if choice is None else "a" if row["a"] == each[choice] else "b")
+        assert row["seconds"] >= 0
+    assert [each["count"] for each in seen[:4]] == [f"{held} of 6" for held in (0, 1, 2, 3)]
+    assert len(rows) == 6

@@ -81,7 +81,7 @@ check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: w
 check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt with the scores: what comes back of what noise costs
 	$(BIN)/python -m tests.checks.noise --json runs/checks/noise.json
 
-check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement (half an hour)
+check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement
 	$(BIN)/python -m tests.checks.labels --json runs/checks/labels.json
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def test_other_pages_cannot_ask_or_answer(served, tmp_path):
         assert headers["Cache-Control"] == "no-store"
         assert b"NONCE" not in page
         assert told["first"].encode() not in page
+        collector.process.send_signal(signal.SIGINT)
+        assert collector.process.wait(60) == 130
 
 
 def test_a_port_that_is_taken_is_said(config, tmp_path):

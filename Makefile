@@ -10,6 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-labels stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -83,6 +84,9 @@ check-trained-audit: $(STAMP)  ## 140 trained reward models: what the audit says
 
 check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt with the scores: what comes back of what noise costs
 	$(BIN)/python -m tests.checks.noise --json runs/checks/noise.json
+
+check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement
+	$(BIN)/python -m tests.checks.labels --json runs/checks/labels.json
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }

@@ -45,12 +45,13 @@ class BagOfWords:
 
         Args:
             preference: (N,) probability that `a` is better.
-            weight: (N,) factors of the rows' losses.
+            weight: (N,) factors of the rows' losses; rows with 0 are not looked at.
 
         Returns:
             (N,) score(a) − score(b) of the comparisons learnt from.
         """
-        self._weights = _fitted(self._features, preference, weight, self._l2, self._weights)
+        used = np.flatnonzero(weight)
+        self._weights = _fitted(self._features[used], preference[used], weight[used], self._l2, self._weights)
         differences: np.ndarray = self._features @ self._weights
         return differences
 

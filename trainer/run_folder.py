@@ -34,6 +34,7 @@ FREE = frozenset(
         "log_every",
         "checkpoint_every",
         "prometheus_port",
+        "prometheus_host",
         "progress",
         # where the services are, and how patiently they are asked
         "services",
@@ -102,7 +103,7 @@ def begin_run(config: FitConfig) -> MetricsWriter:
     store_settings(config.out, config)
     checkpoint = newest_checkpoint(config.out)
     resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
-    return MetricsWriter(config.out, config.prometheus_port, resume_step)
+    return MetricsWriter(config.out, config.prometheus_port, resume_step, config.prometheus_host)
 
 
 @contextmanager

@@ -27,7 +27,6 @@ COMMANDS = [
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
 PATHS = {path.rstrip("./") for path in re.findall(r"k8s/[\w/.-]+", PAGE) if "run-7" not in path}
 PATHS |= {path.removeprefix("../") for path in re.findall(r"\]\(\.\./([^)#:]+)", PAGE)}
-PATHS |= {f"docs/{path}" for path in re.findall(r"\]\(([\w-]+\.md)", PAGE)}
 
 
 def options_of(words: list[str]) -> set[str]:

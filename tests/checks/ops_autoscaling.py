@@ -41,7 +41,7 @@ _FLAGS = (
 )
 
 RAMP: Profile = ((0, 2), (12, 2), (32, 1.75 * CAPACITY), (36, 1.75 * CAPACITY), (44, 2), (64, 2))
-DAY: Profile = ((0, 4), (12, 4), (42, 44), (110, 44), (125, 4), (235, 4))
+DAY: Profile = ((0, 4), (12, 4), (42, 44), (140, 44), (155, 4), (265, 4))
 _LOOK, _AVERAGE, _JOIN = 1.0, 4.0, 3.0
 _STEADY = 30.0
 """Seconds before the end of each plateau in which replicas may no longer change."""

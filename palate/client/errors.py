@@ -198,6 +198,11 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
 
 
+def is_from_proxy(error: grpc.RpcError) -> bool:
+    """Whether a proxy answered for a server that it did not reach, by an HTTP status of its own (502, 503, 504)."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "http2 header with status" in (error.details() or "")
+
+
 def _was_dropped(error: grpc.RpcError) -> bool:
     """Whether a call ended and gRPC lost why.
 

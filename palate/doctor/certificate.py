@@ -37,32 +37,46 @@ def examine_certificate(host: str, port: int, tls: Tls, timeout: float) -> Itera
     name = tls.server_name or host
     try:
         seen, stays = _handshake(host, port, _context(tls), name, timeout)
-    except ssl.SSLCertVerificationError as error:
-        remedy = "Give the authority that signed it as --ca (cert-manager: ca.crt of the Secret)"
-        yield bad(CHECK, f"not of the authority that you trust ({error.verify_message})", remedy)
-        return
-    except ssl.SSLError as error:
-        yield _no_handshake(error, tls)
-        return
-    except TimeoutError:
-        remedy = "It hangs, or it does not speak TLS: is it the port of the server that does?"
-        yield bad(CHECK, "whoever listens there says nothing", remedy)
-        return
+        if not stays:
+            yield bad(CHECK, "the server hung up after the handshake", _own(tls))
+            return
+        yield _dates(seen, time.time())
+        yield _name(host, port, tls, timeout, seen)
     except OSError as error:
-        remedy = "Is the server running, and are host and port right? A firewall or network policy may be in the way"
-        yield bad("connection", f"none: {error.strerror or error}", remedy)
-        return
-    if not stays:
-        yield bad(CHECK, "the server hung up after the handshake", _own(tls))
-        return
-    yield _dates(seen, time.time())
+        yield _failure(error, tls)
+
+
+class _UnusableFiles(OSError):
+    """What the caller gave is no certificate, or the key of another one."""
+
+
+def _name(host: str, port: int, tls: Tls, timeout: float, seen: Mapping[str, Any]) -> Answer:
+    """Whether it is for the name that is expected; all else has been checked before."""
+    name = tls.server_name or host
     try:
         _handshake(host, port, _context(tls, with_name=True), name, timeout)
     except ssl.SSLCertVerificationError:
         remedy = f"Call it by one of these names, say --server-name, or have a certificate made for {name}"
-        yield bad("name", f"the certificate is for {', '.join(_names(seen)) or 'no name'}, not for {name}", remedy)
-    else:
-        yield good("name", f"the certificate is for {name}")
+        return bad("name", f"the certificate is for {', '.join(_names(seen)) or 'no name'}, not for {name}", remedy)
+    return good("name", f"the certificate is for {name}")
+
+
+def _failure(error: OSError, tls: Tls) -> Answer:
+    """Why there was no handshake."""
+    match error:
+        case _UnusableFiles():
+            remedy = "Is each of them a whole PEM file, and --key the key of --certificate?"
+            return bad("own files", f"--ca, --certificate or --key cannot be used: {error}", remedy)
+        case ssl.SSLCertVerificationError():
+            remedy = "Give the authority that signed it as --ca (cert-manager: ca.crt of the Secret)"
+            return bad(CHECK, f"not of the authority that you trust ({error.verify_message})", remedy)
+        case ssl.SSLError():
+            return _no_handshake(error, tls)
+        case TimeoutError():
+            remedy = "It hangs, or it does not speak TLS: is it the port of the server that does?"
+            return bad(CHECK, "whoever listens there says nothing", remedy)
+    remedy = "Is the server running, and are host and port right? A firewall or network policy may be in the way"
+    return bad("connection", f"none: {error.strerror or error}", remedy)
 
 
 def _context(tls: Tls, *, with_name: bool = False) -> ssl.SSLContext:
@@ -71,12 +85,15 @@ def _context(tls: Tls, *, with_name: bool = False) -> ssl.SSLContext:
     context.check_hostname = with_name
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
     context.set_alpn_protocols(["h2"])
-    if tls.ca is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(cadata=tls.ca.decode("ascii", "replace"))
-    if tls.certificate is not None and tls.key is not None:
-        _show(context, tls.certificate, tls.key)
+    try:
+        if tls.ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cadata=tls.ca.decode("ascii", "replace"))
+        if tls.certificate is not None and tls.key is not None:
+            _show(context, tls.certificate, tls.key)
+    except ssl.SSLError as error:
+        raise _UnusableFiles(error.reason or str(error)) from error
     return context
 
 

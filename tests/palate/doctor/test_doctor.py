@@ -193,6 +193,15 @@ def test_another_authority_another_name_and_no_tls(diagnose, protected, reward, 
     assert is_bad(findings, protected.target, "connection", "it may want TLS")
 
 
+def test_files_of_ones_own_that_cannot_be_used(diagnose, protected, files, tmp_path):
+    own = ("--certificate", files.certificate("scorer"), "--key", files.key("trainer"))
+    _, findings = diagnose("--reward", protected.target, "--ca", files.ca, *own)
+    assert is_bad(findings, protected.target, "own files", "KEY_VALUES_MISMATCH", "--key the key of --certificate")
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    _, findings = diagnose("--reward", protected.target, "--ca", tmp_path / "ca.pem")
+    assert is_bad(findings, protected.target, "own files", "whole PEM file")
+
+
 @contextmanager
 def serving(files, begins, ends):
     """A gRPC server with a certificate that is valid for these days from now."""

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -13,6 +15,7 @@ import typer
 import yaml
 
 from palate.command import GROUP
+from trainer.config import PPOConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -62,9 +65,27 @@ def test_the_doctors_pod_asks_with_options_that_there_are():
     assert mounted == {each["name"] for each in doctor_pods()[0]["spec"]["volumes"]}
 
 
-@pytest.mark.parametrize("block", [block for language, block in BLOCKS if language == "yaml"])
-def test_yaml_is_yaml(block):
-    assert yaml.safe_load(block)["kind"] == "Kustomization"
+def test_the_overlay_of_a_run_builds(tmp_path):
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl here")
+    (overlay,) = (block for language, block in BLOCKS if language == "yaml")
+    folder = tmp_path / "overlays" / "run-7"
+    folder.mkdir(parents=True)
+    (folder / "kustomization.yaml").write_text(overlay)
+    shutil.copytree(ROOT / "k8s" / "components", tmp_path / "components")
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    made = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    pod = made["Job"]["spec"]["template"]["spec"]
+    assert made["Job"]["metadata"]["name"] == "palate-ppo-7"
+    assert pod["containers"][0]["image"] == "registry.example.com/palate/trainer:0.1.0"
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["run"]["configMap"]["name"] == made["ConfigMap"]["metadata"]["name"]
+    assert "out: /runs/7" in made["ConfigMap"]["data"]["run.yaml"]
+    file = tmp_path / "run.yaml"
+    file.write_text(made["ConfigMap"]["data"]["run.yaml"])
+    read = PPOConfig.from_command_line(["--config", str(file)], "palate train ppo")
+    assert read.out == Path("/runs/7")
 
 
 @pytest.mark.parametrize("path", sorted(PATHS))

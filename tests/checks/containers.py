@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "catatonit", "kubectl")
@@ -95,6 +97,18 @@ class Containers:
         self.run("podman", "volume", "rm", "--force", name, check=False)
         self.run("podman", "volume", "create", name)
         return Path(self.inspect(name, "volume")["Mountpoint"])
+
+    def make_secret(self, name: str, content: Mapping[str, str]) -> None:
+        """A Secret for `podman play kube`, made anew.
+
+        podman 4.3 gives a pod what stands in `data`, and does not decode it: so plain text stands there.
+        """
+        self.run("podman", "secret", "rm", name, check=False)
+        self.run("podman", "volume", "rm", "--force", name, check=False)  # what an earlier pod has seen of it
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Secret", "data": dict(content)}))
+        self.run("podman", "secret", "create", name, file)
+        file.unlink()
 
     def make_base(self) -> None:
         """The stand-in for the base image, where it is not there yet."""

@@ -89,7 +89,7 @@ def local_pod(containers: Containers, served: Path, folder: Path) -> dict[str, A
     """The pod of overlays/local."""
     ports = Ports.free()
     documents = manifests(ROOT / "k8s" / "overlays" / "local")
-    pod = pod_of(documents, DEPLOYMENT, LOCAL_IMAGE, ports, {})
+    pod = pod_of(documents, DEPLOYMENT, LOCAL_IMAGE, ports)
     return lived(containers, pod, folder, ports, ChannelOptions())
 
 
@@ -99,17 +99,14 @@ def production_pod(containers: Containers, served: Path, folder: Path) -> dict[s
     documents = manifests(ROOT / "k8s" / "overlays" / "prod")
     protection = make_protection(folder)
     (identities,) = (each["data"] for each in documents if each["kind"] == "Secret")
-    secrets = {
-        "palate-identities": {key: base64.b64decode(value) for key, value in identities.items()},
-        "palate-reward-tls": {
-            "tls.crt": (folder / "cert.pem").read_bytes(),
-            "tls.key": (folder / "key.pem").read_bytes(),
-            "ca.crt": (folder / "ca.pem").read_bytes(),
-        },
-    }
+    containers.make_secret(
+        "palate-identities", {key: base64.b64decode(value).decode() for key, value in identities.items()}
+    )
+    pairs = {"tls.crt": "cert.pem", "tls.key": "key.pem", "ca.crt": "ca.pem"}
+    containers.make_secret("palate-reward-tls", {key: (folder / file).read_text() for key, file in pairs.items()})
     volume = containers.make_volume("palate-models")
     shutil.copytree(served, volume / "reward", dirs_exist_ok=True)
-    pod = pod_of(documents, DEPLOYMENT, IMAGE, ports, secrets)
+    pod = pod_of(documents, DEPLOYMENT, IMAGE, ports)
     return lived(containers, pod, folder, ports, ChannelOptions(tls=protection.mutual_tls_of("palate-trainer")))
 
 

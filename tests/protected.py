@@ -61,6 +61,12 @@ class Protection:
     def mutual_tls(self, role: str) -> Tls:
         return Tls(self.ca.read_bytes(), self.certificate(role).read_bytes(), self.key(role).read_bytes())
 
+    def mutual_tls_of(self, common_name: str) -> Tls:
+        """A client's certificate for somebody else than the roles' identities."""
+        issued = self.authority.issue_cert("client.example", common_name=common_name)
+        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+        return Tls(self.ca.read_bytes(), chain, issued.private_key_pem.bytes())
+
 
 def make_protection(folder: Path, *names: str) -> Protection:
     """Writes the files into `folder`; the server is known by `names`, or as this machine."""

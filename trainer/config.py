@@ -177,8 +177,9 @@ class RecordGroup(Group):
     max_rollout_bytes: int = Field(
         default=1 << 30, ge=1 << 20, description="Size of rollouts/; above it the oldest files are removed."
     )
-    prometheus_port: int | None = Field(
-        default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."
+    prometheus_port: int | None = Field(default=None, ge=0, le=65535, description="Port of /metrics; 0 = any.")
+    prometheus_host: str = Field(
+        default="127.0.0.1", description="Address of /metrics; 0.0.0.0 where Prometheus is on another machine."
     )
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")
 

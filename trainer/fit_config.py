@@ -33,7 +33,8 @@ class FitConfig(PhaseSettings):
     resume: bool = Field(
         default=False, description="Go on from the newest checkpoint in --out; start where there is none."
     )
-    prometheus_port: int | None = Field(
-        default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."
+    prometheus_port: int | None = Field(default=None, ge=0, le=65535, description="Port of /metrics; 0 = any.")
+    prometheus_host: str = Field(
+        default="127.0.0.1", description="Address of /metrics; 0.0.0.0 where Prometheus is on another machine."
     )
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")

@@ -26,19 +26,25 @@ class MetricsWriter:
 
     Args:
         out_dir: Gets metrics.jsonl and tensorboard/.
-        prometheus_port: Where Prometheus can read the newest values, on this machine only; 0 = any free port, None =
-            nowhere.
+        prometheus_port: Where Prometheus can read the newest values; 0 = any free port, None = nowhere.
         resume_step: The last step that counts: later rows of an earlier start are taken out. None = a new run.
+        prometheus_host: The address of that port.
     """
 
-    def __init__(self, out_dir: Path | str, prometheus_port: int | None = None, resume_step: int | None = None) -> None:
+    def __init__(
+        self,
+        out_dir: Path | str,
+        prometheus_port: int | None = None,
+        resume_step: int | None = None,
+        prometheus_host: str = "127.0.0.1",
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self._newest = NewestRow()
         self.prometheus_port: int | None = None
         self._server: Any = None
         if prometheus_port is not None:
-            self._serve(prometheus_port)
+            self._serve(prometheus_host, prometheus_port)
         folder = Path(out_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
@@ -87,14 +93,14 @@ class MetricsWriter:
             self._thread.join()
             self._server = None
 
-    def _serve(self, port: int) -> None:
+    def _serve(self, host: str, port: int) -> None:
         registry = CollectorRegistry()
         registry.register(self._newest)
         try:
-            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:
             raise PortTaken(
-                f"metrics cannot be served on 127.0.0.1:{port} ({error.strerror}); choose another --prometheus-port "
+                f"metrics cannot be served on {host}:{port} ({error.strerror}); choose another --prometheus-port "
                 "(of PPO: --record.prometheus-port), 0 picks a free one"
             ) from error
         self.prometheus_port = self._server.server_port

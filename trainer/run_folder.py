@@ -35,6 +35,7 @@ FREE = frozenset(
         "log_every",
         "checkpoint_every",
         "prometheus_port",
+        "prometheus_host",
         "progress",
         # where the services are, and how patiently they are asked
         "services",
@@ -105,7 +106,7 @@ def begin_run(config: FitConfig) -> Iterator[MetricsWriter]:
         store_settings(config.out, config)
         checkpoint = newest_checkpoint(config.out)
         resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
-        with MetricsWriter(config.out, config.prometheus_port, resume_step) as writer:
+        with MetricsWriter(config.out, config.prometheus_port, resume_step, config.prometheus_host) as writer:
             yield writer
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import grpc
 from google.protobuf.message import Message as ProtoMessage
 
 from palate.client import checks
@@ -18,8 +20,9 @@ from palate.client.channel import (
     errors_of,
     open_async_channel,
     open_channel,
+    pauses,
 )
-from palate.client.errors import ClientClosed
+from palate.client.errors import ClientClosed, is_from_proxy
 
 
 class _Client:
@@ -35,6 +38,7 @@ class _Client:
         self._timeout = checks.seconds(timeout, "timeout")
         self._options = ChannelOptions() if options is None else checks.instance(options, ChannelOptions, "options")
         self._metadata = call_metadata(self._options)
+        self._pauses = pauses(service, self._options)
         self._closed = False
 
     def _seconds(self, timeout: float | None) -> float:
@@ -85,8 +89,16 @@ class BlockingClient(_Client):
         request: ProtoMessage | Iterator[ProtoMessage | bytes],
         timeout: float | None,
     ) -> Any:
+        deadline = time.monotonic() + self._seconds(timeout)
         with errors_of(self.target, self._service):
-            return self._begin(method, request, self._seconds(timeout))
+            for pause in self._pauses:
+                try:
+                    return self._begin(method, request, deadline - time.monotonic())
+                except grpc.RpcError as error:
+                    if not is_from_proxy(error) or time.monotonic() + pause >= deadline:
+                        raise
+                time.sleep(pause)
+            return self._begin(method, request, deadline - time.monotonic())
 
     def _replies(self, method: Callable[..., Any], request: ProtoMessage, seconds: float) -> Generator[Any, None, None]:
         """Replies as they come; closed early, it cancels the call."""
@@ -120,8 +132,16 @@ class AwaitedClient(_Client):
         await self.close()
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: ProtoMessage, timeout: float | None) -> Any:
+        deadline = time.monotonic() + self._seconds(timeout)
         with self._errors():
-            return await self._begin(method, request, self._seconds(timeout))
+            for pause in self._pauses:
+                try:
+                    return await self._begin(method, request, deadline - time.monotonic())
+                except grpc.RpcError as error:
+                    if not is_from_proxy(error) or time.monotonic() + pause >= deadline:
+                        raise
+                await asyncio.sleep(pause)
+            return await self._begin(method, request, deadline - time.monotonic())
 
     async def _replies(
         self, method: Callable[..., Any], request: ProtoMessage, seconds: float

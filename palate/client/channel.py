@@ -29,6 +29,9 @@ their own caller cancels are over."""
 _RESUMED = [{"service": "palate.v1.RewardService", "method": "ScoreStream"}]
 """Calls that our client opens again itself, with less to send than gRPC would."""
 
+_PAUSES = (0.1, 0.2, 0.4, 0.8)
+"""As gRPC waits, see `_service_config`."""
+
 _INT32 = 2**31 - 1
 """Largest number that gRPC takes in its options."""
 
@@ -168,6 +171,15 @@ def _service_config(options: ChannelOptions) -> dict[str, object]:
         }
         config["methodConfig"] = [{"name": _RETRIED, "retryPolicy": policy}, {"name": _RESUMED}]
     return config
+
+
+def pauses(service: str, options: ChannelOptions) -> tuple[float, ...]:
+    """Seconds to wait before each further try of a call that a proxy answered; none of what changes something.
+
+    gRPC repeats such a call only where the proxy's whole answer has come when it looks at the headers: of nginx's 502
+    it passed on one in five.
+    """
+    return _PAUSES[: options.max_attempts - 1] if {"service": service} in _RETRIED else ()
 
 
 def checked_size(request: ProtoMessage, options: ChannelOptions) -> None:

@@ -198,15 +198,21 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
 
 
+def is_from_proxy(error: grpc.RpcError) -> bool:
+    """Whether a proxy answered for a server that it did not reach, by an HTTP status of its own (502, 503, 504)."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "http2 header with status" in (error.details() or "")
+
+
 def _was_dropped(error: grpc.RpcError) -> bool:
     """Whether a call ended and gRPC lost why.
 
     It says CANCELLED, in the one word, where a server was stopped when it had received the call and not looked at it;
     of calls that their caller cancels it says who did. It says that Core failed where a call ended while an awaited
-    client was still sending.
+    client was still sending; and that a stream was reset (INTERNAL) where a proxy lost the server that was answering.
     """
     lost = ((grpc.StatusCode.CANCELLED, "CANCELLED"), (grpc.StatusCode.INTERNAL, "Internal error from Core"))
-    return (error.code(), error.details()) in lost
+    was_reset = error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or "")
+    return was_reset or (error.code(), error.details()) in lost
 
 
 def _is_oversize(error: grpc.RpcError, message: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palate.models.tolerances import spread
+
 Scores = NDArray[np.floating[Any]]
 
 CLOSE = 0.1
@@ -51,14 +53,6 @@ def agreement(alone: Scores, batches: Iterable[Scored]) -> Agreement:
         sum(map(_flips, *zip(*each, strict=True))),
         all(expected.tobytes() == found.tobytes() for expected, found in each),
     )
-
-
-def spread(scores: Scores) -> float:
-    """Standard deviation of (N,) scores, the unit of all tolerances.
-
-    Where all texts score alike, rounding itself is the scale: no engine can do better.
-    """
-    return max(float(scores.std()), 1e-3 * float(np.abs(scores).max()), 1e-6)
 
 
 def close_pairs(scores: Scores) -> int:

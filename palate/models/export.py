@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palate.models.agreement import spread
 from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
 from palate.models.manifest import (
@@ -30,7 +29,7 @@ from palate.models.manifest import (
 from palate.models.probe_texts import PROBES
 from palate.models.quantize import quantize
 from palate.models.rendering import Rendered, Renderer
-from palate.models.tolerances import TOLERANCES, Tolerance
+from palate.models.tolerances import TOLERANCES, Tolerance, spread
 
 if TYPE_CHECKING:
     from palate.models.classifier import MaskedClassifier

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -35,3 +36,14 @@ def tolerance_of(dtype: str) -> Tolerance:
     return Tolerance(
         max(each.batch for each in members), max(each.shift for each in members), min(each.spearman for each in members)
     )
+
+
+def spread(scores: Iterable[float]) -> float:
+    """Standard deviation of scores of different texts, the unit of all tolerances.
+
+    Where all texts score alike, rounding itself is the scale: no engine can do better.
+    """
+    found = [float(score) for score in scores]
+    mean = math.fsum(found) / len(found)
+    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in found) / len(found))
+    return max(deviation, 1e-3 * max(map(abs, found)), 1e-6)

@@ -73,6 +73,11 @@ class RewardConfig(ServerConfig):
         description="Forward passes side by side, which share out --threads; 0 = one per thread on a CPU, one on a "
         "GPU. A pass that runs alone takes all threads, save in strict mode.",
     )
+    min_batch_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds that a forward pass takes at least: rehearses a larger model or a slower machine.",
+    )
     max_items: int = Field(1024, ge=1, description="Most items in one request.")
     max_stream_items: int = Field(
         128, ge=1, description="Items of one stream that may be without an answer; the server reads on when fewer are."

@@ -43,6 +43,9 @@ class RewardMetrics:
         self._tokens = counter("palate_reward_tokens", "Tokens computed: real, and padding beside them.", "kind")
         self._queue_items = Gauge("palate_reward_queue_items", "Items that wait.", registry=registry)
         self._queue_tokens = Gauge("palate_reward_queue_tokens", "Tokens that wait.", registry=registry)
+        self._running_tokens = Gauge(
+            "palate_reward_running_tokens", "Tokens that are being computed.", registry=registry
+        )
         self._streams = Gauge("palate_reward_streams", "Streams that are open.", registry=registry)
         self._stream_items = Gauge(
             "palate_reward_stream_items", "Items of streams read and not yet answered.", registry=registry
@@ -101,6 +104,10 @@ class RewardMetrics:
         """What waits now."""
         self._queue_items.set(items)
         self._queue_tokens.set(tokens)
+
+    def running_changed(self, tokens: int) -> None:
+        """What the engine computes now."""
+        self._running_tokens.set(tokens)
 
     def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """The engine ran a batch."""

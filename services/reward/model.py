@@ -15,6 +15,7 @@ from palate.models.rendering import Renderer
 from palate.models.template_truth import template_remarks
 from services.reward.config import RewardConfig
 from services.reward.engine import Engine
+from services.reward.engine_paced import PacedEngine
 from services.reward.engines import open_engine
 from services.reward.ensemble import EnsembleEngine
 from services.reward.parity import check_parity, prove_strict
@@ -108,7 +109,7 @@ def load_folder(path: Path, name: str, config: RewardConfig) -> RewardModel:
     """
     name = name or path.resolve().name
     model = _ensemble(path, name, config) if is_ensemble(path) else _single(path, name, config)
-    model = _checked(model, config)
+    model = _paced(_checked(model, config), config.min_batch_seconds)
     engine = model.engine
     logger.info("model %s, revision %s, engine %s, %s", name, model.digests.revision, engine.name, engine.dtype)
     if model.members:
@@ -116,6 +117,11 @@ def load_folder(path: Path, name: str, config: RewardConfig) -> RewardModel:
     for item in model.inferred:
         logger.warning("not said by the folder: %s; assumed: %s", item.missing, item.assumed)
     return model
+
+
+def _paced(model: RewardModel, batch_seconds: float) -> RewardModel:
+    """The model with forward passes that take so long at least, where that is asked for."""
+    return replace(model, engine=PacedEngine(model.engine, batch_seconds)) if batch_seconds else model
 
 
 def folders_of(path: Path) -> Iterator[Path]:

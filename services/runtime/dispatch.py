@@ -111,6 +111,7 @@ class Dispatcher(Generic[Item, Result]):
         self._offered = None
         if batch.jobs:
             self._running.add(batch)
+            self._tell()
         for job in batch.jobs:
             self._waiting.start(job)
             for entry in job.entries:
@@ -127,10 +128,14 @@ class Dispatcher(Generic[Item, Result]):
     def ended(self, batch: Batch[Item, Result]) -> None:
         """The engine is done with a batch."""
         self._running.discard(batch)
+        self._tell()
         if self._offered is None and len(self._waiting):
             self.plan()
         if self.idle:
             self._answers.emptied()
+
+    def _tell(self) -> None:
+        self._observer.running_changed(sum(job.size for batch in self._running for job in batch.jobs))
 
     def _free_at(self, now: float) -> float:
         """When a lane of the engine can begin the next batch."""

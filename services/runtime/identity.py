@@ -64,7 +64,7 @@ class Identities:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries = read_identities(path)
-        self._stamp = _stamp(path)
+        self._stamp = stamp_of(path)
         self._looked = time.monotonic()
 
     def of_token(self, token: str) -> Identity | None:
@@ -87,7 +87,7 @@ class Identities:
 
     def _reload(self) -> None:
         try:
-            stamp = _stamp(self._path)
+            stamp = stamp_of(self._path)
             if stamp != self._stamp:
                 self._entries, self._stamp = read_identities(self._path), stamp
         except (IdentityFileError, OSError) as error:
@@ -176,6 +176,7 @@ def _moment(value: Any, where: str) -> datetime | None:
     raise IdentityFileError(f"{where}: expires is a date or a time, e.g. 2027-01-31 or 2027-01-31T12:00:00Z")
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """What changes when a file does, also where it is a link to another one, as Kubernetes makes them."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino

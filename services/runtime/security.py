@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import grpc
 
 from palate.access import AccessError, read_pem
 from palate.client.address import is_loopback
 from services.runtime.config import ServerConfig
-from services.runtime.identity import Guard, Identities, IdentityFileError
+from services.runtime.identity import Guard, Identities, IdentityFileError, stamp_of
+
+logger = logging.getLogger(__name__)
 
 
 class SecurityError(Exception):
@@ -46,8 +51,55 @@ def server_credentials(config: ServerConfig) -> grpc.ServerCredentials | None:
             raise SecurityError("--tls-client-ca needs --tls-certificate and --tls-key")
         return None
     try:
-        pair = (read_pem(config.tls_key, "private key"), read_pem(config.tls_certificate, "certificate"))
-        authority = None if config.tls_client_ca is None else read_pem(config.tls_client_ca, "certificate")
+        certificates = Certificates(config.tls_certificate, config.tls_key, config.tls_client_ca)
+        first = certificates.read()
     except AccessError as error:
         raise SecurityError(str(error)) from error
-    return grpc.ssl_server_credentials([pair], root_certificates=authority, require_client_auth=authority is not None)
+    required = config.tls_client_ca is not None
+    return grpc.dynamic_ssl_server_credentials(first, certificates.renewed, require_client_authentication=required)
+
+
+class Certificates:
+    """The files behind TLS, read again for a new connection when one of them has changed.
+
+    A renewed certificate needs no restart; connections that there are go on. Files that have become unreadable keep the
+    last good state, which the log says.
+
+    Raises:
+        AccessError: A file is missing or holds something else when it is read first.
+    """
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        self._certificate, self._key, self._client_ca = certificate, key, client_ca
+        self._stamps = self._look()
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """What the files hold now.
+
+        Raises:
+            AccessError: One is missing or holds something else.
+        """
+        pair = (read_pem(self._key, "private key"), read_pem(self._certificate, "certificate"))
+        authority = None if self._client_ca is None else read_pem(self._client_ca, "certificate")
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
+
+    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """The same where a file has changed since the last good reading, else None; gRPC asks for every connection."""
+        try:
+            stamps = self._look()
+            if stamps == self._stamps:
+                return None
+            found = self.read()
+        except AccessError as error:
+            logger.error("certificates cannot be read again, the last good ones stay: %s", error)
+            return None
+        self._stamps = stamps
+        logger.info("certificates have changed, and count from the next connection on")
+        return found
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        files = [file for file in (self._certificate, self._key, self._client_ca) if file is not None]
+        try:
+            return [stamp_of(file) for file in files]
+        except OSError as error:
+            raise AccessError(f"{error.filename} cannot be read: {error.strerror}") from error

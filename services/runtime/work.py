@@ -99,6 +99,9 @@ class Observer(Protocol):
     def queue_changed(self, items: int, tokens: int) -> None:
         """What waits now."""
 
+    def running_changed(self, tokens: int) -> None:
+        """What the engine computes now."""
+
     def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """The engine ran a batch."""
 

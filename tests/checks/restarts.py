@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.client import RewardClient
-from palate.local_server import LocalServer, local_server
 from palate.rollout_files import read_rollouts
+from tests.checks.service import Service
 from tests.checks.small_run import BATCH, World, log_of, make_world, outcome, rows, trainer
 from trainer.command import share_processors
 
@@ -36,41 +36,6 @@ _BREATH = (0.3, 2.5)
 
 _TOLERANCE = 1e-4
 """Mean difference of recomputed and recorded logprobs, as the run itself is held to."""
-
-
-class Service:
-    """A server that can be killed, and comes back at the same address."""
-
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
-        self.name = name
-        self.kills = 0
-        self._command = command
-        self._log = log
-        self._stack = ExitStack()
-        self._server = self._start(0)
-
-    @property
-    def target(self) -> str:
-        """Its address."""
-        return self._server.target
-
-    def kill(self) -> None:
-        """Ends it as kill -9 does."""
-        self.kills += 1
-        self._server.process.kill()
-        self._server.process.wait()
-        self._stack.close()
-
-    def restart(self) -> None:
-        """Starts it again where it was, and waits until it is ready."""
-        self._server = self._start(int(self.target.rpartition(":")[2]))
-
-    def close(self) -> None:
-        """Ends it for good."""
-        self._stack.close()
-
-    def _start(self, port: int) -> LocalServer:
-        return self._stack.enter_context(local_server(self._command, port=port, log=self._log, ready_seconds=_SECONDS))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
 PARTS = {extras: part for part, extras in ROW.findall(PAGE)}
 
 NEEDED = {
-    "": "palate.client palate.command palate.ping_command palate.bulk.commands",
+    "": "palate.client palate.command palate.ping_command palate.doctor.command palate.bulk.commands",
     "audit": "palate.audit.command",
     "serve,cpu": "services.command services.reward.__main__ services.reward.engine_onnx",
     "train": "services.reward.__main__ services.reward.engine_torch services.policy.__main__ services.policy.service "

@@ -130,3 +130,11 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"127.0.0.1:{port} .*choose another --prometheus-port"):
             MetricsWriter(tmp_path, port)
+
+
+def test_the_port_is_open_at_the_address_that_was_asked_for_alone(tmp_path):
+    with MetricsWriter(tmp_path, 0, prometheus_host="127.0.0.2") as writer:
+        with socket.create_connection(("127.0.0.2", writer.prometheus_port), timeout=5):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", writer.prometheus_port), timeout=5)

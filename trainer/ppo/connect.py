@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from palate.access import channel_options
 from palate.client import PermissionDenied, PolicyClient, PolicyInfo, Unauthenticated
+from palate.client.address import Address
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig, ServicesGroup
 from trainer.ppo.errors import (
@@ -17,7 +18,7 @@ from trainer.ppo.errors import (
     PromptsUnusable,
     UnusableModel,
 )
-from trainer.ppo.fleet import Address, Fleet
+from trainer.ppo.fleet import Fleet
 from trainer.ppo.strict import check_alike
 
 

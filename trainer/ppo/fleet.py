@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from palate.client.address import Address, addresses_of
 from palate.client.policy import PolicyClient
 from trainer.ppo.errors import NoReplica
 
@@ -19,19 +18,6 @@ _LOG = logging.getLogger(__name__)
 _DNS = "dns:"
 _FRESH_SECONDS = 2.0
 """An answer of the resolver is good for so long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a replica is.
-
-    Attributes:
-        target: host:port.
-        name: The DNS name that it was found under, which its certificate is made out to; empty = it was listed.
-    """
-
-    target: str
-    name: str = ""
 
 
 def resolve(entry: str) -> list[Address]:
@@ -49,16 +35,11 @@ def resolve(entry: str) -> list[Address]:
     if not host or not port.isdigit():
         raise NoReplica(f"{entry} is not dns:NAME:PORT")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        return addresses_of(host, int(port))
     except OSError as error:
         raise NoReplica(
             f"{host} has no address: {error}. Is its Service there, and does it publish replicas?"
         ) from error
-    addresses = {str(address[0]): family for family, _, _, _, address in found}
-    return [
-        Address(f"[{ip}]:{port}" if family == socket.AF_INET6 else f"{ip}:{port}", host)
-        for ip, family in sorted(addresses.items())
-    ]
 
 
 class Fleet:

@@ -204,8 +204,10 @@ class _Recorder:
         self._checkpoints = checkpoints
         self._updater = updater
         self._identity = me
-        self._writer = stack.enter_context(MetricsWriter(config.out, config.record.prometheus_port, done))
         record = config.record
+        self._writer = stack.enter_context(
+            MetricsWriter(config.out, record.prometheus_port, done, record.prometheus_host)
+        )
         self._rollouts = stack.enter_context(
             RolloutStore(config.out, record.rollout_file_steps, record.max_rollout_bytes, done)
         )

@@ -1,9 +1,11 @@
 """Where a token may go in plaintext: this machine, in every form that gRPC takes, and nowhere else."""
 
+import socket
+
 import pytest
 
 from palate.client import ChannelOptions, InvalidInput, PolicyClient, RewardClient, Tls
-from palate.client.address import stays_here
+from palate.client.address import Address, host_and_port, servers_behind, stays_here
 
 HERE = [
     "127.0.0.1:50051",
@@ -87,3 +89,38 @@ def test_a_target_without_a_port_that_exists_is_refused_before_anything_is_asked
 def test_a_target_with_a_port_or_one_that_needs_none_is_taken(target):
     with RewardClient(target) as client:
         assert client.target == target
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        ("reward:50051", ("reward", 50051)),
+        ("dns:reward:50051", ("reward", 50051)),
+        ("dns:///reward:50051", ("reward", 50051)),
+        ("[fd00::1]:50051", ("fd00::1", 50051)),
+        ("dns://10.0.0.53/reward:50051", None),
+        ("ipv4:10.0.0.1:1,10.0.0.2:2", None),
+        ("unix:/tmp/socket", None),
+        ("xds:///reward", None),
+    ],
+)
+def test_host_and_port(target, place):
+    assert host_and_port(target) == place
+
+
+def test_every_server_behind_a_name(monkeypatch):
+    found = [(socket.AF_INET, "10.0.0.2"), (socket.AF_INET6, "fd00::1"), (socket.AF_INET, "10.0.0.2")]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, port, type: [(f, type, 6, "", (a, port, 0, 0)) for f, a in found]
+    )
+    expected = [Address("10.0.0.2:50051", "reward"), Address("[fd00::1]:50051", "reward")]
+    for target in ("reward:50051", "dns:reward:50051", "dns:///reward:50051"):
+        assert servers_behind(target) == expected
+
+
+@pytest.mark.parametrize(
+    "target", ["10.0.0.1:50051", "localhost:50051", "unix:/tmp/socket", "dns://10.0.0.53/reward:1"]
+)
+def test_what_stands_for_itself(target):
+    assert servers_behind(target) == [Address(target)]
+    assert servers_behind("ipv4:10.0.0.1:1,10.0.0.2:2") == [Address("10.0.0.1:1"), Address("10.0.0.2:2")]

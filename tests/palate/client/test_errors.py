@@ -80,6 +80,14 @@ def test_a_stream_that_ended_while_it_was_sent_is_unavailable():
     assert "The connection broke during the call" in str(error)
 
 
+def test_a_stream_that_a_proxy_reset_is_unavailable():
+    """What Envoy does where the server dies that was answering."""
+    details = "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))"
+    error = call_error(Refusal(grpc.StatusCode.INTERNAL, details=details), "host:1", "palate.v1.RewardService")
+    assert (type(error), error.code) == (Unavailable, grpc.StatusCode.UNAVAILABLE)
+    assert "The connection broke during the call" in str(error)
+
+
 def test_pushback_and_request_id_are_read():
     trailing = (("palate-request-id", "abc"), ("grpc-retry-pushback-ms", "250"))
     error = call_error(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing), "host:1", "palate.v1.RewardService")

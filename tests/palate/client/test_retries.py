@@ -14,6 +14,7 @@ from palate.client.channel import open_channel
 from palate.local_server import LocalServer, local_server
 from palate.v1.reward_service_pb2 import ScoreStreamRequest
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
+from tests.palate.client.failing_proxy import failing_proxy
 from tests.palate.client.name_server import name_server
 
 SERVER = str(Path(__file__).parents[2] / "services" / "runtime" / "example_server.py")
@@ -187,3 +188,30 @@ def test_new_replicas_get_calls_and_old_connections_lose_none():
             while len(served) < 2:
                 call()
             assert served == {str(first.process.pid), str(second.process.pid)}
+
+
+def test_what_a_proxy_answers_for_its_server_is_tried_again():
+    with failing_proxy() as (target, _), RewardClient(target) as client:
+        assert [client.score(["a"], ["b"]).scores() for _ in range(30)] == [[1.0]] * 30
+
+
+async def test_what_a_proxy_answers_for_its_server_is_tried_again_by_the_awaited_client():
+    with failing_proxy() as (target, _):
+        async with AsyncRewardClient(target) as client:
+            assert [(await client.score(["a"], ["b"])).scores() for _ in range(30)] == [[1.0]] * 30
+
+
+@pytest.mark.parametrize(("attempts", "tries"), [(1, 1), (4, 4)])
+def test_a_proxy_that_never_reaches_its_server_is_given_up(attempts: int, tries: int):
+    with failing_proxy(always=True) as (target, numbers):
+        options = ChannelOptions(max_attempts=attempts)
+        with RewardClient(target, options=options) as client, pytest.raises(Unavailable, match="502"):
+            client.score(["a"], ["b"])
+        assert next(numbers) == tries
+
+
+def test_what_changes_something_is_not_sent_twice_through_a_proxy():
+    with failing_proxy(always=True) as (target, numbers):
+        with PolicyClient(target) as client, pytest.raises(Unavailable, match="502"):
+            client.acquire_publisher("run", 1)
+        assert next(numbers) == 1

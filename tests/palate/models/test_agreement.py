@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from palate.models.agreement import Scored, agreement, close_pairs, spearman, spread
-from palate.models.tolerances import TOLERANCES, tolerance_of
+from palate.models.agreement import Scored, agreement, close_pairs, spearman
+from palate.models.tolerances import TOLERANCES, spread, tolerance_of
 
 scores = arrays(np.float32, st.integers(2, 12), elements=st.floats(-8, 8, width=16))
 

@@ -44,6 +44,7 @@ class Watch:
     def __init__(self) -> None:
         self.waiting = (0, 0)
         self.most = (0, 0)
+        self.running: list[int] = []
         self.dropped = {"cancelled": 0, "expired": 0}
         self.batches: list[tuple[int, int, int]] = []
         self.begun = 0
@@ -52,6 +53,9 @@ class Watch:
     def queue_changed(self, items: int, tokens: int) -> None:
         self.waiting = (items, tokens)
         self.most = (max(self.most[0], items), max(self.most[1], tokens))
+
+    def running_changed(self, tokens: int) -> None:
+        self.running.append(tokens)
 
     def batch_done(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         assert seconds >= 0

@@ -31,6 +31,7 @@ async def test_idle_scheduler_computes_at_once_and_busy_one_batches_what_came_me
     assert bench.engine.batches == [[0], [1, 2, 3]]
     assert bench.watch.batches == [(1, 10, 10), (3, 30, 30)]
     await bench.scheduler.close()
+    assert bench.watch.running == [10, 0, 30, 0]
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])

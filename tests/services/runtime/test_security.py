@@ -205,6 +205,29 @@ def test_a_certificate_that_does_not_count_is_refused(protected, kind):
         client.score(["p"], ["c"])
 
 
+def test_renewed_certificates_count_for_new_connections_and_broken_ones_do_not(tmp_path):
+    """Another authority signs server and clients; who is connected stays, who comes must be of the new one."""
+    with mtls_server(tmp_path) as (server, former):
+        before = RewardClient(server.target, timeout=20, options=ChannelOptions(tls=tls_of(former, "scorer.pod")))
+        with before:
+            assert isinstance(before.score(["p"], ["c"]).results[0], Scored)
+            renewed = make_protection(tmp_path, "localhost", "reward.example").authority
+            write_identities(tmp_path / "identities.yaml")
+            after = ChannelOptions(tls=tls_of(renewed, "scorer.pod"), max_attempts=1)
+            with RewardClient(server.target, timeout=20, options=after) as client:
+                assert isinstance(client.score(["p"], ["c"]).results[0], Scored)
+            assert isinstance(before.score(["p"], ["d"]).results[0], Scored)
+        (tmp_path / "cert.pem").write_text("half of a fi")
+        with RewardClient(server.target, timeout=20, options=after) as client:
+            assert isinstance(client.score(["p"], ["e"]).results[0], Scored)
+        late = ChannelOptions(tls=tls_of(former, "scorer.pod"), max_attempts=1)
+        with RewardClient(server.target, timeout=20, options=late) as client, pytest.raises(Unavailable):
+            client.score(["p"], ["f"])
+        log = server.log.read_text()
+    assert "certificates have changed" in log
+    assert "the last good ones stay" in log
+
+
 def test_a_client_does_not_trust_a_server_of_another_authority_or_name(protected):
     server, authority = protected
     tls = tls_of(authority, "scorer.pod")

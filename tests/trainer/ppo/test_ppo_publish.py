@@ -11,12 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from palate.client import PolicyClient, PolicyVersion, SamplingParams
+from palate.client.address import Address
 from palate.client.types import FinishReason, GeneratedCompletion, VersionSpan
 from palate.local_server import LocalServer, local_server
 from tests.servers import start_server
 from trainer.ppo import fleet as fleet_module
 from trainer.ppo.errors import NoReplica, OtherWeights, PromptMismatch, PublishFailed, RolloutsFailed
-from trainer.ppo.fleet import Address, Fleet, resolve
+from trainer.ppo.fleet import Fleet, resolve
 from trainer.ppo.patience import Patience
 from trainer.ppo.payload import weights_payload
 from trainer.ppo.publish import PublishSettings, WeightPublisher

@@ -1,0 +1,54 @@
+"""Fetches a model folder as a tar file, checks its SHA-256, and unpacks it; the standard library is all it needs.
+
+Usage: URL=... SHA256=... python fetch.py FOLDER. Nothing is unpacked, and the exit code is 1, where the digest is
+another one; a folder that is already there is of an earlier start of the same pod, and is left as it is.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+_TIMEOUT_SECONDS = 60.0
+"""How long the other side may say nothing."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    if folder.exists():
+        print(f"{folder} is there already")
+        return
+    archive, draft = folder.with_suffix(".tar"), folder.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a start that was cut off
+    try:
+        digest = download(os.environ["URL"], archive)
+        if digest != os.environ["SHA256"]:
+            raise SystemExit(f"{os.environ['URL']} has the SHA-256 {digest}, but SHA256 says {os.environ['SHA256']}")
+        with tarfile.open(archive) as tar:
+            tar.extractall(draft, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise SystemExit(f"{os.environ['URL']} cannot be had: {error}") from error
+    finally:
+        archive.unlink(missing_ok=True)
+    draft.replace(folder)
+    print(f"{folder} unpacked, SHA-256 {digest}")
+
+
+def download(url: str, target: Path) -> str:
+    """Writes what is at `url` into `target`; returns its SHA-256."""
+    digest = hashlib.sha256()
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as source, target.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()

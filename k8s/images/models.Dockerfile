@@ -1,0 +1,6 @@
+# An image of services with models inside, for overlays/local alone: the build context is copied to /models.
+# checkov:skip=CKV_DOCKER_7: the image is one of the above, named by the caller with its tag
+ARG IMAGE=localhost/palate-services-cpu:local
+FROM ${IMAGE}
+COPY . /models
+USER 10001:10001

@@ -1,0 +1,121 @@
+"""Real servers and a real configuration of a run, each started with what the manifests tell it."""
+
+import base64
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from palate.client import ChannelOptions, PolicyClient, RewardClient, Unauthenticated
+from palate.local_server import local_server
+from palate.models.export import export
+from tests.k8s.rendering import ROOT, of_kind, pod_specs, variables
+from tests.protected import make_protection
+from tests.tiny_models import make_tiny_policy, make_tiny_reward
+from trainer.config import PPOConfig
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """What a pod has mounted: /models and the Secrets."""
+    folder = tmp_path_factory.mktemp("root")
+    export(make_tiny_reward(folder / "checkpoint", "encoder", 0), folder / "models" / "reward")
+    make_tiny_policy(folder / "models" / "policy", 0)
+    return folder
+
+
+@contextmanager
+def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None):
+    """The server of a Deployment, with all that its pod is told; only ports are free ones and the address loopback."""
+    spec = of_kind(name, "Deployment")[server]["spec"]["template"]["spec"]
+    for key, value in variables(name, spec).items():
+        port = key.endswith("_PORT")
+        monkeypatch.setenv(key, "0" if port else f"{root}{value}" if value.startswith("/") else value)
+    command = [*spec["containers"][0]["args"]]
+    module = f"services.{command.pop()}"
+    assert command == ["serve"]
+    with local_server(["-m", module], probe_tls=probe_tls) as running:
+        yield running
+
+
+def test_production_serves_scores_to_listed_certificates_alone(root, monkeypatch):
+    protection = make_protection(root)
+    secrets = root / "etc" / "palate"
+    for secret in ("tls", "identities"):
+        (secrets / secret).mkdir(parents=True)
+    for ours, theirs in {"cert.pem": "tls.crt", "key.pem": "tls.key", "ca.pem": "ca.crt"}.items():
+        (secrets / "tls" / theirs).write_bytes((root / ours).read_bytes())
+    listed = of_kind("prod", "Secret")["palate-identities"]["data"]["identities.yaml"]
+    (secrets / "identities" / "identities.yaml").write_bytes(base64.b64decode(listed))
+    trainer = protection.mutual_tls_of("palate-trainer")
+    stranger = protection.mutual_tls("trainer")
+    with started("prod", "palate-reward", root, monkeypatch, probe_tls=trainer) as server:
+        with RewardClient(server.target, options=ChannelOptions(tls=trainer)) as client:
+            assert client.score(["a prompt"], ["a completion"]).scores()
+        with (
+            RewardClient(server.target, options=ChannelOptions(tls=stranger)) as client,
+            pytest.raises(Unauthenticated),
+        ):
+            client.score(["a prompt"], ["a completion"])
+
+
+def test_the_local_overlay_serves_its_policy(root, monkeypatch):
+    with started("local", "palate-ref-policy", root, monkeypatch) as server, PolicyClient(server.target) as client:
+        assert client.policy_info().frozen
+
+
+@pytest.mark.parametrize("name", ["training alone", "training-ranks alone", "base, training, gpu, mtls"])
+def test_a_run_is_what_the_trainer_reads(name, tmp_path, monkeypatch):
+    (data,) = (m["data"] for key, m in of_kind(name, "ConfigMap").items() if key.startswith("palate-training"))
+    (tmp_path / "run.yaml").write_text(data["run.yaml"])
+    (spec,) = (spec for title, spec in pod_specs(name) if title.startswith("Job"))
+    told = variables(name, spec)
+    mounted = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    assert mounted[str(Path(told.pop("PALATE_CONFIG")).parent)] == "run"
+    monkeypatch.setenv("PALATE_CONFIG", str(tmp_path / "run.yaml"))
+    for key, value in told.items():
+        monkeypatch.setenv(key, value)
+    arguments = spec["containers"][0]["args"]
+    flags = arguments[arguments.index("ppo") + 1 :]
+    config = PPOConfig.from_command_line(flags, "palate train ppo")
+    for path in (config.out, config.policy, config.prompts, config.services.ca):
+        assert any(path.is_relative_to(mount) for mount in mounted), path
+    services = of_kind("base", "Service")
+    for address in (*config.services.policy, config.services.reward, config.services.ref):
+        assert address.rsplit(":", 1)[0].removeprefix("dns:").removeprefix("///") in services
+    assert (config.services.token_file is None) == ("mtls" in name)
+    assert (config.device == "cuda") == ("gpu" in name)
+    assert (config.distributed == "fsdp2") == ("ranks" in name)
+    assert config.record.prometheus_port == 9090
+    assert config.record.prometheus_host == "0.0.0.0"
+
+
+def test_torchrun_meets_at_the_first_pod_with_as_many_as_there_are():
+    (jobset,) = of_kind("training-ranks alone", "JobSet").values()
+    (job,) = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    flags = dict(
+        flag.removeprefix("--").split("=") for flag in spec["template"]["spec"]["containers"][0]["args"] if "=" in flag
+    )
+    host, port = flags["rdzv-endpoint"].split(":")
+    assert host == f"{jobset['metadata']['name']}-{job['name']}-0-0.{jobset['spec']['network']['subdomain']}"
+    assert int(flags["nnodes"]) == spec["completions"] == spec["parallelism"]
+    ports = {entry["containerPort"] for entry in spec["template"]["spec"]["containers"][0]["ports"]}
+    assert int(port) in ports
+
+
+def test_autoscaling_asks_for_metrics_that_the_services_have():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    for name, scaled in of_kind("prod", "ScaledObject").items():
+        (trigger,) = scaled["spec"]["triggers"]
+        query = trigger["metadata"]["query"]
+        series = re.findall(r'(palate_\w+)\{namespace="palate",job="([\w-]+)"\}', query)
+        assert series
+        assert len(series) == query.count("{")
+        for metric, job in series:
+            assert f"`{metric}`" in page
+            assert job == name
+        labels = of_kind("prod", "Deployment")[name]["spec"]["template"]["metadata"]["labels"]
+        (monitor,) = of_kind("prod", "PodMonitor").values()
+        assert labels[monitor["spec"]["jobLabel"]] == name

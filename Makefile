@@ -97,6 +97,7 @@ check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt wi
 
 check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement
 	$(BIN)/python -m tests.checks.labels --json runs/checks/labels.json
+
 check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, replicas behind proxies, autoscaling
 	$(BIN)/python -m tests.checks.ops_images
 	$(BIN)/python -m tests.checks.ops_fleet --json runs/checks/ops_fleet.json

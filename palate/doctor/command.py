@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from palate.access import Access
 from palate.client import ChannelOptions
@@ -20,6 +19,7 @@ from palate.doctor.agreement import compare
 from palate.doctor.findings import Finding, Role, bad, is_healthy
 from palate.doctor.replica import Subject, examine
 from palate.doctor.show import as_json, print_findings
+from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
 
@@ -74,7 +74,7 @@ def doctor(
         Finding(each.subject.role, each.subject.address.target, answer) for each in examined for answer in each.answers
     ]
     findings += compare(examined)
-    print_findings(findings, Console(highlight=False))
+    print_findings(findings, stdout_console())
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(findings), indent=2) + "\n")
     raise typer.Exit(0 if is_healthy(findings) else 1)

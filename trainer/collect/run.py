@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from palate.access import channel_options
 from palate.client import PolicyClient, PolicyVersion
+from palate.terminal import stdout_console
 from trainer.collect.choosing import Chooser, opened_chooser
 from trainer.collect.config import CollectConfig
 from trainer.collect.file import Done, read_done, write
@@ -94,9 +95,9 @@ def opened_labeller(config: CollectConfig, tally: Tally) -> Iterator[Labeller]:
         case "simulated":
             yield Panel(config)
         case "person":
-            yield Terminal(config, tally, sys.stdin, Console(highlight=False))
+            yield Terminal(config, tally, sys.stdin, stdout_console())
         case "page":
-            with opened_page(config, tally, Console(highlight=False)) as page:
+            with opened_page(config, tally, stdout_console()) as page:
                 yield page
         case "judge":
             with opened_judge(config) as judge:

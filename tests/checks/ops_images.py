@@ -37,7 +37,7 @@ IMAGE = "localhost/palate-services-cpu:check"
 LOCAL_IMAGE = "localhost/palate-local-reward:check"
 DEPLOYMENT = "palate-reward"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-_SECONDS = 120.0
+_SECONDS = 300.0
 """A pod that is not ready, or not gone, by then has failed."""
 
 

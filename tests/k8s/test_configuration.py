@@ -35,7 +35,7 @@ def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None):
     command = [*spec["containers"][0]["args"]]
     module = f"services.{command.pop()}"
     assert command == ["serve"]
-    with local_server(["-m", module], probe_tls=probe_tls) as running:
+    with local_server(["-m", module], probe_tls=probe_tls, ready_seconds=240) as running:
         yield running
 
 

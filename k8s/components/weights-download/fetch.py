@@ -20,6 +20,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def main() -> None:
+    """Exit code 1, with a sentence, where the folder cannot be made."""
     folder = Path(sys.argv[1])
     if folder.exists():
         print(f"{folder} is there already")

@@ -2,7 +2,7 @@
 
 Real servers whose engine takes the same time for every batch; the signal is what their metrics show: tokens that wait
 and tokens that are computed. First a ramp beyond what one replica can do; then Kubernetes' own algorithm (`autoscaler`)
-with time shortened fifteenfold: a look every second, an average over four, replicas that join three seconds after they
+with time shortened fifteenfold: a look every second, an average over eight, replicas that join three seconds after they
 were asked for. All servers run from the begin; what is scaled is which of them are called.
 """
 
@@ -42,7 +42,7 @@ _FLAGS = (
 
 RAMP: Profile = ((0, 2), (12, 2), (32, 1.75 * CAPACITY), (36, 1.75 * CAPACITY), (44, 2), (64, 2))
 DAY: Profile = ((0, 4), (12, 4), (42, 44), (140, 44), (155, 4), (265, 4))
-_LOOK, _AVERAGE, _JOIN = 1.0, 4.0, 3.0
+_LOOK, _AVERAGE, _JOIN = 1.0, 8.0, 3.0
 _STEADY = 30.0
 """Seconds before the end of each plateau in which replicas may take one step at most: the signal is four samples of a
 random number, and what noise has added stays until the window is over."""
@@ -200,7 +200,7 @@ def plot(found: Sequence[tuple[str, Series]], target: float, file: Path) -> None
     for column, (name, series) in enumerate(found):
         signal, latency, replicas = axes[:, column]
         per_replica = [each / count for each, count in zip(series.signal, series.replicas, strict=True)]
-        signal.plot(series.at, per_replica, label="tokens in a replica, mean of 4 s")
+        signal.plot(series.at, per_replica, label="tokens in a replica, mean of 8 s")
         signal.axhline(target, color="grey", linestyle=":", label="target")
         signal.set(title=name, ylabel="tokens")
         latency.plot(series.at, [float("nan") if each is None else each for each in series.p95])

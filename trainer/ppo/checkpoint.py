@@ -228,8 +228,8 @@ def _state(values: dict[str, Any]) -> RunState:
 def _explain(target: Path, error: Exception) -> str:
     room = f"{shutil.disk_usage(target.parent).free // 2**20} MiB are free" if target.parent.exists() else "no folder"
     return (
-        f"{target} cannot be written ({error}; {room}). The run is whole up to the checkpoint before: make room, or the "
-        "disk writable, and go on with --resume"
+        f"{target} cannot be written ({error}; {room}). The run is whole up to the checkpoint before it: make room, or "
+        "the disk writable, and go on with --resume"
     )
 
 

@@ -1,4 +1,4 @@
-"""What became of calls: every call that was made is answered, refused, expired, cancelled or failed, and none is lost."""
+"""What became of calls: every one that was made is answered, refused, expired, cancelled or failed; none is lost."""
 
 from __future__ import annotations
 

@@ -39,6 +39,11 @@ def wrong_score(text: str, right: Mapping[str, float], reply: Any) -> str | None
     return f"{result} instead of {right[text]}"
 
 
+def wrong_tokens(right: tuple[int, ...], got: tuple[int, ...]) -> str | None:
+    """What is wrong with a completion."""
+    return None if got == right else f"{got} instead of {right}"
+
+
 async def score(
     client: AsyncRewardClient, ledger: Ledger, text: str, right: Mapping[str, float], seconds: float
 ) -> Fate:
@@ -100,9 +105,8 @@ async def generating(
             while not over.is_set():
                 number += 1
                 seed = number % len(right)
-                wanted = right[seed]
                 call = generate(client, seed, seconds)
-                await ledger.enter(call, seconds, lambda got: None if got == wanted else f"{got} instead of {wanted}")
+                await ledger.enter(call, seconds, partial(wrong_tokens, right[seed]))
                 await asyncio.sleep(_PAUSE)
 
         tasks = [asyncio.create_task(call(number)) for number in range(callers)]

@@ -16,6 +16,7 @@ from tests.checks.faults.callers import answers, more, own_connection, scores_of
 from tests.checks.faults.case import Case, Report
 from tests.checks.faults.network import Weather, way_to
 from tests.checks.faults.servers import descriptors, reward_server, settles
+from tests.checks.service import Service
 from tests.palate.client.name_server import name_server
 from tests.protected import make_protection
 
@@ -31,18 +32,20 @@ async def bad_way(folder: Path, report: Report) -> None:
     options = ChannelOptions(tls=protection.tls)
     async with reward_server(folder) as plain:
         right = await scores_of(plain.target)
-    async with reward_server(folder, *protection.tls_flags, probe_tls=protection.tls) as reward:
-        async with way_to("127.0.0.1", reward.port) as way:
-            for weather in [each for each in Weather if each is not Weather.FAIR]:
-                ledger = report.ledger(weather)
-                async with scoring(way.target, ledger, right, callers=8, seconds=2.0, options=options):
-                    await more(ledger, 20)
-                    way.weather = weather
-                    await asyncio.sleep(_BAD_SECONDS)
-                    way.weather = Weather.FAIR
-                    way.hang_up()
-                    await more(ledger, 20)
-            report.expect(await answers(reward.target, right, options=options), "a new caller is not answered")
+    async with (
+        reward_server(folder, *protection.tls_flags, probe_tls=protection.tls) as reward,
+        way_to("127.0.0.1", reward.port) as way,
+    ):
+        for weather in [each for each in Weather if each is not Weather.FAIR]:
+            ledger = report.ledger(weather)
+            async with scoring(way.target, ledger, right, callers=8, seconds=2.0, options=options):
+                await more(ledger, 20)
+                way.weather = weather
+                await asyncio.sleep(_BAD_SECONDS)
+                way.weather = Weather.FAIR
+                way.hang_up()
+                await more(ledger, 20)
+        report.expect(await answers(reward.target, right, options=options), "a new caller is not answered")
 
 
 async def half_open(folder: Path, report: Report) -> None:
@@ -112,10 +115,10 @@ async def _read(call: grpc.aio.StreamStreamCall) -> object:
         raise call_error(error, "the server", "palate.v1.RewardService") from error
 
 
-async def _in_flight(reward: object, count: int, *, at_least: bool) -> float:
+async def _in_flight(reward: Service, count: int, *, at_least: bool) -> float:
     """Calls in flight once they are so many, or after a minute."""
     for _ in range(50):
-        found = await asyncio.to_thread(reward.samples, "palate_calls_in_flight")  # type: ignore[attr-defined]
+        found = await asyncio.to_thread(reward.samples, "palate_calls_in_flight")
         if found >= count if at_least else found <= count:
             break
         await asyncio.sleep(0.2)

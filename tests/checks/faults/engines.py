@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from palate.client import AsyncRewardClient, Failed, ItemErrorCode, Scored
+from palate.client import AsyncRewardClient, Failed, ItemErrorCode, Scored, ScoreReply
 from tests.checks.faults import faulty_reward
 from tests.checks.faults.accounting import Fate
 from tests.checks.faults.callers import ONE_TRY, PROMPT, TEXTS, answers, more, score, scores_of, scoring
@@ -51,10 +51,9 @@ async def _beside_others(reward: Service, right: dict[str, float], report: Repor
     others, mixed = report.ledger("Score beside it"), report.ledger("Score with it")
     items: Counter[str] = Counter()
 
-    def check(reply: object) -> str | None:
-        results = reply.results  # type: ignore[attr-defined]
-        items.update(type(result).__name__ for result in results)
-        poisoned, *rest = results
+    def check(reply: ScoreReply) -> str | None:
+        items.update(type(result).__name__ for result in reply.results)
+        poisoned, *rest = reply.results
         scores = [result.score for result in rest if isinstance(result, Scored)]
         if scores != [right[text] for text in TEXTS[1:]]:
             return f"{len(scores)} of {len(rest)} have their score"

@@ -162,11 +162,15 @@ def _growths(course: Course) -> tuple[dict[str, object], list[str]]:
     return growths, wrong
 
 
+def _mebibytes(record: Record) -> list[float]:
+    return [taken / 2**20 for taken in record.resident]
+
+
 def _draw(course: Course, path: Path, lead: str) -> None:
     axis = Axis("seconds", "")
     names = course.records
     figures = [
-        curves("Memory", Axis("seconds", "MiB"), course.times, {n: [v / 2**20 for v in names[n].resident] for n in names}),
+        curves("Memory", Axis("seconds", "MiB"), course.times, {n: _mebibytes(names[n]) for n in names}),
         curves("Descriptors", axis, course.times, {n: names[n].descriptors for n in names}),
         curves("Threads", axis, course.times, {n: names[n].threads for n in names}),
         curves(

@@ -25,7 +25,7 @@ class Growth:
 
 
 def growth_of(values: Sequence[float]) -> Growth:
-    """The growth of evenly spaced samples, at least twenty; neighbours are alike, so means of blocks are what is fitted."""
+    """The growth of evenly spaced samples, at least twenty; neighbours are alike, so means of blocks are fitted."""
     blocks = np.array([block.mean() for block in np.array_split(np.asarray(values, float), _BLOCKS)])
     fit = stats.linregress(np.linspace(0.0, 1.0, _BLOCKS), blocks)
     bound = fit.slope + stats.t.ppf(0.95, _BLOCKS - 2) * fit.stderr

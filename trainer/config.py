@@ -11,6 +11,7 @@ from palate.aggregate import HELP, AggregateName, aggregate_of
 from palate.client.types import AggregateLike
 from palate.settings import Group
 from trainer.access import AccessFields
+from trainer.exposure import LOOPBACK, Exposure
 from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import DeviceName, DistributedWay, MissingEos, StaleRule
 from trainer.ppo.hyperparameters import PPOGroup
@@ -178,9 +179,19 @@ class RecordGroup(Group):
         default=1 << 30, ge=1 << 20, description="Size of rollouts/; above it the oldest files are removed."
     )
     prometheus_port: int | None = Field(
-        default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."
+        default=None, ge=0, le=65535, description="Port of /metrics; 0 = any, without it there is none."
+    )
+    prometheus_host: str = Field(default=LOOPBACK, description="Address that /metrics listens on.")
+    last_scrape_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds for which a run that has ended or failed waits at most until /metrics was read once more.",
     )
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")
+
+    def exposure(self) -> Exposure:
+        """Where /metrics is."""
+        return Exposure(self.prometheus_port, self.prometheus_host, self.last_scrape_seconds)
 
 
 class PPOConfig(PhaseSettings):

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from trainer.exposure import LOOPBACK
 from trainer.phase_settings import PhaseSettings
 
 
@@ -34,6 +35,7 @@ class FitConfig(PhaseSettings):
         default=False, description="Go on from the newest checkpoint in --out; start where there is none."
     )
     prometheus_port: int | None = Field(
-        default=None, ge=0, le=65535, description="Port of /metrics on 127.0.0.1; 0 = any."
+        default=None, ge=0, le=65535, description="Port of /metrics; 0 = any, without it there is none."
     )
+    prometheus_host: str = Field(default=LOOPBACK, description="Address that /metrics listens on.")
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")

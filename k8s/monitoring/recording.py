@@ -50,10 +50,8 @@ def _serving(clock: Clock) -> Iterator[Recording]:
     yield Recording("palate:queue_wait_seconds:p99_5m", f"histogram_quantile(0.99, {buckets})")
     tokens = "palate_reward_tokens_total%s"
     yield Recording("palate:padding:ratio_rate5m", _ratio(tokens % '{kind="padding"}', tokens % "", window))
-    score, by = f"palate_reward_calibrated_score_%s[{clock(15 * MINUTE)}]", f"sum by ({FLEET}, model)"
-    yield Recording(
-        "palate:score_drift:mean15m", f"{by} (rate({score % 'sum'})) / ({by} (rate({score % 'count'})) > 0)"
-    )
+    scores = f"sum by ({FLEET}, model, le) (rate(palate_reward_calibrated_score_bucket[{clock(15 * MINUTE)}]))"
+    yield Recording("palate:score_drift:median15m", f"histogram_quantile(0.5, {scores})")
 
 
 def _versions() -> Iterator[Recording]:

@@ -14,8 +14,8 @@ class Thresholds:
         reward_wait_seconds: 99th percentile of the wait of an item before it is scored.
         policy_wait_seconds: The same of a generation call before its first token.
         shed_share: Share of calls that are refused because a queue is full.
-        drift_sd: Distance of the mean score from that of the reference samples, in their standard deviations.
-        drift_items: Items that such a mean is at least made of.
+        drift_sd: Distance of the median score from the reference samples' mean, in their standard deviations.
+        drift_items: Items that such a median is at least made of.
         stalled_seconds: A run's step must take longer than this, and ...
         stalled_steps: ... than so many steps before it, to count as stalled.
         publish_tries: Failed tries to publish that are too many within ten minutes.

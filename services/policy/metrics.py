@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from palate.client import PolicyVersion
@@ -61,6 +63,20 @@ class PolicyMetrics:
             "palate_policy_version_timestamp_seconds", "When the served weights came to be served, Unix time.",
             registry=registry,
         )  # fmt: skip
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Shows every series of a closed set from the start: what appears with 1 has never risen."""
+        for reason in ("stop", "length"):
+            self.completions.labels(reason)
+        for reason in ("cancelled", "expired"):
+            self.dropped.labels(reason)
+        for operation, outcome in product(
+            ("acquire", "stage", "commit", "revert", "abort"), ("ok", "refused", "broken")
+        ):
+            self.publishing.labels(operation, outcome)
+        self.publishing.labels("expire", "ok")
 
     def loaded(self, model: str, engine: str, dtype: str, *, frozen: bool) -> None:
         """Says what is served; weights may change, this does not."""

@@ -46,9 +46,11 @@ def _waits(job: str, quick: int, slow: int, bound: int) -> Series:
     return {_of(metric, job=job, le=le): f"0+{count}x240" for le, count in counts.items()}
 
 
-def _drift(model: str, mean: float, items: int) -> Series:
-    sums, counts = (_of(f"palate_reward_calibrated_score_{what}", model=model) for what in ("sum", "count"))
-    return {sums: f"0{mean * items:+g}x240", counts: f"0+{items}x240"}
+def _drift(model: str, median: float, items: int) -> Series:
+    metric, bounds = "palate_reward_calibrated_score", (-6, -4, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 4, 6)
+    below = {f"{float(bound)}": items if bound > median else 0 for bound in bounds} | {"+Inf": items}
+    buckets = {_of(f"{metric}_bucket", model=model, le=le): f"0+{count}x240" for le, count in below.items()}
+    return buckets | {_of(f"{metric}_count", model=model): f"0+{items}x240"}
 
 
 def _replicas(**versions: tuple[int, int, int]) -> Series:
@@ -59,6 +61,12 @@ def _replicas(**versions: tuple[int, int, int]) -> Series:
         for replica, values in versions.items()
         for name, value in zip(names, values, strict=True)
     }
+
+
+def _publishing_fast(replica: str, ahead: int) -> Series:
+    """A replica that gets new weights every minute, scraped a little later than the other."""
+    values = {"fingerprint": f"{ahead}+1x240", "incarnation": "1x240", "timestamp_seconds": "0+60x240"}
+    return {_of(f"palate_policy_version_{name}", replica, "palate-fast"): each for name, each in values.items()}
 
 
 def _run(metric: str, values: str, **more: str) -> Series:
@@ -138,7 +146,9 @@ CASES = {
         # "late" has restarted after the others and serves what is in its folder: newest to come, yet not newest.
         fires=_replicas(a=(77, 2, 5000), b=(77, 2, 5001), old=(66, 9, 4000), late=(55, 0, 6000)),
         silent=_replicas(a=(77, 2, 5000), b=(77, 2, 5001))
-        | {_of("palate_policy_version_fingerprint", "r", "palate-ref-policy"): "55x240"},
+        | {_of("palate_policy_version_fingerprint", "r", "palate-ref-policy"): "55x240"}
+        | _publishing_fast("a", 0)
+        | _publishing_fast("b", 1),
         count=2,
     ),
     "PalatePublishFailing": Case(

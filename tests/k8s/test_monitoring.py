@@ -49,6 +49,7 @@ def exposed_names():
     families = [family for each in (registry, reward) for family in each.collect()]
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
     names = {f"{family.name}{ending}" for family in families for ending in endings.get(family.type, ("",))}
+    names -= {"palate_reward_score_sum", "palate_reward_calibrated_score_sum"}  # with negative bounds there is none
     rows = {metric.prometheus for family in FAMILIES.values() for metric in family}
     return names | rows | {each.name for each in RECORDED} | {"up", "palate_training_step"}
 

@@ -20,8 +20,8 @@ REWARD = Board(
             Panel(
                 "Distance from the reference samples",
                 "short",
-                (Query(selected("palate:score_drift:mean15m"), "{{job}} {{model}}"),),
-                "Mean calibrated score, in standard deviations of the reference samples; 0 for texts like those.",
+                (Query(selected("palate:score_drift:median15m"), "{{job}} {{model}}"),),
+                "Median calibrated score, in standard deviations of the reference samples; 0 for texts like those.",
             ),
             Panel(
                 "Models",

@@ -24,9 +24,14 @@ _LEAD = """# Metrics
 Generated from the code that registers them by `make docs`; do not edit.
 
 Servers show Prometheus `/metrics` at `--metrics-port`, a trainer at `--prometheus-port` (`palate train ppo`:
-`--record.prometheus-port`), all in base units; beyond loopback with `--metrics-host` and `--prometheus-host`. Labels take their values from closed sets, or from what the operator has
-named: models, rewards. No text, caller or address is ever one. Alerts and dashboards over them lie in
-`k8s/components/monitoring`; [runbooks.md](runbooks.md) says what to do about each alert.
+`--record.prometheus-port`), all in base units; beyond loopback with `--metrics-host` and `--prometheus-host`. Labels
+take their values from closed sets, or from what the operator has named: models, rewards. No text, caller or address is
+ever one. Alerts and dashboards lie in `k8s/components/monitoring`; [runbooks.md](runbooks.md) says what to do about an
+alert.
+
+With `--otlp-endpoint` (extra `otel`) a server also sends a span of every call to an OpenTelemetry collector, under the
+caller's span where its metadata name one (`traceparent`), and of `Score`, `Compare` and `Rank` the stages: texts into
+ids, and for each batch the wait and the engine's time, with the number of the batch, which all calls in it share.
 """
 
 _TRAINER = """## A training run

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class Check:
 
     def __init__(self, watched: Watched, prometheus: Prometheus, webhook: Webhook, clock: Clock) -> None:
         self._watched, self._prometheus, self._webhook, self._clock = watched, prometheus, webhook, clock
-        self._begin = time.monotonic()
+        self._begin = self._fault_begin = time.monotonic()
         self.found = Findings()
 
     def run(self) -> Findings:
@@ -68,12 +67,14 @@ class Check:
             self._healthy()
         self._bad_scores()
         self._overload()
-        self._training()
+        self._unequal_replicas()
+        self._gamed_reward()
+        self._dead_replica()
         self._delivery()
         return self.found
 
     def _healthy(self) -> None:
-        """All expressions have data; nothing fires for as long as the longest alert holds, and an hour's window."""
+        """All expressions have data; nothing fires for twice as long as the longest alert must hold."""
         watched, found = self._watched, self.found
         watched.start_run("well", watched.policies, watched.rewards(), *_GENTLE)
         wanted = dict(expressions(self._clock))
@@ -96,48 +97,58 @@ class Check:
     def _bad_scores(self) -> None:
         """Items that fail, scores that drift, a model that is refused."""
         names = {"PalateErrorBudgetBurnsFast", "PalateErrorBudgetBurnsSlowly", "PalateNotFinite", "PalateScoreDrift"}
-        with self._fault({*names, "PalateParityFailed"}):
-            self._watched.load_unequal()
-            with Load(self._watched.poisoned(), self._watched.drifted()):
-                self._wait_for({*names, "PalateParityFailed"})
+        names |= {"PalateParityFailed"}
+        self._fault(names)
+        self._watched.load_unequal()
+        with Load(self._watched.poisoned(), self._watched.drifted()):
+            self._wait_for(names)
 
     def _overload(self) -> None:
         """More than the queue holds."""
         names = {"PalateQueueWaitLong", "PalateShedding"}
-        with self._fault(names), Load(*(self._watched.flood(seed) for seed in range(24))):
+        self._fault(names)
+        with Load(*(self._watched.flood(seed) for seed in range(24))):
             self._wait_for(names)
 
-    def _training(self) -> None:
-        """A run that publishes to one replica only and runs wild; one that games its reward; one whose replica dies."""
-        watched = self._watched
+    def _unequal_replicas(self) -> None:
+        """A run that publishes to one replica alone, and leaves its reference far behind."""
         names = {"PalateOldPolicyVersion", "PalateKLRunaway"}
-        with self._fault(names):
-            watched.start_run("wild", watched.policies[:1], gamed(), *_WILD)
-            self._wait_for(names)
-            watched.end_run("wild")
-        with self._fault({"PalateProxyGoldDivergence"}):
-            watched.start_run("greedy", watched.policies, gamed(), *_GREEDY)
-            self._wait_for({"PalateProxyGoldDivergence"})
-            watched.end_run("greedy")
+        self._fault(names)
+        self._watched.start_run("wild", self._watched.policies[:1], gamed(), *_WILD)
+        self._wait_for(names)
+        self._watched.end_run("wild")
+
+    def _gamed_reward(self) -> None:
+        """A run whose proxy rises for as long as it lasts, at the cost of the gold reward."""
+        names = {"PalateProxyGoldDivergence"}
+        self._fault(names)
+        self._watched.start_run("greedy", self._watched.policies, gamed(), *_GREEDY)
+        self._wait_for(names)
+        self._watched.end_run("greedy")
+
+    def _dead_replica(self) -> None:
+        """A replica that dies under a run, and does not come back."""
         names = {"PalatePublishFailing", "PalateTrainingStalled", "PalateNoScrape"}
-        watched.start_run("bereft", watched.policies, watched.rewards(), *_GENTLE)
+        self._watched.start_run("bereft", self._watched.policies, self._watched.rewards(), *_GENTLE)
         self._until(lambda: self._prometheus.has_data("palate_training_step > 2"), lambda: "no step")
-        with self._fault(names):
-            watched.policies[1].process.kill()
-            self._wait_for(names)
+        self._fault(names)
+        self._watched.policies[1].process.kill()
+        self._wait_for(names)
 
     def _delivery(self) -> None:
         """What came through Alertmanager; its texts are filled in."""
-        self._until(lambda: bool(self._webhook.alerts), lambda: "nothing was delivered")
-        for alert in self._webhook.alerts:
-            self.found.delivered[alert["labels"]["alertname"]] = alert["annotations"]["summary"]
 
-    @contextmanager
-    def _fault(self, names: set[str]) -> Iterator[None]:
-        """Says when a fault begins, and when which alert fires."""
+        def all_delivered() -> bool:
+            for alert in self._webhook.alerts:
+                self.found.delivered[alert["labels"]["alertname"]] = alert["annotations"]["summary"]
+            return self.found.fired.keys() <= self.found.delivered.keys()
+
+        self._until(all_delivered, lambda: "not everything was delivered", fatal=False)
+
+    def _fault(self, names: set[str]) -> None:
+        """A fault begins."""
         self._fault_begin = time.monotonic()
         print(f"fault made, {', '.join(sorted(names))} must fire", flush=True)
-        yield
 
     def _wait_for(self, names: set[str]) -> None:
         def all_fired() -> bool:

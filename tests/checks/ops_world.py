@@ -125,8 +125,6 @@ class Watched:
             admin.load_model("taste", str(self._world.reward), set_default=True)
             admin.load_model("broken", str(self._out / "broken"))
 
-    # Runs ---------------------------------------------------------------------------------------------------------
-
     def start_run(self, name: str, replicas: Sequence[LocalServer], rewards: Rewards, *flags: str) -> None:
         """Starts a run that publishes to these replicas, and is scraped."""
         port, folder = free_port(), self._out / name
@@ -187,8 +185,6 @@ class Watched:
             with urllib.request.urlopen(f"http://{target}/metrics", timeout=30) as reply:
                 found[target] = reply.read().decode()
         return found
-
-    # Load ---------------------------------------------------------------------------------------------------------
 
     def usual(self) -> Callable[[], object]:
         """Texts like the reference samples, by every way."""

@@ -72,7 +72,7 @@ class Prometheus:
 
     def forget(self, target: str) -> None:
         """Scrapes it no more, as when a Job has ended."""
-        del self._targets[target]
+        self._targets.pop(target, None)
         self._write()
 
     def query(self, expr: str) -> list[dict[str, Any]]:

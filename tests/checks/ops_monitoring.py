@@ -38,6 +38,7 @@ _WILD = (
     *("--ppo.learning-rate", "0.02", "--ppo.kl-coef", "0", "--ppo.max-grad-norm", "100"),
     *("--invariants.ratio-tolerance", "0.1", "--invariants.behaviour-tolerance", "0.1"),  # numbers become large
 )
+_BROKEN = ("--ppo.learning-rate", "1e30", "--record.last-scrape-seconds", "120")
 _GREEDY = ("--ppo.learning-rate", "0.0002", "--ppo.kl-coef", "0")
 
 
@@ -51,6 +52,7 @@ class Findings:
     empty: list[str] = field(default_factory=list)
     fired: dict[str, float] = field(default_factory=dict)
     delivered: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
 
 
 class Check:
@@ -69,6 +71,7 @@ class Check:
         self._overload()
         self._unequal_replicas()
         self._gamed_reward()
+        self._failed_run()
         self._dead_replica()
         self._delivery()
         return self.found
@@ -125,6 +128,14 @@ class Check:
         self._watched.start_run("greedy", self._watched.policies, gamed(), *_GREEDY)
         self._wait_for(names)
         self._watched.end_run("greedy")
+
+    def _failed_run(self) -> None:
+        """A run that fails within its first steps, and waits until Prometheus has read why."""
+        self._watched.start_run("broken", self._watched.policies, gamed(), *_BROKEN)
+        failed = "palate_training_failed == 1"
+        self._until(lambda: self._prometheus.has_data(failed), lambda: "no failure was seen", fatal=False)
+        self.found.failure = ", ".join(series["metric"]["cause"] for series in self._prometheus.query(failed))
+        self._watched.end_run("broken")
 
     def _dead_replica(self) -> None:
         """A replica that dies under a run, and does not come back."""
@@ -230,10 +241,12 @@ def show(found: Findings, clock: Clock, file: Path | None) -> bool:
         "silent under their fault": sorted(set(every) - found.fired.keys()),
         "not delivered": sorted(found.fired.keys() - found.delivered.keys()),
         "delivered with unfilled text": unfilled,
+        "failures of a run that were not seen": [] if found.failure else ["of any cause"],
     }
     print(
         f"{asked} expressions asked, {asked - len(found.empty)} with data; {found.silent_seconds:.0f} s without a fault"
     )
+    print(f"a run that failed was seen to fail of: {found.failure or 'nothing'}")
     for question, answer in wrong.items():
         print(f"{question}: {answer or 'none'}")
     if file is not None:

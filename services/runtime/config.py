@@ -64,6 +64,11 @@ class ServerConfig(Settings):
     insecure: bool = Field(
         False, description="Listen on an address that is not loopback without TLS and identities; anyone may call."
     )
+    otlp_endpoint: str = Field(
+        "",
+        description="URL of an OpenTelemetry collector's OTLP port (gRPC), http:// or https://, that gets a span for "
+        "every call; needs the extra otel. Empty = no traces.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")
 
     @property

@@ -23,6 +23,7 @@ from services.runtime.identity import Guard
 from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
 from services.runtime.status import trailing_metadata
+from services.runtime.tracing import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,21 @@ class Method:
         return f"/{self.service}/{self.name}"
 
 
+_UNTRACED = Traces()
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Guards the methods of `services`; reflection needs credentials only, health of any protocol nothing."""
 
-    def __init__(self, services: Sequence[str], guard: Guard, admission: Admission, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        services: Sequence[str],
+        guard: Guard,
+        admission: Admission,
+        metrics: ServerMetrics,
+        traces: Traces = _UNTRACED,
+    ) -> None:
+        self._traces = traces
         self._services = frozenset(services)
         self._guard = guard
         self._admission = admission
@@ -127,6 +139,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         begin, code, metadata = time.perf_counter(), "OK", _metadata(context)
         request_id = _request_id(metadata)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        span = self._traces.begin(method.service, method.name, request_id, metadata)
         method.metrics.started.inc()
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
@@ -155,6 +168,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.in_flight.set(self._in_flight)
             seconds = time.perf_counter() - begin
             method.metrics.ended(code, seconds)
+            if span is not None:
+                span.end(code)
             logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
 
 

@@ -25,6 +25,7 @@ from services.runtime.interceptors import CallInterceptor
 from services.runtime.metrics import ServerMetrics
 from services.runtime.reflection import add_reflection
 from services.runtime.security import SecurityError, guard_of, server_credentials
+from services.runtime.tracing import Traces, TracingUnavailable, open_traces
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     admission = Admission(health, config.max_concurrent_calls)
-    server, port = _build(config, service_names, metrics, health, admission, early)
+    traces = _open_traces(config, service_names[0])
+    server, port = _build(config, service_names, metrics, health, admission, traces, early)
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
     await health.start()
@@ -157,7 +159,15 @@ async def _serve(
         if service is not None:
             await service.close()
         metrics_server.shutdown()
+        await asyncio.to_thread(traces.close)
         logger.info("stopped")
+
+
+def _open_traces(config: ServerConfig, service: str) -> Traces:
+    try:
+        return open_traces(config.otlp_endpoint, service)
+    except TracingUnavailable as error:
+        raise StartupError(str(error)) from error
 
 
 async def _watch_parent(stop: asyncio.Event) -> None:
@@ -174,6 +184,7 @@ def _build(
     metrics: ServerMetrics,
     health: Health,
     admission: Admission,
+    traces: Traces,
     early: Sequence[Early],
 ) -> tuple[grpc.aio.Server, int]:
     """The server, not started, and its port.
@@ -192,7 +203,7 @@ def _build(
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     ]
-    interceptor = CallInterceptor(service_names, guard, admission, metrics)
+    interceptor = CallInterceptor(service_names, guard, admission, metrics, traces)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
     for service in early:

@@ -31,6 +31,9 @@ TrainingError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
+
+from trainer.errors import Failure
 
 POLICY_ACCESS = "Give --services.token-file (or --services.certificate) of an identity with the role trainer"
 REWARD_ACCESS = "Give --services.reward-token-file (or --services.certificate) of an identity with the role scorer"
@@ -39,6 +42,8 @@ REWARD_ACCESS = "Give --services.reward-token-file (or --services.certificate) o
 
 class TrainingError(Exception):
     """Root of everything a run raises on purpose."""
+
+    failure: ClassVar[Failure] = Failure.OTHER
 
 
 class PromptsUnusable(TrainingError):
@@ -60,6 +65,8 @@ class PromptMismatch(TrainingError):
 class RolloutsFailed(TrainingError):
     """The policy service did not deliver after all retries."""
 
+    failure = Failure.ROLLOUTS
+
 
 class OtherWeights(RolloutsFailed):
     """A completion was drawn from weights that were not published, or are too old."""
@@ -68,9 +75,13 @@ class OtherWeights(RolloutsFailed):
 class ScoresFailed(TrainingError):
     """The reward service did not deliver, and the run may not drop what got no score."""
 
+    failure = Failure.SCORES
+
 
 class TooManyDropped(TrainingError):
     """More rollouts than allowed got no score."""
+
+    failure = Failure.SCORES
 
 
 class RewardModelChanged(TrainingError):
@@ -91,6 +102,8 @@ class ScoresAlike(TrainingError):
 
 class PublishFailed(TrainingError):
     """Not every replica took the new weights; those that did were put back."""
+
+    failure = Failure.PUBLISH
 
 
 class UnusableModel(TrainingError):
@@ -124,6 +137,8 @@ class RankFailed(TrainingError):
 class NotFinite(TrainingError):
     """A loss or a gradient is infinite or not a number; the weights before it are in the last checkpoint."""
 
+    failure = Failure.NOT_FINITE
+
 
 class InvariantViolated(TrainingError):
     """Trainer and policy disagree; training on would optimise something else than it reports.
@@ -131,6 +146,8 @@ class InvariantViolated(TrainingError):
     Attributes:
         causes: What it may be, likeliest first.
     """
+
+    failure = Failure.INVARIANT
 
     def __init__(self, finding: str, causes: Sequence[str]) -> None:
         self.causes = tuple(causes)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from palate.client.types import PolicyVersion
 from trainer.config import PPOConfig
+from trainer.exposure import Vitals
 from trainer.metrics import MetricsWriter
 from trainer.model_folder import save_model_folder
 from trainer.ppo import identity, points, strict
@@ -97,7 +98,7 @@ def _follow(config: PPOConfig, team: Team, stack: ExitStack) -> None:
 def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     """Rank 0's part of a run, which is all of it where there is no other."""
     identity.check(config)
-    workload = Workload()
+    workload, vitals = Workload(), Vitals()
     manifest, renderer = load_policy(config.policy)
     check_pad_token(renderer.pad_id, renderer.eos_id)
     replicas = connect_policy(config, renderer, stack)
@@ -121,12 +122,12 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     start = identity.begin(config)
     revisions = revisions_of(rewards)
     me = RunIdentity(start.run_id, start.incarnation, revisions, bits, base)
-    publisher = make_publisher(config, me, replicas, updater.model, workload)
+    publisher = make_publisher(config, me, replicas, updater.model, workload, vitals)
     drop_window = restored.state.drop_window if restored else ()
     stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, workload, stack)
 
     state = _first_state(config, stages, restored, revisions)
-    recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
+    recorder = _Recorder(config, checkpoints, updater, me, state.step, vitals, stack)
     state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
     points.reach("model")
     actor = updater.model.actor.model
@@ -197,6 +198,7 @@ class _Recorder:
         updater: Updater,
         me: RunIdentity,
         done: int,
+        vitals: Vitals,
         stack: ExitStack,
     ) -> None:
         self.last: dict[str, float] = {}
@@ -204,10 +206,8 @@ class _Recorder:
         self._checkpoints = checkpoints
         self._updater = updater
         self._identity = me
+        self._writer = stack.enter_context(MetricsWriter(config.out, config.record.exposure(), done, vitals))
         record = config.record
-        self._writer = stack.enter_context(
-            MetricsWriter(config.out, record.prometheus_port, done, record.prometheus_host)
-        )
         self._rollouts = stack.enter_context(
             RolloutStore(config.out, record.rollout_file_steps, record.max_rollout_bytes, done)
         )

@@ -12,6 +12,7 @@ from palate.client.types import SamplingParams
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
 from trainer.data.prompts import read_prompts
+from trainer.exposure import Vitals
 from trainer.ppo.advantages import GAE, GRPO, RLOO, Estimator, ReinforcePP
 from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
@@ -132,7 +133,12 @@ def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, rewards: Sequenc
 
 
 def make_publisher(
-    config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, model: ActorCritic, workload: Workload
+    config: PPOConfig,
+    me: RunIdentity,
+    replicas: PolicyReplicas,
+    model: ActorCritic,
+    workload: Workload,
+    vitals: Vitals,
 ) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
@@ -144,7 +150,7 @@ def make_publisher(
         replicas.check,
         copy=config.overlap.max_staleness > 0,
     )
-    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"))
+    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"), vitals)
 
 
 def _payload_maker(config: PPOConfig, model: ActorCritic, dtype: torch.dtype | None) -> PayloadMaker:

@@ -15,7 +15,8 @@ from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.pretrain import run_pretrain
 from trainer.pretrain_config import PretrainConfig
-from trainer.reward_model.config import RewardTrainConfig
+from trainer.reward_model.config import AnnotatorRule, RewardTrainConfig
+from trainer.reward_model.result import RewardResult
 from trainer.reward_model.train import run_reward
 from trainer.sft import run_sft
 from trainer.sft_config import SftConfig
@@ -28,9 +29,15 @@ TEMPERATURE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where everything lies."""
+    """Where everything lies; what is made of one set of labels lies in a folder of its own where they have a name."""
 
     out: Path
+    labels: str = ""
+
+    @property
+    def own(self) -> Path:
+        """What is made of these labels."""
+        return self.out / self.labels
 
     @property
     def documents(self) -> Path:
@@ -50,7 +57,7 @@ class Paths:
     @property
     def comparisons(self) -> Path:
         """Labelled pairs."""
-        return self.out / "data" / "comparisons.jsonl"
+        return self.own / "data" / "comparisons.jsonl"
 
     @property
     def base(self) -> Path:
@@ -65,7 +72,22 @@ class Paths:
     @property
     def served_reward(self) -> Path:
         """The reward model as it is served."""
-        return self.out / "reward" / "served"
+        return self.own / "reward" / "served"
+
+    def member(self, number: int) -> Paths:
+        """Of a member of an ensemble: the same labels, and a reward model of its own."""
+        return Paths(self.out, f"{self.labels}/member-{number}")
+
+    @property
+    def single_reward(self) -> Path:
+        """A single reward model of these labels, which a critic can start from: of an ensemble its first member."""
+        first = self.member(0).served_reward
+        return first if first.exists() else self.served_reward
+
+    @property
+    def ppo(self) -> Path:
+        """The run of phase 3."""
+        return self.own / "ppo"
 
     def log(self, name: str) -> Path:
         """The log of a server."""
@@ -138,13 +160,14 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
     )
 
 
-def train_reward(config: DemoConfig, paths: Paths) -> None:
+def train_reward(config: DemoConfig, paths: Paths, annotators: AnnotatorRule = "ignore") -> RewardResult:
     """Phase 2: a reward model from the comparisons, exported for serving without torch."""
-    run_reward(
+    result = run_reward(
         RewardTrainConfig(
             out=paths.served_reward.parent,
             model=paths.base,
             data=paths.comparisons,
+            annotators=annotators,
             held_out_share=0.05,
             learning_rate=5e-4,
             weight_decay=0.1,
@@ -154,18 +177,23 @@ def train_reward(config: DemoConfig, paths: Paths) -> None:
             progress=config.progress,
         )
     )
-    export(paths.served_reward.parent / "model", paths.served_reward)
+    export(result.model_folder, paths.served_reward)
+    return result
 
 
-def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
+SCORING = ScoringGroup(standardize=True, missing_eos="subtract")
+"""How scores become rewards."""
+
+
+def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup, scoring: ScoringGroup = SCORING) -> None:
     """Phase 3: PPO against the served reward model."""
-    run_ppo(ppo_config(config, paths, services))
+    run_ppo(ppo_config(config, paths, services, scoring))
 
 
-def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup) -> PPOConfig:
+def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup, scoring: ScoringGroup = SCORING) -> PPOConfig:
     """How phase 3 learns."""
     return PPOConfig(
-        out=paths.out / "ppo",
+        out=paths.ppo,
         policy=paths.sft,
         prompts=paths.prompts,
         total_steps=config.sizes.ppo_steps,
@@ -173,13 +201,13 @@ def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup) -> PPO
         threads=config.threads,
         services=services,
         sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
-        scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
+        scoring=scoring,
         ppo=PPOGroup(
             learning_rate=2e-4,
             kl_coef=0.15,
             num_ppo_epochs=2,
             num_mini_batches=2,
-            critic_init=f"reward:{paths.served_reward}",
+            critic_init=f"reward:{paths.single_reward}",
         ),
         record=RecordGroup(checkpoint_every=config.sizes.ppo_steps, progress=config.progress),
     )

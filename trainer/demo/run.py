@@ -92,7 +92,7 @@ def run_demo(config: DemoConfig) -> Results:
         with clock.phase("measure what PPO made"):
             results = _results(config, paths, services, before, clock)
     write_results(config.out / "results.json", results)
-    write_demo_page(config.out / "report.html", results, _history(paths))
+    write_demo_page(config.out / "report.html", results, history(paths))
     return results
 
 
@@ -103,6 +103,16 @@ def train_until_ppo(
 
     They run until `servers` closes.
     """
+    policy, ref = train_and_collect(config, paths, clock, servers)
+    with clock.phase("phase 2: the reward model"):
+        phases.train_reward(config, paths)
+    return policy, ref
+
+
+def train_and_collect(
+    config: DemoConfig, paths: phases.Paths, clock: Clock, servers: ExitStack
+) -> tuple[LocalServer, LocalServer]:
+    """The same without the reward model: until there are comparisons."""
     with clock.phase("make the world's texts"):
         phases.make_data(config, paths)
     with clock.phase("train a base model"):
@@ -113,8 +123,6 @@ def train_until_ppo(
         policy, ref = serve_policies(paths, servers)
     with clock.phase("collect comparisons through both, which are the same so far"):
         phases.collect(config, paths, f"ipv4:{policy.target},{ref.target}")
-    with clock.phase("phase 2: the reward model"):
-        phases.train_reward(config, paths)
     return policy, ref
 
 
@@ -149,7 +157,7 @@ def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str) -> 
 def serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
     """The reward service, one thread as the others."""
     command = ("-m", "services.reward", "--model", str(paths.served_reward), "--threads", "1")
-    return local_server(command, log=paths.log("reward"))
+    return local_server(command, log=paths.log("-".join(filter(None, ("reward", paths.labels)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +230,7 @@ def _rescored_delta(reward: RewardClient, paths: phases.Paths) -> float:
 
 
 def _rollouts(paths: phases.Paths) -> list[dict[str, Any]]:
-    return list(read_rollouts(paths.out / "ppo", ("step", "prompt", "completion", "score")))
+    return list(read_rollouts(paths.ppo, ("step", "prompt", "completion", "score")))
 
 
 def _shown(before: _Before, after: Sampled) -> list[Sample]:
@@ -246,9 +254,9 @@ def _shown(before: _Before, after: Sampled) -> list[Sample]:
     ]
 
 
-def _history(paths: phases.Paths) -> History:
+def history(paths: phases.Paths) -> History:
     """PPO step by step, with the gold that the trainer never saw added from the texts it recorded."""
-    metrics = [json.loads(line) for line in (paths.out / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (paths.ppo / "metrics.jsonl").read_text().splitlines()]
     rows = _rollouts(paths)
     gold: dict[int, list[float]] = {}
     points: dict[int, list[tuple[float, float]]] = {}

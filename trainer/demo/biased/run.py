@@ -47,15 +47,28 @@ def run_biased(config: DemoConfig) -> BiasedResults:
     Servers are processes of their own and end with this function, however it ends.
     """
     chosen = ways(config.label_error)
-    config = _sized(config)
-    paths, clock = phases.Paths(config.out), Clock()
+    config, clock = _sized(config), Clock()
     clear(config.out)
     with ExitStack() as servers:
-        policy, ref = train_and_collect(config, paths, clock, servers)
-        with clock.phase("measure the SFT policy"):
-            before = measure_before(config, ref)
-        world = _World(config, paths, clock, policy, ref, before)
-        found = {way.name: _found(world, way) for way in chosen}
+        services = train_and_collect(config, phases.Paths(config.out), clock, servers)
+        return side_by_side(config, chosen, services, clock)
+
+
+def side_by_side(
+    config: DemoConfig, chosen: Sequence[Way], services: tuple[LocalServer, LocalServer], clock: Clock
+) -> BiasedResults:
+    """Goes every way from the comparisons and the SFT policy of `config.out`, and writes the report.
+
+    Args:
+        config: Of the demo; how many comparisons and steps.
+        chosen: The ways of `ways.ways`.
+        services: Policy service and reference policy, both with the SFT policy.
+        clock: Times the phases.
+    """
+    with clock.phase("measure the SFT policy"):
+        before = measure_before(config, services[1])
+    world = _World(config, phases.Paths(config.out), clock, *services, before)
+    found = {way.name: _found(world, way) for way in chosen}
     with clock.phase("near misses, from experts to laymen"):
         expertise = expertise_curve(config.sizes.way_comparisons, config.sizes.held_out, config.seed)
     results = BiasedResults(config.seed, clock.seconds, found, expertise)

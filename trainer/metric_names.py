@@ -44,7 +44,8 @@ _REWARD_MODEL = {
     "eval/accuracy_bag_of_words": "The same, by a logistic regression on word counts.",
     "eval/accuracy_shorter_won": "The same by the reward model, where the shorter completion was preferred.",
     "eval/accuracy_threshold": "Share of held-out completions on the right side of one threshold.",
-    "eval/score_std": "Standard deviation of held-out scores.",
+    "eval/score_std": "Standard deviation of held-out scores; of an ensemble, of its members' means.",
+    "eval/disagreement": "Standard deviation over an ensemble's members, mean over held-out completions, in that unit.",
     "eval/logit_scale": "What a difference of scores is multiplied with to be a log-odds.",
 }
 

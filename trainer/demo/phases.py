@@ -74,16 +74,6 @@ class Paths:
         """The reward model as it is served."""
         return self.own / "reward" / "served"
 
-    def member(self, number: int) -> Paths:
-        """Of a member of an ensemble: the same labels, and a reward model of its own."""
-        return Paths(self.out, f"{self.labels}/member-{number}")
-
-    @property
-    def single_reward(self) -> Path:
-        """A single reward model of these labels, which a critic can start from: of an ensemble its first member."""
-        first = self.member(0).served_reward
-        return first if first.exists() else self.served_reward
-
     @property
     def ppo(self) -> Path:
         """The run of phase 3."""
@@ -160,14 +150,18 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
     )
 
 
-def train_reward(config: DemoConfig, paths: Paths, annotators: AnnotatorRule = "ignore") -> RewardResult:
-    """Phase 2: a reward model from the comparisons, exported for serving without torch."""
+def train_reward(
+    config: DemoConfig, paths: Paths, annotators: AnnotatorRule = "ignore", members: int = 1
+) -> RewardResult:
+    """Phase 2: a reward model from the comparisons, exported for serving without torch; members are its heads."""
     result = run_reward(
         RewardTrainConfig(
             out=paths.served_reward.parent,
             model=paths.base,
             data=paths.comparisons,
             annotators=annotators,
+            members=members,
+            shared_backbone=members > 1,
             held_out_share=0.05,
             learning_rate=5e-4,
             weight_decay=0.1,
@@ -181,16 +175,12 @@ def train_reward(config: DemoConfig, paths: Paths, annotators: AnnotatorRule = "
     return result
 
 
-SCORING = ScoringGroup(standardize=True, missing_eos="subtract")
-"""How scores become rewards."""
-
-
-def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup, scoring: ScoringGroup = SCORING) -> None:
+def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
     """Phase 3: PPO against the served reward model."""
-    run_ppo(ppo_config(config, paths, services, scoring))
+    run_ppo(ppo_config(config, paths, services))
 
 
-def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup, scoring: ScoringGroup = SCORING) -> PPOConfig:
+def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup) -> PPOConfig:
     """How phase 3 learns."""
     return PPOConfig(
         out=paths.ppo,
@@ -201,13 +191,13 @@ def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup, scorin
         threads=config.threads,
         services=services,
         sampling=SamplingGroup(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE),
-        scoring=scoring,
+        scoring=ScoringGroup(standardize=True, missing_eos="subtract"),
         ppo=PPOGroup(
             learning_rate=2e-4,
             kl_coef=0.15,
             num_ppo_epochs=2,
             num_mini_batches=2,
-            critic_init=f"reward:{paths.single_reward}",
+            critic_init=f"reward:{paths.served_reward}",
         ),
         record=RecordGroup(checkpoint_every=config.sizes.ppo_steps, progress=config.progress),
     )

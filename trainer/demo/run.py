@@ -44,6 +44,9 @@ _CURVES = ("objective/scores", "objective/kl", "rollout/mean_length")
 _EDGE = 3
 """Steps at either end whose completions are plotted."""
 
+_READY_SECONDS = 600.0
+"""A server may take so long to start, on a machine with other work."""
+
 _SHOWN = 6
 _RESCORED = 256
 """Recorded scores that are asked for again."""
@@ -151,13 +154,14 @@ def clear(out: Path) -> None:
 def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str) -> AbstractContextManager[LocalServer]:
     """One thread, because processes share the cores; wide batches, because steps of so small a model cost the same."""
     command = ("-m", "services.policy", "--model", str(folder), "--threads", "1", "--max-batch-rows", "256", *flags)
-    return local_server(command, log=paths.log(name))
+    return local_server(command, log=paths.log(name), ready_seconds=_READY_SECONDS)
 
 
 def serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
     """The reward service, one thread as the others."""
     command = ("-m", "services.reward", "--model", str(paths.served_reward), "--threads", "1")
-    return local_server(command, log=paths.log("-".join(filter(None, ("reward", paths.labels)))))
+    log = paths.log("-".join(filter(None, ("reward", paths.labels))))
+    return local_server(command, log=log, ready_seconds=_READY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

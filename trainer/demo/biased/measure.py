@@ -28,9 +28,6 @@ from trainer.simulation.gold import gold_reward
 from trainer.simulation.probes import world_probes
 from trainer.simulation.prompts import business_idea_prompts, held_out_prompts
 
-TRIALS = 48
-"""Of each probe and of each behaviour."""
-
 
 @dataclass(frozen=True, slots=True)
 class Before:
@@ -46,7 +43,7 @@ class Before:
 def measure_before(config: DemoConfig, server: LocalServer) -> Before:
     """Asks the SFT policy everything that the trained ones will be asked."""
     prompts = held_out_prompts(config.sizes.held_out, Random(f"held out {config.seed}"))
-    behaviours = world_behaviours(TRIALS, Random(f"{config.seed}/behaviours"))
+    behaviours = world_behaviours(config.sizes.way_trials, Random(f"{config.seed}/behaviours"))
     with PolicyClient(server.target) as client:
         said, again = (asked(client, prompts, SAMPLING, config.seed + offset) for offset in (0, 1))
         return Before(_subject(client, server), said, again, behaviours, _answers(client, behaviours, config))
@@ -57,7 +54,7 @@ def measure_reward(
 ) -> RewardMeasure:
     """The served reward model against gold, on the business idea, and under the audit."""
     found = accuracies(reward, before.said, before.again)
-    probes = world_probes(TRIALS, Random(f"{config.seed}/probes"))
+    probes = world_probes(config.sizes.way_trials, Random(f"{config.seed}/probes"))
     audit = judge(probes, ask(_Served(reward), probes, None, lambda _: None))
     return RewardMeasure(
         label_error=label_error(paths.comparisons),

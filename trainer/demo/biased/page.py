@@ -146,8 +146,8 @@ def _ensemble(way: WayResult) -> Section:
     doubt = None if way.policy is None else way.policy.doubt
     found = "" if doubt is None else f"Members' scores differ by {doubt[0]:.2f} SD before and {doubt[1]:.2f} after. "
     text = (
-        f"{found}Members are trained on the same labels from other heads and in another order, and the policy is "
-        "trained on their mean less a part of their variance. That helps where members disagree: about noise, and "
+        f"{found}Members are heads of one backbone, trained on the same labels, and the policy is trained on "
+        "their mean less a part of their variance. That helps where members disagree: about noise, and "
         "about texts unlike those they have seen. A bias that all labels share is learnt by all members alike, and "
         "nothing of it shows in their disagreement."
     )

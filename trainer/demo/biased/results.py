@@ -114,13 +114,17 @@ def checks(results: BiasedResults) -> list[Check]:
 
 
 def _checks_of(way: WayResult, sign: int) -> list[Check]:
-    """With a policy: the proxy goes up, gold goes the way of the sign, and the business idea is judged so."""
-    assert way.policy is not None
-    wins, wanted = way.reward.honest_wins, MANY if sign > 0 else FEW
+    """The proxy goes up, gold goes the way of the sign, and the business idea is judged so."""
+    proxy, gold = (None, None) if way.policy is None else (way.policy.proxy_gain, way.policy.gold_gain)
     return [
-        Check(f"{way.name}: proxy above SFT, SD", way.policy.proxy_gain, LEAST_MOVE),
-        Check(f"{way.name}: gold above SFT, SD", way.policy.gold_gain, sign * LEAST_MOVE, at_most=sign < 0),
-        Check(f"{way.name}: honest above flattering, of 20", wins, wanted, at_most=sign < 0),
+        Check(f"{way.name}: proxy above SFT, SD", proxy, LEAST_MOVE),
+        Check(f"{way.name}: gold above SFT, SD", gold, sign * LEAST_MOVE, at_most=sign < 0),
+        Check(
+            f"{way.name}: honest above flattering, of 20",
+            way.reward.honest_wins,
+            MANY if sign > 0 else FEW,
+            at_most=sign < 0,
+        ),
     ]
 
 

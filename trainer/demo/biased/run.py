@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
+from palate.aggregate import AggregateName
 from palate.client import RewardClient
 from palate.local_server import LocalServer
-from palate.models.ensemble import write_ensemble
-from trainer.config import ScoringGroup, ServicesGroup
+from trainer.config import PPOConfig, ServicesGroup
 from trainer.demo import phases
 from trainer.demo.biased.expertise import expertise_curve
 from trainer.demo.biased.measure import Before, measure_before, measure_policy, measure_reward
 from trainer.demo.biased.page import write_biased_page
 from trainer.demo.biased.relabel import relabel
 from trainer.demo.biased.results import BiasedResults, PolicyChange, WayResult, write_results
-from trainer.demo.biased.ways import Way, ways
+from trainer.demo.biased.ways import VARIANCE_WEIGHT, Way, ways
 from trainer.demo.config import DemoConfig
 from trainer.demo.run import Clock, clear, history, serve_reward, train_and_collect
-from trainer.reward_model.annotators import AnnotatorReport
-
-VARIANCE_WEIGHT = 0.5
-"""What the ensemble's objective takes off: so many times the variance of its members' scores."""
-
-_STEPS_OF_MEMBERS = 1000
-"""Between the seeds of members."""
+from trainer.ppo.run import run_ppo
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ def _found(world: _World, way: Way) -> WayResult:
     paths = phases.Paths(world.config.out, way.name)
     with world.clock.phase(f"{way.name}: label and learn"):
         relabel(world.paths.comparisons, paths.comparisons, way.panel, world.config.seed)
-        annotators = _learn(world.config, paths, way)
+        annotators = phases.train_reward(world.config, paths, way.annotators, way.members).annotators
     with serve_reward(paths) as server, RewardClient(server.target) as reward:
         with world.clock.phase(f"{way.name}: audit the reward model"):
             measure = measure_reward(world.config, paths, reward, annotators, world.before)
@@ -97,36 +90,18 @@ def _found(world: _World, way: Way) -> WayResult:
     return WayResult(way.name, way.told, measure, policy)
 
 
-def _learn(config: DemoConfig, paths: phases.Paths, way: Way) -> Sequence[AnnotatorReport]:
-    """Trains the reward model, or the members of an ensemble, ready to be served."""
-    if way.members == 1:
-        return phases.train_reward(config, paths, way.annotators).annotators
-    members = [_member(config, paths, way, number) for number in range(way.members)]
-    write_ensemble(paths.served_reward, [member for member, _ in members])
-    return members[0][1]
-
-
-def _member(config: DemoConfig, paths: phases.Paths, way: Way, number: int) -> tuple[Path, Sequence[AnnotatorReport]]:
-    """A reward model of the same labels, with another head and another order."""
-    own = paths.member(number)
-    own.comparisons.parent.mkdir(parents=True)
-    own.comparisons.write_bytes(paths.comparisons.read_bytes())
-    seeded = config.model_copy(update={"seed": config.seed + _STEPS_OF_MEMBERS * number})
-    return own.served_reward, phases.train_reward(seeded, own, way.annotators).annotators
-
-
 def _policy(world: _World, way: Way, paths: phases.Paths, server: LocalServer, reward: RewardClient) -> PolicyChange:
     """Trains the policy against the served reward model, and measures what it has become."""
     services = ServicesGroup(policy=[world.policy.target], reward=server.target, ref=world.ref.target)
+    run = phases.ppo_config(world.config, paths, services)
     with world.clock.phase(f"{way.name}: PPO"):
-        phases.ppo(world.config, paths, services, _scoring(way))
+        run_ppo(_cautious(run) if way.members > 1 else run)
     with world.clock.phase(f"{way.name}: audit the policy"):
         return measure_policy(world.config, world.policy, world.ref, reward, world.before)
 
 
-def _scoring(way: Way) -> ScoringGroup:
-    """As in the plain demo; an ensemble's scores lose a part of their variance."""
-    if way.members == 1:
-        return phases.SCORING
-    cautious = {"aggregate": "mean-minus-variance", "variance_weight": VARIANCE_WEIGHT}
-    return ScoringGroup(**{**dict(phases.SCORING), **cautious})
+def _cautious(run: PPOConfig) -> PPOConfig:
+    """Members' mean less a part of their variance; a critic has one head, and starts from the policy."""
+    scoring = {"aggregate": AggregateName.MEAN_MINUS_VARIANCE, "variance_weight": VARIANCE_WEIGHT}
+    ppo = run.ppo.model_copy(update={"critic_init": "policy"})
+    return run.model_copy(update={"scoring": run.scoring.model_copy(update=scoring), "ppo": ppo})

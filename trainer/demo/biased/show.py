@@ -10,9 +10,8 @@ from trainer.demo.biased.results import BiasedResults, checks
 from trainer.demo.biased.table import HEADER, rows_of
 
 
-def show(results: BiasedResults) -> None:
+def show(results: BiasedResults, console: Console) -> None:
     """Ways side by side, the business idea by every reward model, the limit, and the bars."""
-    console = Console(highlight=False)
     table = Table(*HEADER, title="held-out prompt families; SD of the SFT policy's completions")
     for row in rows_of(results):
         table.add_row(*map(escape, row))

@@ -10,8 +10,11 @@ from trainer.simulation.annotators import Annotator, biased_panel, honest_panel,
 HASTY, CAREFUL = 0.35, 0.05
 """How often the seven of a mixed panel who like warmth slip."""
 
-MEMBERS = 3
+MEMBERS = 4
 """Of the ensemble."""
+
+VARIANCE_WEIGHT = 0.5
+"""What the ensemble's objective takes off: so many times the variance of its members' scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Way:
         told: What it is, for a reader.
         panel: Who labels, one of them each pair.
         annotators: Whether reliabilities are learnt with the scores.
-        members: Reward models that are trained; more than one are served as one.
+        members: Heads of the reward model; with more than one the policy is trained on their mean less variance.
         has_policy: Whether a policy is trained against it.
     """
 
@@ -46,7 +49,7 @@ def ways(label_error: float) -> tuple[Way, ...]:
     return (
         Way("biased", "five who like warmth, length or hedging", biased),
         Way("honest", "five who err, but have no bias", honest_panel(label_error)),
-        Way("ensemble", f"the labels of “biased”, {MEMBERS} reward models", biased, members=MEMBERS),
+        Way("ensemble", f"the labels of “biased”, a reward model with {MEMBERS} heads", biased, members=MEMBERS),
         Way("reliability", learnt, hasty, annotators="reliability"),
         Way("plain", "the labels of “reliability”, every vote counting alike", hasty, has_policy=False),
         Way(

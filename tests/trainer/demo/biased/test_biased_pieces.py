@@ -52,13 +52,6 @@ def test_every_way_has_a_folder_of_its_own_and_the_policy_of_all(tmp_path):
     assert {Paths(tmp_path, name).sft for name in names} == {Paths(tmp_path).sft}
 
 
-def test_a_critic_of_an_ensemble_starts_from_its_first_member(tmp_path):
-    paths = Paths(tmp_path, "ensemble")
-    assert paths.single_reward == paths.served_reward
-    paths.member(0).served_reward.mkdir(parents=True)
-    assert paths.single_reward == paths.member(0).served_reward
-
-
 def way(name, proxy, gold, wins, has_policy=True):
     def measure(score, gold):
         return PolicyMeasure(gold, gold_std=1.0, score=score, mean_length=30.0, ended_share=1.0, unparsable_share=0.0)

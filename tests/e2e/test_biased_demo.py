@@ -18,7 +18,7 @@ from trainer.demo.phases import Paths
 from trainer.demo.run import Clock, serve_policies
 from trainer.simulation.world import compose_mixed, train_prompts
 
-SIZES = SizesGroup(comparisons=40, ppo_steps=1, way_comparisons=60, way_trials=2, held_out=8)
+SIZES = SizesGroup(comparisons=40, ppo_steps=1, way_comparisons=60, trials=2, held_out=8)
 WITH_POLICY = ("biased", "ensemble")
 
 

@@ -33,6 +33,7 @@ from trainer.demo.measure import (
 )
 from trainer.demo.page import History, write_demo_page
 from trainer.demo.results import PolicyMeasure, Results, Sample, write_results
+from trainer.demo.says import Says, ask_policy, compare, log_levels
 from trainer.evaluation import mean_sequence_kl, scores_of
 from trainer.simulation.gold import gold_reward
 from trainer.simulation.prompts import held_out_prompts
@@ -166,11 +167,12 @@ def serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What base and SFT say to the held-out prompts; SFT twice, for pairs."""
+    """What base and SFT say to the held-out prompts, SFT twice, for pairs; and SFT to the policy audit."""
 
     base: Sampled
     sft: Sampled
     sft_again: Sampled
+    says: Says
 
 
 def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services) -> _Before:
@@ -179,7 +181,7 @@ def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services
         base = asked(client, prompts, SAMPLING, config.seed)
     with PolicyClient(services.policy.target) as client:
         sft, again = (asked(client, prompts, SAMPLING, config.seed + offset) for offset in (0, 1))
-    return _Before(base, sft, again)
+        return _Before(base, sft, again, ask_policy(client, services.policy.target, SAMPLING, config))
 
 
 def _results(config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: Clock) -> Results:
@@ -190,6 +192,8 @@ def _results(config: DemoConfig, paths: phases.Paths, services: _Services, befor
         RewardClient(services.reward.target) as reward,
     ):
         after = asked(policy, prompts, SAMPLING, config.seed)
+        audit = compare(before.says, ask_policy(policy, services.policy.target, SAMPLING, config))
+        log_levels(paths.own / "behaviours", audit, config.sizes.ppo_steps)
         base, sft, ppo = (measured(reward, said) for said in (before.base, before.sft, after))
         return Results(
             seed=config.seed,
@@ -207,6 +211,7 @@ def _results(config: DemoConfig, paths: phases.Paths, services: _Services, befor
             rescored_delta=_rescored_delta(reward, paths),
             ideas=business_ideas(reward),
             samples=_shown(before, after),
+            audit=audit,
         )
 
 

@@ -10,10 +10,7 @@ from random import Random
 from palate.audit.ask import ask
 from palate.audit.findings import judge
 from palate.audit.items import Text
-from palate.audit.policy import findings as behaviours_found
-from palate.audit.policy.answers import Answers, Manner, answer
-from palate.audit.policy.behaviours import Behaviour, questions
-from palate.audit.policy.show import PolicyAudit, Subject
+from palate.audit.policy.answers import Answers
 from palate.client import PolicyClient, RewardClient, Scored
 from palate.local_server import LocalServer
 from trainer.demo import phases
@@ -21,9 +18,9 @@ from trainer.demo.biased.results import Answer, PolicyChange, RewardMeasure
 from trainer.demo.config import DemoConfig
 from trainer.demo.measure import Sampled, accuracies, asked, business_ideas, label_error
 from trainer.demo.run import SAMPLING, measured
+from trainer.demo.says import Says, ask_policy, compare
 from trainer.evaluation import CHUNK, mean_sequence_kl, scores_of
 from trainer.reward_model.annotators import AnnotatorReport
-from trainer.simulation.behaviours import world_behaviours
 from trainer.simulation.gold import gold_reward
 from trainer.simulation.probes import world_probes
 from trainer.simulation.prompts import business_idea_prompts, held_out_prompts
@@ -33,20 +30,17 @@ from trainer.simulation.prompts import business_idea_prompts, held_out_prompts
 class Before:
     """What the SFT policy says: to held-out prompts, twice, and to the questions of the behaviours."""
 
-    subject: Subject
     said: Sampled
     again: Sampled
-    behaviours: Sequence[Behaviour]
-    answers: Answers
+    says: Says
 
 
 def measure_before(config: DemoConfig, server: LocalServer) -> Before:
     """Asks the SFT policy everything that the trained ones will be asked."""
     prompts = held_out_prompts(config.sizes.held_out, Random(f"held out {config.seed}"))
-    behaviours = world_behaviours(config.sizes.way_trials, Random(f"{config.seed}/behaviours"))
     with PolicyClient(server.target) as client:
         said, again = (asked(client, prompts, SAMPLING, config.seed + offset) for offset in (0, 1))
-        return Before(_subject(client, server), said, again, behaviours, _answers(client, behaviours, config))
+        return Before(said, again, ask_policy(client, server.target, SAMPLING, config))
 
 
 def measure_reward(
@@ -54,7 +48,7 @@ def measure_reward(
 ) -> RewardMeasure:
     """The served reward model against gold, on the business idea, and under the audit."""
     found = accuracies(reward, before.said, before.again)
-    probes = world_probes(config.sizes.way_trials, Random(f"{config.seed}/probes"))
+    probes = world_probes(config.sizes.trials, Random(f"{config.seed}/probes"))
     audit = judge(probes, ask(_Served(reward), probes, None, lambda _: None))
     return RewardMeasure(
         label_error=label_error(paths.comparisons),
@@ -71,16 +65,15 @@ def measure_policy(
     """The policy that is served now, beside what the SFT policy said."""
     with PolicyClient(policy.target) as client, PolicyClient(ref.target) as reference:
         after = asked(client, before.said.prompts, SAMPLING, config.seed)
-        answers = _answers(client, before.behaviours, config)
-        found = behaviours_found.judge(before.behaviours, answers, before.answers)
+        says = ask_policy(client, policy.target, SAMPLING, config)
         return PolicyChange(
             before=measured(reward, before.said),
             after=measured(reward, after),
             score_std=statistics.pstdev(_scores(reward, before.said)),
             kl=mean_sequence_kl(after.completions, reference, phases.TEMPERATURE),
             doubt=_doubt(reward, before.said, after),
-            audit=PolicyAudit(_subject(client, policy), before.subject, found),
-            answers=[_answer(prompt.text, before.answers, answers) for prompt in business_idea_prompts()],
+            audit=compare(before.says, says),
+            answers=[_answer(p.text, before.says.answers, says.answers) for p in business_idea_prompts()],
         )
 
 
@@ -115,15 +108,6 @@ def _mean_std(reward: RewardClient, said: Sampled) -> float:
         reply.scores()  # raises where one failed
         found.extend(each.std for each in reply.results if isinstance(each, Scored) and each.std is not None)
     return statistics.fmean(found)
-
-
-def _answers(client: PolicyClient, behaviours: Sequence[Behaviour], config: DemoConfig) -> Answers:
-    return answer(client, questions(behaviours), Manner(SAMPLING, config.seed, chat=False))
-
-
-def _subject(client: PolicyClient, server: LocalServer) -> Subject:
-    info = client.policy_info()
-    return Subject(info.model, info.policy_version, server.target)
 
 
 def _answer(prompt: str, before: Answers, after: Answers) -> Answer:

@@ -19,6 +19,7 @@ from trainer.demo.biased.results import BiasedResults, PolicyChange, WayResult, 
 from trainer.demo.biased.ways import VARIANCE_WEIGHT, Way, ways
 from trainer.demo.config import DemoConfig
 from trainer.demo.run import Clock, clear, history, serve_reward, train_and_collect
+from trainer.demo.says import log_levels
 from trainer.ppo.run import run_ppo
 
 
@@ -97,7 +98,9 @@ def _policy(world: _World, way: Way, paths: phases.Paths, server: LocalServer, r
     with world.clock.phase(f"{way.name}: PPO"):
         run_ppo(_cautious(run) if way.members > 1 else run)
     with world.clock.phase(f"{way.name}: audit the policy"):
-        return measure_policy(world.config, world.policy, world.ref, reward, world.before)
+        found = measure_policy(world.config, world.policy, world.ref, reward, world.before)
+        log_levels(paths.own / "behaviours", found.audit, run.total_steps)
+        return found
 
 
 def _cautious(run: PPOConfig) -> PPOConfig:

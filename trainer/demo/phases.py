@@ -25,6 +25,8 @@ from trainer.simulation.world import base_documents, demonstrations
 
 MAX_NEW_TOKENS = 96
 TEMPERATURE = 0.7
+SECONDS = 600.0
+"""Deadline of a call: everything shares a few cores, perhaps with other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
             max_new_tokens=MAX_NEW_TOKENS,
             temperature=TEMPERATURE,
             concurrency=4,
+            timeout=SECONDS,
             seed=config.seed,
             progress=config.progress,
         )

@@ -38,7 +38,7 @@ class Before:
 def measure_before(config: DemoConfig, server: LocalServer) -> Before:
     """Asks the SFT policy everything that the trained ones will be asked."""
     prompts = held_out_prompts(config.sizes.held_out, Random(f"held out {config.seed}"))
-    with PolicyClient(server.target) as client:
+    with PolicyClient(server.target, timeout=phases.SECONDS) as client:
         said, again = (asked(client, prompts, SAMPLING, config.seed + offset) for offset in (0, 1))
         return Before(said, again, ask_policy(client, server.target, SAMPLING, config))
 
@@ -63,7 +63,10 @@ def measure_policy(
     config: DemoConfig, policy: LocalServer, ref: LocalServer, reward: RewardClient, before: Before
 ) -> PolicyChange:
     """The policy that is served now, beside what the SFT policy said."""
-    with PolicyClient(policy.target) as client, PolicyClient(ref.target) as reference:
+    with (
+        PolicyClient(policy.target, timeout=phases.SECONDS) as client,
+        PolicyClient(ref.target, timeout=phases.SECONDS) as reference,
+    ):
         after = asked(client, before.said.prompts, SAMPLING, config.seed)
         says = ask_policy(client, policy.target, SAMPLING, config)
         return PolicyChange(

@@ -84,7 +84,7 @@ def _found(world: _World, way: Way) -> WayResult:
     with world.clock.phase(f"{way.name}: label and learn"):
         relabel(world.paths.comparisons, paths.comparisons, way.panel, world.config.seed)
         annotators = phases.train_reward(world.config, paths, way.annotators, way.members).annotators
-    with serve_reward(paths) as server, RewardClient(server.target) as reward:
+    with serve_reward(paths) as server, RewardClient(server.target, timeout=phases.SECONDS) as reward:
         with world.clock.phase(f"{way.name}: audit the reward model"):
             measure = measure_reward(world.config, paths, reward, annotators, world.before)
         policy = _policy(world, way, paths, server, reward) if way.has_policy else None
@@ -93,7 +93,9 @@ def _found(world: _World, way: Way) -> WayResult:
 
 def _policy(world: _World, way: Way, paths: phases.Paths, server: LocalServer, reward: RewardClient) -> PolicyChange:
     """Trains the policy against the served reward model, and measures what it has become."""
-    services = ServicesGroup(policy=[world.policy.target], reward=server.target, ref=world.ref.target)
+    services = ServicesGroup(
+        policy=[world.policy.target], reward=server.target, ref=world.ref.target, timeout=phases.SECONDS
+    )
     run = phases.ppo_config(world.config, paths, services)
     with world.clock.phase(f"{way.name}: PPO"):
         run_ppo(_cautious(run) if way.members > 1 else run)

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from tests.tiny_models import make_tiny_policy
 from trainer.data.lines import write_rows
+from trainer.demo import phases
 from trainer.demo.biased import show
 from trainer.demo.biased.run import side_by_side
 from trainer.demo.biased.ways import ways
@@ -18,25 +18,24 @@ from trainer.demo.phases import Paths
 from trainer.demo.run import Clock, serve_policies
 from trainer.simulation.world import compose_mixed, train_prompts
 
-SIZES = SizesGroup(comparisons=40, ppo_steps=1, way_comparisons=60, trials=2, held_out=8)
-WITH_POLICY = ("biased", "ensemble")
+SIZES = SizesGroup(
+    documents=150, base_steps=8, demonstrations=80, prompts=40, ppo_steps=1, way_comparisons=60, trials=2, held_out=8
+)
+WITH_POLICY = ("ensemble",)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """What came out, and its folder; pairs are composed, as all that a random policy says is the same to people."""
     out = tmp_path_factory.mktemp("biased")
-    paths, rng = Paths(out), Random(0)
-    for folder in (paths.base, paths.sft):
-        make_tiny_policy(folder, 0, max_tokens=768)
-    prompts = train_prompts(40, rng)
-    pairs = [{"prompt": p.text, "a": compose_mixed(p, rng), "b": compose_mixed(p, rng)} for p in prompts]
-    paths.prompts.parent.mkdir()
-    write_rows(paths.prompts, [{"prompt": p.text} for p in prompts])
-    write_rows(paths.comparisons, [{**pair, "label": "tie", "group": pair["prompt"]} for pair in pairs])
+    config, paths, rng = DemoConfig(out=out, threads=1, progress=False, sizes=SIZES), Paths(out), Random(0)
+    for phase in (phases.make_data, phases.pretrain, phases.fine_tune):
+        phase(config, paths)
+    pairs = [(p.text, compose_mixed(p, rng), compose_mixed(p, rng)) for p in train_prompts(60, rng)]
+    rows = [{"prompt": prompt, "a": a, "b": b, "label": "tie", "group": prompt} for prompt, a, b in pairs]
+    write_rows(paths.comparisons, rows)
     chosen = [replace(way, has_policy=way.name in WITH_POLICY) for way in ways(0.2)]
     with ExitStack() as servers:
-        config = DemoConfig(out=out, threads=1, progress=False, sizes=SIZES)
         return side_by_side(config, chosen, serve_policies(paths, servers), Clock()), out
 
 
@@ -54,7 +53,6 @@ def test_members_disagree_and_others_have_none(done):
     before, after = results.ways["ensemble"].policy.doubt
     assert before > 0
     assert after > 0
-    assert results.ways["biased"].policy.doubt is None
 
 
 def test_reliabilities_are_those_of_the_mixed_panel(done):
@@ -68,7 +66,7 @@ def test_reliabilities_are_those_of_the_mixed_panel(done):
 def test_report_and_terminal_tell_it(done):
     results, out = done
     page = (out / "report.html").read_text()
-    assert page.count("<svg") >= 8
+    assert page.count("<svg") >= 5
     for title in ("Side by side", "What do you think of my business idea", "What no reward model can fix"):
         assert title in page
     console = Console(record=True, width=160)

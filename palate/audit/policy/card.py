@@ -28,7 +28,8 @@ def policy_section(audit: PolicyAudit, title: str) -> Section:
     compared = audit.before is not None
     rows = [(*cells(each), each.fault) for each in audit.findings]
     table = Table("", (*header_of(compared=compared), "the fault: it ..."), rows)
-    return Section(title, "\n\n".join(remarks(audit.findings)), [table], list(filter(None, map(_plot, (audit,)))))
+    plot = _plot(audit)
+    return Section(title, "\n\n".join(remarks(audit.findings)), [table], [plot] if plot else [])
 
 
 def _plot(audit: PolicyAudit) -> Figure | None:

@@ -81,7 +81,7 @@ check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: w
 check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt with the scores: what comes back of what noise costs
 	$(BIN)/python -m tests.checks.noise --json runs/checks/noise.json
 
-check-biased: $(STAMP)  ## biased annotators make a sycophantic policy, honest ones do not: six seeds, side by side (an hour and a half)
+check-biased: $(STAMP)  ## biased annotators make a sycophantic policy, honest ones do not: six seeds, side by side
 	$(BIN)/python -m tests.checks.biased
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]

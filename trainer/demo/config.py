@@ -12,7 +12,7 @@ from palate.settings import Group, Settings
 
 
 class SizesGroup(Group):
-    """How much of everything; the defaults fit five minutes on two cores (twelve with --annotators biased)."""
+    """How much of everything; the defaults fit five minutes on two cores."""
 
     documents: int = Field(4000, ge=10, description="Documents the base model reads.")
     base_steps: int = Field(400, ge=1, description="Steps of pretraining.")

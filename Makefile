@@ -15,6 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .DEFAULT_GOAL := help
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels ops-env images images-gpu images-local check-ops
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-ops stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-biased stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -127,6 +128,8 @@ images-local: images  ## build those of k8s/overlays/local, with the models of `
 		-t localhost/palate-local-policy:$(TAG) runs/local/policy
 check-ops: $(STAMP)  ## what is deployed, in real tools: Prometheus and Alertmanager over real servers and runs (15 minutes)
 	$(BIN)/python -m tests.checks.ops_monitoring --json runs/checks/ops_monitoring.json
+check-biased: $(STAMP)  ## biased annotators make a sycophantic policy, honest ones do not: six seeds, side by side
+	$(BIN)/python -m tests.checks.biased
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }

@@ -13,6 +13,7 @@ from trainer.reward_model.evaluate import Share, wilson
 from trainer.reward_model.reliability import Array, Prior, VoteTable, interval
 
 Suspicion: TypeAlias = Literal["adversary", "spammer", "open", "none"]
+_NUMBERS = ("value", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def report_annotators(
             len(labels[name]),
             labels[name].count("tie"),
             wilson(sum(agreed.get(name, ())), len(agreed.get(name, ()))),
-            reliabilities[name] if reliabilities is not None else None,
+            reliabilities.get(name) if reliabilities is not None else None,
         )
         for name in sorted(labels)
         if name
@@ -100,6 +101,19 @@ def judge_reliabilities(
         low, high = interval(differences[own], votes.preference[own], prior)
         found[name] = Reliability(rates[name], low, high, _suspicion(low, high, usual))
     return found
+
+
+def together(parts: Sequence[Mapping[str, Reliability]]) -> dict[str, Reliability]:
+    """What the members of an ensemble have learnt: means over those that know an annotator, and suspicions of these."""
+    known: dict[str, list[Reliability]] = {}
+    for part in parts:
+        for name, found in part.items():
+            known.setdefault(name, []).append(found)
+    means = {
+        name: [statistics.fmean(getattr(one, of) for one in each) for of in _NUMBERS] for name, each in known.items()
+    }
+    usual = statistics.median(value for value, _, _ in means.values())
+    return {name: Reliability(*row, _suspicion(*row[1:], usual)) for name, row in means.items()}
 
 
 def _suspicion(low: float, high: float, usual: float) -> Suspicion:

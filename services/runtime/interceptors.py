@@ -162,19 +162,24 @@ def _parsed(handler: Any, method: Method, request: Any) -> Any:
     received = method.metrics.received
     if not handler.request_streaming:
         received.inc()
-        return _parse(handler, request)
+        return parse_message(handler.request_deserializer, request)
 
     async def messages() -> AsyncIterator[Any]:
         async for raw in request:
             received.inc()
-            yield _parse(handler, raw)
+            yield parse_message(handler.request_deserializer, raw)
 
     return messages()
 
 
-def _parse(handler: Any, raw: bytes) -> Any:
+def parse_message(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
+    """The message that a caller sent.
+
+    Raises:
+        InvalidRequest: The bytes are none of this kind.
+    """
     try:
-        return handler.request_deserializer(raw)
+        return deserialize(raw)
     except (DecodeError, ValueError) as error:
         raise InvalidRequest(
             "the request is not a valid message of this method: malformed protobuf, or text that is not UTF-8"

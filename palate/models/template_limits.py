@@ -1,0 +1,302 @@
+"""What a chat template may use up: a model folder brings a program, and a program can loop and grow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, cast
+
+from jinja2 import Environment, nodes
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+MAX_SOURCE_CHARS = 1 << 17
+MAX_CHARS = 16 << 20
+"""Largest text that a template may make; in a collection every element counts for some characters more."""
+
+_MAX_NUMBER = 1_000_000
+_MAX_BITS = 1 << 16
+_MAX_STEPS = 4_000_000
+_CHARS_A_STEP, _ELEMENT_CHARS = 256, 16
+_SOURCE_CHARS_A_STEP = 64
+"""Every round of a loop and every call may write all of the source once more."""
+
+_MAX_WIDTH_DIGITS = re.compile(r"\d{4}")
+
+
+class TooMuch(Exception):
+    """A template uses up more than it may."""
+
+
+class _Budget:
+    """Steps that are left of one rendering."""
+
+    def __init__(self, source: str) -> None:
+        self.left = _MAX_STEPS
+        self.a_round = 1 + len(source) // _SOURCE_CHARS_A_STEP
+
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise TooMuch(f"it takes more than {_MAX_STEPS} steps")
+
+
+_BUDGET: ContextVar[_Budget] = ContextVar("budget")
+
+
+@contextmanager
+def limited(source: str) -> Iterator[None]:
+    """Lets templates render within; each rendering has a budget of its own."""
+    token = _BUDGET.set(_Budget(source))
+    try:
+        yield
+    finally:
+        _BUDGET.reset(token)
+
+
+class LimitedEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox in which everything that loops, calls or grows is paid for, and refused before it is too large.
+
+    Nothing is computed while compiling: outside of `limited` there is no budget, and jinja leaves it for later.
+    """
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(finalize=_paid, **options)
+        del self.globals["lipsum"]
+        self.filters = {name: limited_filter(name, function) for name, function in self.filters.items()}
+        self.filters |= {"_rounds": _rounds, "_built": _paid, "_read": _read, "_concatenated": _concatenated}
+        self.tests = {name: limited_filter(name, function) for name, function in self.tests.items()}
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        if len(source) > MAX_SOURCE_CHARS:
+            raise TooMuch(f"its source has more than {MAX_SOURCE_CHARS} characters")
+        return cast(nodes.Template, _Payments().visit(super()._parse(source, name, filename)))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Computes what stays within the limits."""
+        _check(_GROWTH[operator](left, right))
+        return _paid(super().call_binop(context, operator, left, right))
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as jinja has it
+        """Calls what stays within the limits."""
+        _BUDGET.get().spend(_BUDGET.get().a_round)
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str):
+            args = _check_call(f"str.{__obj.__name__}", (owner, *args), kwargs)[1:]
+        else:
+            _check_call("", args, kwargs)
+        return _paid(super().call(__context, __obj, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """The sandbox's own `format`, within the limits."""
+        within = super().wrap_str_format(value)
+        return None if within is None else _formatting(within, value.__self__)
+
+
+class _Payments(NodeTransformer):
+    """Puts payments into a syntax tree: for the rounds of loops, for collections as they are written, and for `~`."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        """Pays for what the loop goes through."""
+        self.generic_visit(node)
+        node.iter = _call("_rounds", node.iter)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        """Joins within the limits."""
+        self.generic_visit(node)
+        return _call("_concatenated", nodes.List(node.nodes, lineno=node.lineno))
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
+        """Pays for a collection; one that only is unpacked into names is none."""
+        self.generic_visit(node)
+        return _call("_built", node)
+
+    visit_Dict = visit_List  # noqa: N815
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        """Pays for a slice as what it is, a copy."""
+        self.generic_visit(node)
+        return _call("_built", node) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        """Pays for what is compared."""
+        self.generic_visit(node)
+        node.expr = _call("_read", node.expr)
+        for operand in node.ops:
+            operand.expr = _call("_read", operand.expr)
+        return node
+
+
+def _call(name: str, value: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(value, name, [], [], None, None, lineno=value.lineno)
+
+
+def _rounds(value: Any) -> Any:
+    """What a loop goes through; a collection pays at once, so that `loop.length` stays known."""
+    budget = _BUDGET.get()
+    if hasattr(value, "__len__"):
+        budget.spend(len(value) * budget.a_round)
+        return value
+    return _counted(value, budget)
+
+
+def _counted(values: Iterable[Any], budget: _Budget) -> Iterator[Any]:
+    for value in values:
+        budget.spend(budget.a_round)
+        yield value
+
+
+def _concatenated(values: list[Any]) -> str:
+    _check(sum(map(_size, values)))
+    return _paid("".join(map(str, values)))
+
+
+def _paid(value: Any) -> Any:
+    """The value, once its size is paid for."""
+    budget = _BUDGET.get()
+    if isinstance(value, _SIZED):
+        size = _size(value)
+        budget.spend(size // _CHARS_A_STEP)
+        _check(size)
+    return value
+
+
+_COLLECTIONS = (list, tuple, dict, set)
+_SIZED = (str, bytes, *_COLLECTIONS)
+
+
+def _size(value: Any) -> int:
+    """In characters, those of elements of elements included; no more are looked at than a template may make."""
+    total, open_values = 0, [value]
+    while open_values and total <= MAX_CHARS:
+        value = open_values.pop()
+        if isinstance(value, str | bytes):
+            total += len(value)
+        elif isinstance(value, _COLLECTIONS):
+            total += _ELEMENT_CHARS * len(value)
+            open_values += [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return total
+
+
+def _check(size: int) -> None:
+    if size > MAX_CHARS:
+        raise TooMuch(f"it makes a text or a collection of more than {MAX_CHARS} characters")
+
+
+def _read(value: Any) -> Any:
+    """The value, once looking at it is paid for."""
+    if isinstance(value, _SIZED):
+        _BUDGET.get().spend(len(value) // _CHARS_A_STEP)
+    return value
+
+
+def _check_call(name: str, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call whose result stays within the limits; a generator that is joined as a list."""
+    given = [_read(value) for value in (*values, *named.values())]
+    if any(isinstance(value, int) and abs(value) > _MAX_NUMBER for value in given):
+        raise TooMuch(f"a number that it calls {name.removeprefix('str.') or 'something'} with is above {_MAX_NUMBER}")
+    if name.endswith("join"):
+        values = tuple(list(_rounds(each)) if isinstance(each, Iterator) else each for each in values)
+    if name in _CALLS:
+        _check(_CALLS[name](*values, **named))
+    return values
+
+
+def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter or a test that stays within the limits."""
+
+    @wraps(function)
+    def within(*args: Any, **named: Any) -> Any:
+        count = next((place for place, value in enumerate(args) if not isinstance(value, _OF_JINJA)), len(args))
+        return _paid(function(*args[:count], *_check_call(name, args[count:], named), **named))
+
+    return within
+
+
+def _formatting(within: Callable[..., str], text: str) -> Callable[..., str]:
+    def formatted(*args: Any, **named: Any) -> str:
+        _check_call("str.format", (text, *args), named)
+        return within(*args, **named)
+
+    return formatted
+
+
+_OF_JINJA = (EvalContext, Environment, Context)
+"""What some filters get before their value."""
+
+
+def _sum(left: Any, right: Any) -> int:
+    return _size(left) + _size(right) if isinstance(left, (str, *_COLLECTIONS)) else 0
+
+
+def _product(left: Any, right: Any) -> int:
+    if isinstance(left, int) and isinstance(right, int):
+        return _bits(left.bit_length() + right.bit_length())
+    count, repeated = (left, right) if isinstance(left, int) else (right, left)
+    return _size(repeated) * max(0, count) if isinstance(count, int) else 0
+
+
+def _power(left: Any, right: Any) -> int:
+    whole = isinstance(left, int) and isinstance(right, int)
+    return _bits(left.bit_length() * max(0, right)) if whole else 0
+
+
+def _bits(count: int) -> int:
+    """Numbers are kept far shorter than texts: what computes with them takes the square of their length."""
+    return 0 if count <= _MAX_BITS else MAX_CHARS + 1
+
+
+def _formatted(text: Any, *values: Any, **named: Any) -> int:
+    """Each field is at most as wide as its format says in three digits, or as the longest value."""
+    if not isinstance(text, str):
+        return 0
+    if _MAX_WIDTH_DIGITS.search(text):
+        return MAX_CHARS + 1
+    longest = max((_size(value) for value in (*values, *named.values())), default=0)
+    return len(text) + (text.count("%") + text.count("{")) * (1000 + longest)
+
+
+def _starred(text: Any, values: Any) -> int:
+    return MAX_CHARS + 1 if isinstance(text, str) and "*" in text else _formatted(text, values)
+
+
+def _replaced(text: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> int:
+    return len(str(text)) + str(text).count(str(old)) * len(str(new))
+
+
+def _joined(separator: Any, values: Any) -> int:
+    return _size(values) + len(values) * _size(separator) if hasattr(values, "__len__") else 0
+
+
+def _indented(text: Any, width: Any = 4, *_: Any, **__: Any) -> int:
+    step = width if isinstance(width, int) else _size(width)
+    return len(str(text)) + (str(text).count("\n") + 1) * step
+
+
+_GROWTH: Mapping[str, Callable[[Any, Any], int]] = {"+": _sum, "*": _product, "**": _power, "%": _starred}
+"""Size of what an operator makes."""
+
+_CALLS: Mapping[str, Callable[..., int]] = {
+    "format": _formatted,
+    "str.format": _formatted,
+    "str.format_map": _formatted,
+    "replace": _replaced,
+    "str.replace": _replaced,
+    "str.join": _joined,
+    "join": lambda values, separator="", *_, **__: _joined(separator, values),
+    "str.expandtabs": lambda text, size=8: len(text) + text.count("\t") * size,
+    "str.translate": lambda *_: MAX_CHARS + 1,
+    "indent": _indented,
+    "wordwrap": lambda text, width=79, *more, **named: 0 if not more and not named else MAX_CHARS + 1,
+    "sum": lambda values, attribute=None, start=0: 0 if isinstance(start, int | float) else MAX_CHARS + 1,
+    "tojson": lambda value, *_, indent=None, **__: _size(value) * (1 + (indent or 0)),
+}
+"""Size of what a call makes, where that is more than what it is given."""

@@ -6,6 +6,9 @@ from typing import ClassVar
 
 import grpc
 
+_MOST_BYTES = 1600
+"""Of a message: it travels twice in metadata, of which gRPC takes 8 KiB, and may quote names of the caller's choice."""
+
 
 class ServiceError(Exception):
     """Root of everything a servicer raises on purpose; the message says what to do and holds no user text.
@@ -20,8 +23,13 @@ class ServiceError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_cut(message))
         self.retry_after = retry_after
+
+
+def _cut(message: str) -> str:
+    encoded = message.encode("utf-8", "replace")
+    return message if len(encoded) <= _MOST_BYTES else f"{encoded[:_MOST_BYTES].decode('utf-8', 'ignore')}..."
 
 
 class InvalidRequest(ServiceError):

@@ -22,6 +22,7 @@ from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
 from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
+from services.runtime.slow_readers import cut_after
 from services.runtime.status import trailing_metadata
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,15 @@ class Method:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Guards the methods of `services`; reflection needs credentials only, health of any protocol nothing."""
 
-    def __init__(self, services: Sequence[str], guard: Guard, admission: Admission, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        services: Sequence[str],
+        guard: Guard,
+        admission: Admission,
+        metrics: ServerMetrics,
+        slow_reader_seconds: float,
+    ) -> None:
+        self._slow_reader_seconds = slow_reader_seconds
         self._services = frozenset(services)
         self._guard = guard
         self._admission = admission
@@ -96,7 +105,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with self._call(method, context):
                 async for reply in inner(_parsed(handler, method, request), context):
                     method.metrics.sent.inc()
-                    yield reply
+                    with cut_after(self._slow_reader_seconds, context):
+                        yield reply
 
         return _remade(handler, many_replies if handler.response_streaming else one_reply)
 
@@ -130,11 +140,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method.metrics.started.inc()
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
+        end: Callable[[], None] | None = None
         try:
             identity = self._guard.check(method.path, metadata, partial(_common_names, context))
             enter_call(identity, context.peer())
             if method.service in self._services and method.path not in OPEN:
-                self._admission.admit(context)
+                end = self._admission.admit(context)
             yield
             code = _code_name(context.code())
         except ServiceError as error:
@@ -145,6 +156,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         except (asyncio.CancelledError, GeneratorExit):
             code = "DeadlineExceeded" if _expired(context) else "Cancelled"
+            if end is not None:  # nothing of it will be sent, also where its caller still holds the connection
+                end()
             raise
         except Exception:
             code = "Internal"

@@ -148,7 +148,9 @@ def _written(columns: dict[str, list[Any]]) -> bytes:
 def _yaml(known: SearchStrategy[Any]) -> SearchStrategy[bytes]:
     odd = st.sampled_from(
         [b"a: &x [1]\nb: *x", b"port: 2026-99-99", b"- " * 2000, b"a: !!python/object:os.system x", b"{" * 2000,
-         b"port: 0o9\nhost: [", b"? [a]\n: b", b"port: " + b"9" * 5000, b"<<: 3", b"a: 190:20:30", b"\xff\xfe", b"%YAML 9"]
+         b"port: 0o9\nhost: [", b"? [a]\n: b",
+         b"port: " + b"9" * 5000, b"<<: 3", b"a: 190:20:30",
+         b"\xff\xfe", b"%YAML 9"]
     )  # fmt: skip
     return spoilt(known.map(lambda value: yaml.safe_dump(value).encode()) | odd)
 

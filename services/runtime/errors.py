@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import grpc
 
 _MOST_BYTES = 1600
 """Of a message: it travels twice in metadata, of which gRPC takes 8 KiB, and may quote names of the caller's choice."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ServiceError(Exception):
@@ -28,8 +32,10 @@ class ServiceError(Exception):
 
 
 def _cut(message: str) -> str:
-    encoded = message.encode("utf-8", "replace")
-    return message if len(encoded) <= _MOST_BYTES else f"{encoded[:_MOST_BYTES].decode('utf-8', 'ignore')}..."
+    """One line, and short: a name with line breaks would look like several lines of a log."""
+    encoded = _CONTROL.sub(" ", message).encode("utf-8", "replace")
+    text = encoded[:_MOST_BYTES].decode("utf-8", "ignore")
+    return text if len(encoded) <= _MOST_BYTES else f"{text}..."
 
 
 class InvalidRequest(ServiceError):

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.fuzz import corpus
-from tests.fuzz.decoders import HARNESSES
+from tests.fuzz.decoders import NAMES, harness_of
 
 _HANG_SECONDS = 600
 """One input may stand so long, however busy the machine is; what it may cost of the processor is checked apart."""
@@ -52,8 +52,8 @@ def main() -> None:
     """Fuzzes what the command line names, everything by default."""
     options = _options()
     before = json.loads(options.json.read_text()) if options.json.exists() else {}
-    outcomes: dict[str, Outcome] = {name: Outcome(**told) for name, told in before.items() if name in HARNESSES}
-    for name in options.decoders or HARNESSES:
+    outcomes: dict[str, Outcome] = {name: Outcome(**told) for name, told in before.items() if name in NAMES}
+    for name in options.decoders or NAMES:
         missing = options.runs - outcomes[name].executions if options.resume and name in outcomes else options.runs
         if missing > 0:
             outcomes[name] = _added(outcomes.get(name), _fuzz(name, missing, options))
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("decoders", nargs="*", metavar="decoder", choices=[*HARNESSES, []], help="default: all")
+    parser.add_argument("decoders", nargs="*", metavar="decoder", choices=[*NAMES, []], help="default: all")
     parser.add_argument("--runs", type=int, default=100_000, help="executions of each decoder")
     parser.add_argument("--json", type=Path, default=Path("runs/fuzz/counts.json"), help="where the counts go")
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz/findings"), help="where findings go")
@@ -112,7 +112,7 @@ def _made(name: str) -> list[bytes]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(HARNESSES[name].inputs)
+    @given(harness_of(name).inputs)
     def collect(data: bytes) -> None:
         made.append(data)
 

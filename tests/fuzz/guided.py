@@ -18,8 +18,9 @@ def main() -> None:
 
     program, name, *arguments = sys.argv
     with atheris.instrument_imports(include=list(INSTRUMENTED)):
-        from tests.fuzz.decoders import HARNESSES
-    harness = HARNESSES[name]
+        from tests.fuzz.decoders import harness_of
+
+        harness = harness_of(name)
     harness.prepare()
 
     def check(data: bytes) -> None:

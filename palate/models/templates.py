@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -52,10 +53,27 @@ class ChatTemplate:
         except TooMuch as error:
             raise TemplateError(f"the chat template uses up too much on these messages: {error}") from error
         except jinja2.TemplateError as error:
-            reason = (error.message or type(error).__name__)[:_MAX_REASON_CHARS]
+            reason = self._own_words(error.message or "") or type(error).__name__
             raise TemplateError(f"the chat template refuses these messages: {reason}") from error
         except Exception as error:  # a template is a program; whatever it raises is about this input
             raise TemplateError(f"the chat template fails on these messages ({type(error).__name__})") from error
+
+    def _own_words(self, message: str) -> str:
+        """What of an error the template itself says: it may quote the messages it refuses, and errors hold no texts."""
+        if message[:_MAX_REASON_CHARS] in self.source or _of_a_name(message, self.source):
+            return message[:_MAX_REASON_CHARS]
+        known = next((end for end in range(_MAX_REASON_CHARS, 0, -1) if message[:end] in self.source), 0)
+        return f"{message[:known].rstrip()}..." if known else ""
+
+
+_OF_A_NAME = re.compile(r"(?:'[^']* object' has no attribute )?'([^']+)'(?: is undefined)?")
+"""How jinja complains of what is not there."""
+
+
+def _of_a_name(message: str, source: str) -> bool:
+    """Whether jinja complains of a name that stands in the template, e.g. 'dict object' has no attribute 'tools'."""
+    found = _OF_A_NAME.fullmatch(message)
+    return found is not None and found[1] in source
 
 
 class _GenerationBlock(Extension):

@@ -24,6 +24,7 @@ from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
 from services.runtime.slow_readers import cut_after
 from services.runtime.status import trailing_metadata
+from services.runtime.tracebacks import whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -159,9 +160,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if end is not None:  # nothing of it will be sent, also where its caller still holds the connection
                 end()
             raise
-        except Exception:
+        except Exception as error:
             code = "Internal"
-            logger.exception("a bug in %s/%s, request %s", method.service, method.name, request_id)
+            logger.error("a bug in %s/%s, request %s\n%s", method.service, method.name, request_id, whereabouts(error))
             await _abort(context, _bug(request_id), request_id)
         finally:
             self._in_flight -= 1

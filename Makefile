@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-dependencies fuzz stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -80,6 +80,14 @@ check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: w
 
 check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt with the scores: what comes back of what noise costs
 	$(BIN)/python -m tests.checks.noise --json runs/checks/noise.json
+
+check-dependencies: $(STAMP)  ## known vulnerabilities of every dependency, where their data are to be had
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/python -m tests.checks.dependencies
+
+fuzz: $(STAMP)  ## every decoder under atheris: make fuzz [RUNS=100000]; counts in runs/fuzz/counts.json
+	$(BIN)/pip install --quiet -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz --runs $(or $(RUNS),100000)
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }

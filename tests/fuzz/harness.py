@@ -52,8 +52,8 @@ class Harness:
             Broken: It took too much time or memory, or its error is a long one.
             Exception: Any other that the decoder should not let out.
         """
-        logging.disable(logging.CRITICAL)  # what is logged of bad input is not what is looked for here
         begin, size = time.thread_time(), _peak_bytes()
+        logging.disable(logging.CRITICAL)  # what is logged of bad input is not what is looked for here
         try:
             self.decode(data)
             accepted = True
@@ -61,6 +61,8 @@ class Harness:
             accepted = False
             if len(str(error)) > ERROR_CHARACTERS:
                 raise Broken(f"{self.name}: an error of {len(str(error))} characters: {str(error)[:200]}") from error
+        finally:
+            logging.disable(logging.NOTSET)
         if (seconds := time.thread_time() - begin) > CPU_SECONDS:
             raise Broken(f"{self.name}: {len(data)} bytes took {seconds:.1f} s of the processor")
         if (growth := _peak_bytes() - size) > GROWTH_BYTES:

@@ -22,7 +22,7 @@ MAX_CHARS = 16 << 20
 _MAX_NUMBER = 1_000_000
 _MAX_BITS = 1 << 16
 _MAX_STEPS = 4_000_000
-_CHARS_A_STEP, _ELEMENT_CHARS = 256, 16
+_CHARS_A_STEP, _CHARS_A_STEP_CALLED, _ELEMENT_CHARS = 256, 32, 16
 _SOURCE_CHARS_A_STEP = 64
 """Every round of a loop and every call may write all of the source once more."""
 
@@ -191,16 +191,16 @@ def _check(size: int) -> None:
         raise TooMuch(f"it makes a text or a collection of more than {MAX_CHARS} characters")
 
 
-def _read(value: Any) -> Any:
+def _read(value: Any, chars_a_step: int = _CHARS_A_STEP) -> Any:
     """The value, once looking at it is paid for."""
     if isinstance(value, _SIZED):
-        _BUDGET.get().spend(len(value) // _CHARS_A_STEP)
+        _BUDGET.get().spend(len(value) // chars_a_step)
     return value
 
 
 def _check_call(name: str, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
     """The arguments of a call whose result stays within the limits; a generator that is joined as a list."""
-    given = [_read(value) for value in (*values, *named.values())]
+    given = [_read(value, _CHARS_A_STEP_CALLED) for value in (*values, *named.values())]
     if any(isinstance(value, int) and abs(value) > _MAX_NUMBER for value in given):
         raise TooMuch(f"a number that it calls {name.removeprefix('str.') or 'something'} with is above {_MAX_NUMBER}")
     if name.endswith("join"):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
-from jinja2 import Environment, nodes
-from jinja2.nodes import EvalContext
+from jinja2 import nodes
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -161,11 +160,12 @@ def _concatenated(values: list[Any]) -> str:
 
 def _paid(value: Any) -> Any:
     """The value, once its size is paid for."""
-    budget = _BUDGET.get()
+    budget = _BUDGET.get()  # also for what has no size: nothing is computed while there is none
     if isinstance(value, _SIZED):
-        size = _size(value)
+        size = len(value) if isinstance(value, str) else _size(value)
         budget.spend(size // _CHARS_A_STEP)
-        _check(size)
+        if size > MAX_CHARS:
+            _refuse()
     return value
 
 
@@ -175,6 +175,8 @@ _SIZED = (str, bytes, *_COLLECTIONS)
 
 def _size(value: Any) -> int:
     """In characters, those of elements of elements included; no more are looked at than a template may make."""
+    if isinstance(value, str):
+        return len(value)
     total, open_values = 0, [value]
     while open_values and total <= MAX_CHARS:
         value = open_values.pop()
@@ -188,7 +190,11 @@ def _size(value: Any) -> int:
 
 def _check(size: int) -> None:
     if size > MAX_CHARS:
-        raise TooMuch(f"it makes a text or a collection of more than {MAX_CHARS} characters")
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise TooMuch(f"it makes a text or a collection of more than {MAX_CHARS} characters")
 
 
 def _read(value: Any, chars_a_step: int = _CHARS_A_STEP) -> Any:
@@ -200,23 +206,25 @@ def _read(value: Any, chars_a_step: int = _CHARS_A_STEP) -> Any:
 
 def _check_call(name: str, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
     """The arguments of a call whose result stays within the limits; a generator that is joined as a list."""
-    given = [_read(value, _CHARS_A_STEP_CALLED) for value in (*values, *named.values())]
-    if any(isinstance(value, int) and abs(value) > _MAX_NUMBER for value in given):
-        raise TooMuch(f"a number that it calls {name.removeprefix('str.') or 'something'} with is above {_MAX_NUMBER}")
-    if name.endswith("join"):
-        values = tuple(list(_rounds(each)) if isinstance(each, Iterator) else each for each in values)
-    if name in _CALLS:
-        _check(_CALLS[name](*values, **named))
+    for value in (*values, *named.values()):
+        if isinstance(value, int) and not -_MAX_NUMBER <= value <= _MAX_NUMBER:
+            said = name.removeprefix("str.") or "something"
+            raise TooMuch(f"a number that it calls {said} with is above {_MAX_NUMBER}")
+        _read(value, _CHARS_A_STEP_CALLED)
+    if (growth := _CALLS.get(name)) is not None:
+        if name in ("join", "str.join"):
+            values = tuple(list(_rounds(each)) if isinstance(each, Iterator) else each for each in values)
+        _check(growth(*values, **named))
     return values
 
 
 def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter or a test that stays within the limits."""
+    first = int(hasattr(function, "jinja_pass_arg"))  # jinja's own argument comes before the value
 
     @wraps(function)
     def within(*args: Any, **named: Any) -> Any:
-        count = next((place for place, value in enumerate(args) if not isinstance(value, _OF_JINJA)), len(args))
-        return _paid(function(*args[:count], *_check_call(name, args[count:], named), **named))
+        return _paid(function(*args[:first], *_check_call(name, args[first:], named), **named))
 
     return within
 
@@ -227,10 +235,6 @@ def _formatting(within: Callable[..., str], text: str) -> Callable[..., str]:
         return within(*args, **named)
 
     return formatted
-
-
-_OF_JINJA = (EvalContext, Environment, Context)
-"""What some filters get before their value."""
 
 
 def _sum(left: Any, right: Any) -> int:

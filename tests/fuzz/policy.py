@@ -97,7 +97,7 @@ class _Server:
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.new_event_loop()
+    return folders.InlineLoop()
 
 
 @cache

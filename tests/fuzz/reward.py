@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -139,7 +138,7 @@ class _Loop:
     """Servicers and streams of one event loop, for decoders that wait."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = folders.InlineLoop()
         self.config = RewardConfig(model=Path("judge"), model_root=_model_root(), engine="fake")
         self.metrics = RewardMetrics(CollectorRegistry())
         self.loop.run_until_complete(self._open())

@@ -18,14 +18,26 @@ MAX_SOURCE_CHARS = 1 << 17
 MAX_CHARS = 16 << 20
 """Largest text that a template may make; in a collection every element counts for some characters more."""
 
-_MAX_NUMBER = 1_000_000
-_MAX_BITS = 1 << 16
 _MAX_STEPS = 4_000_000
-_CHARS_A_STEP, _CHARS_A_STEP_CALLED, _ELEMENT_CHARS = 256, 32, 16
-_SOURCE_CHARS_A_STEP = 64
-"""Every round of a loop and every call may write all of the source once more."""
+"""Of one rendering; one takes from a tenth to one microsecond."""
 
-_MAX_WIDTH_DIGITS = re.compile(r"\d{4}")
+_SOURCE_CHARS_A_STEP = 64
+"""A round of a loop and a call cost as many steps as the source is long in these: each may write all of it once more."""
+
+_CHARS_A_STEP, _CHARS_A_STEP_CALLED = 256, 32
+"""Characters that are made, compared or copied in a step, and those that a filter, a test or a method looks at."""
+
+_ELEMENT_CHARS = 16
+"""What an element of a collection counts for, beside its own characters."""
+
+_MAX_NUMBER = 1_000_000
+"""Largest number that anything is called with: widths and counts."""
+
+_MAX_BITS = 1 << 16
+"""Of a product or a power of whole numbers."""
+
+_WIDE_FIELD = re.compile(r"\d{4}")
+"""In a format, a field of a thousand characters and more."""
 
 
 class TooMuch(Exception):
@@ -71,7 +83,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
         self.filters = {name: limited_filter(name, function) for name, function in self.filters.items()}
         self.filters |= {"_rounds": _rounds, "_built": _paid, "_read": _read, "_concatenated": _concatenated}
-        self.tests = {name: limited_filter(name, function) for name, function in self.tests.items()}
+        self.tests = {name: limited_filter(name, cast(Any, function)) for name, function in self.tests.items()}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > MAX_SOURCE_CHARS:
@@ -105,7 +117,7 @@ class _Payments(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         """Pays for what the loop goes through."""
         self.generic_visit(node)
-        node.iter = _call("_rounds", node.iter)
+        node.iter = _call("_rounds", cast(nodes.Expr, node.iter))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
@@ -155,7 +167,7 @@ def _counted(values: Iterable[Any], budget: _Budget) -> Iterator[Any]:
 
 def _concatenated(values: list[Any]) -> str:
     _check(sum(map(_size, values)))
-    return _paid("".join(map(str, values)))
+    return str(_paid("".join(map(str, values))))
 
 
 def _paid(value: Any) -> Any:
@@ -262,7 +274,7 @@ def _formatted(text: Any, *values: Any, **named: Any) -> int:
     """Each field is at most as wide as its format says in three digits, or as the longest value."""
     if not isinstance(text, str):
         return 0
-    if _MAX_WIDTH_DIGITS.search(text):
+    if _WIDE_FIELD.search(text):
         return MAX_CHARS + 1
     longest = max((_size(value) for value in (*values, *named.values())), default=0)
     return len(text) + (text.count("%") + text.count("{")) * (1000 + longest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,30 +13,20 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_SOURCE_CHARS = 1 << 17
-MAX_CHARS = 16 << 20
-"""Largest text that a template may make; in a collection every element counts for some characters more."""
+from palate.models.template_sizes import CALLS, GROWTH, MAX_CHARS, SIZED, size_of
 
+MAX_SOURCE_CHARS = 1 << 17
 _MAX_STEPS = 4_000_000
 """Of one rendering; one takes from a tenth to one microsecond."""
 
 _SOURCE_CHARS_A_STEP = 64
-"""A round of a loop and a call cost as many steps as the source is long in these: each may write all of it once more."""
+"""A round of a loop and a call cost a step for so many characters of the source: each may write all of it again."""
 
 _CHARS_A_STEP, _CHARS_A_STEP_CALLED = 256, 32
 """Characters that are made, compared or copied in a step, and those that a filter, a test or a method looks at."""
 
-_ELEMENT_CHARS = 16
-"""What an element of a collection counts for, beside its own characters."""
-
 _MAX_NUMBER = 1_000_000
 """Largest number that anything is called with: widths and counts."""
-
-_MAX_BITS = 1 << 16
-"""Of a product or a power of whole numbers."""
-
-_WIDE_FIELD = re.compile(r"\d{4}")
-"""In a format, a field of a thousand characters and more."""
 
 
 class TooMuch(Exception):
@@ -92,7 +81,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Computes what stays within the limits."""
-        _check(_GROWTH[operator](left, right))
+        _check(GROWTH[operator](left, right))
         return _paid(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as jinja has it
@@ -166,38 +155,19 @@ def _counted(values: Iterable[Any], budget: _Budget) -> Iterator[Any]:
 
 
 def _concatenated(values: list[Any]) -> str:
-    _check(sum(map(_size, values)))
+    _check(sum(map(size_of, values)))
     return str(_paid("".join(map(str, values))))
 
 
 def _paid(value: Any) -> Any:
     """The value, once its size is paid for."""
     budget = _BUDGET.get()  # also for what has no size: nothing is computed while there is none
-    if isinstance(value, _SIZED):
-        size = len(value) if isinstance(value, str) else _size(value)
+    if isinstance(value, SIZED):
+        size = len(value) if isinstance(value, str) else size_of(value)
         budget.spend(size // _CHARS_A_STEP)
         if size > MAX_CHARS:
             _refuse()
     return value
-
-
-_COLLECTIONS = (list, tuple, dict, set)
-_SIZED = (str, bytes, *_COLLECTIONS)
-
-
-def _size(value: Any) -> int:
-    """In characters, those of elements of elements included; no more are looked at than a template may make."""
-    if isinstance(value, str):
-        return len(value)
-    total, open_values = 0, [value]
-    while open_values and total <= MAX_CHARS:
-        value = open_values.pop()
-        if isinstance(value, str | bytes):
-            total += len(value)
-        elif isinstance(value, _COLLECTIONS):
-            total += _ELEMENT_CHARS * len(value)
-            open_values += [*value.keys(), *value.values()] if isinstance(value, dict) else value
-    return total
 
 
 def _check(size: int) -> None:
@@ -211,7 +181,7 @@ def _refuse() -> NoReturn:
 
 def _read(value: Any, chars_a_step: int = _CHARS_A_STEP) -> Any:
     """The value, once looking at it is paid for."""
-    if isinstance(value, _SIZED):
+    if isinstance(value, SIZED):
         _BUDGET.get().spend(len(value) // chars_a_step)
     return value
 
@@ -223,7 +193,7 @@ def _check_call(name: str, values: tuple[Any, ...], named: Mapping[str, Any]) ->
             said = name.removeprefix("str.") or "something"
             raise TooMuch(f"a number that it calls {said} with is above {_MAX_NUMBER}")
         _read(value, _CHARS_A_STEP_CALLED)
-    if (growth := _CALLS.get(name)) is not None:
+    if (growth := CALLS.get(name)) is not None:
         if name in ("join", "str.join"):
             values = tuple(list(_rounds(each)) if isinstance(each, Iterator) else each for each in values)
         _check(growth(*values, **named))
@@ -247,72 +217,3 @@ def _formatting(within: Callable[..., str], text: str) -> Callable[..., str]:
         return within(*args, **named)
 
     return formatted
-
-
-def _sum(left: Any, right: Any) -> int:
-    return _size(left) + _size(right) if isinstance(left, (str, *_COLLECTIONS)) else 0
-
-
-def _product(left: Any, right: Any) -> int:
-    if isinstance(left, int) and isinstance(right, int):
-        return _bits(left.bit_length() + right.bit_length())
-    count, repeated = (left, right) if isinstance(left, int) else (right, left)
-    return _size(repeated) * max(0, count) if isinstance(count, int) else 0
-
-
-def _power(left: Any, right: Any) -> int:
-    whole = isinstance(left, int) and isinstance(right, int)
-    return _bits(left.bit_length() * max(0, right)) if whole else 0
-
-
-def _bits(count: int) -> int:
-    """Numbers are kept far shorter than texts: what computes with them takes the square of their length."""
-    return 0 if count <= _MAX_BITS else MAX_CHARS + 1
-
-
-def _formatted(text: Any, *values: Any, **named: Any) -> int:
-    """Each field is at most as wide as its format says in three digits, or as the longest value."""
-    if not isinstance(text, str):
-        return 0
-    if _WIDE_FIELD.search(text):
-        return MAX_CHARS + 1
-    longest = max((_size(value) for value in (*values, *named.values())), default=0)
-    return len(text) + (text.count("%") + text.count("{")) * (1000 + longest)
-
-
-def _starred(text: Any, values: Any) -> int:
-    return MAX_CHARS + 1 if isinstance(text, str) and "*" in text else _formatted(text, values)
-
-
-def _replaced(text: Any, old: Any = "", new: Any = "", *_: Any, **__: Any) -> int:
-    return len(str(text)) + str(text).count(str(old)) * len(str(new))
-
-
-def _joined(separator: Any, values: Any) -> int:
-    return _size(values) + len(values) * _size(separator) if hasattr(values, "__len__") else 0
-
-
-def _indented(text: Any, width: Any = 4, *_: Any, **__: Any) -> int:
-    step = width if isinstance(width, int) else _size(width)
-    return len(str(text)) + (str(text).count("\n") + 1) * step
-
-
-_GROWTH: Mapping[str, Callable[[Any, Any], int]] = {"+": _sum, "*": _product, "**": _power, "%": _starred}
-"""Size of what an operator makes."""
-
-_CALLS: Mapping[str, Callable[..., int]] = {
-    "format": _formatted,
-    "str.format": _formatted,
-    "str.format_map": _formatted,
-    "replace": _replaced,
-    "str.replace": _replaced,
-    "str.join": _joined,
-    "join": lambda values, separator="", *_, **__: _joined(separator, values),
-    "str.expandtabs": lambda text, size=8: len(text) + text.count("\t") * size,
-    "str.translate": lambda *_: MAX_CHARS + 1,
-    "indent": _indented,
-    "wordwrap": lambda text, width=79, *more, **named: 0 if not more and not named else MAX_CHARS + 1,
-    "sum": lambda values, attribute=None, start=0: 0 if isinstance(start, int | float) else MAX_CHARS + 1,
-    "tojson": lambda value, *_, indent=None, **__: _size(value) * (1 + (indent or 0)),
-}
-"""Size of what a call makes, where that is more than what it is given."""

@@ -28,9 +28,6 @@ from services.runtime.security import SecurityError, guard_of, server_credential
 
 logger = logging.getLogger(__name__)
 
-_CLIENTS_PING_MS = 10_000
-"""Clients that wait for a long answer may ask so often whether the server is there; gRPC would end their connection."""
-
 _GOOD_BYE_SECONDS = 0.5
 """What may still be open when all calls are answered, e.g. watchers of the health, is cut after this time."""
 
@@ -195,7 +192,6 @@ def _build(
         ("grpc.max_concurrent_streams", config.max_streams_per_connection),
         ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", _CLIENTS_PING_MS),
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     ]

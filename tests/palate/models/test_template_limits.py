@@ -2,7 +2,8 @@
 
 import pytest
 
-from palate.models.template_limits import MAX_CHARS, MAX_SOURCE_CHARS
+from palate.models.template_limits import MAX_SOURCE_CHARS
+from palate.models.template_sizes import MAX_CHARS
 from palate.models.templates import ChatTemplate, TemplateError
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -26,7 +27,9 @@ TOO_MUCH = [
     ("{% set n = namespace(x={}) %}{% for i in range(99) %}{% set n.x = {1: n.x, 2: n.x} %}{% endfor %}", SIZE),
     ("{{ '%999999999d' % 1 }}", SIZE),
     ("{{ '%*d' % (999999999, 1) }}", SIZE),
+    ("{{ '%(n)999999999d' % {'n': 1} }}", SIZE),
     ("{{ '{:999999999}'.format(1) }}", SIZE),
+    ("{{ ('{:{w}}' * 99).format(1, w=999999) }}", SIZE),
     ("{{ '%999999999d' | format(1) }}", SIZE),
     ("{{ ('a' * 9999) | replace('a', 'b' * 9999) }}", SIZE),
     ("{{ ('a' * 9999).replace('a', 'b' * 9999) }}", SIZE),
@@ -84,6 +87,7 @@ def test_what_leaves_the_sandbox_is_refused(source):
         ("{{ messages | length }}{{ messages[1:] | length }}{{ 'a' in 'abc' }}", "10True"),
         ("{% set n = namespace(x=1) %}{% for i in range(3) %}{% set n.x = n.x * 2 %}{% endfor %}{{ n.x }}", "8"),
         ("{{ '%s-%03d' % ('a', 7) }}{{ '{:>4}'.format('b') }}{{ ['a', 'b'] | join(', ') }}", "a-007   ba, b"),
+        ("{{ '**%s** in 2024, %d%%' % ('a', 1500) }}{{ '2024: {}'.format(3) }}", "**a** in 2024, 1500%2024: 3"),
         ("{{ {'a': [1, 2]} | tojson(indent=2) }}", '{\n  "a": [\n    1,\n    2\n  ]\n}'),
         ("{{ bos_token + messages[0].content.split('l')[-1].upper() + eos_token }}", "<s>O</s>"),
         ("{% macro f(n) %}({{ n }}){% endmacro %}{{ f(1) }}{{ f(2) }}", "(1)(2)"),

@@ -58,7 +58,8 @@ class ServerConfig(Settings):
     keepalive_seconds: float = Field(
         60.0,
         ge=1,
-        description="How often a silent connection is asked whether anybody is there; 20 s without an answer end it.",
+        description="After how much silence a connection is asked whether anybody is there; it ends where a third of "
+        "that passes without an answer.",
     )
     tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain.")
     tls_key: Path | None = Field(None, description="PEM file with its private key.")

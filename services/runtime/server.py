@@ -191,6 +191,7 @@ def _build(
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_concurrent_streams", config.max_streams_per_connection),
         ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),

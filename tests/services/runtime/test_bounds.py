@@ -1,5 +1,6 @@
 """Bounds of a server, asked for through real sockets: sizes, streams, readers who do not read."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_a_reader_who_does_not_read_is_cut_and_makes_room(server):
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "a reply was not read within 0.5 s; read replies as they come" in caught.value.details()
         calls[1].cancel()
+
+
+def test_a_connection_whose_other_end_is_gone_is_closed():
+    """A peer that shakes hands, and then neither asks nor answers a ping."""
+    preface, settings, acknowledged = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0", b"\0\0\0\4\1\0\0\0\0"
+    with local_server([SERVER, "--keepalive-seconds", "1"]) as running:
+        host, port = running.target.split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as peer:
+            peer.sendall(preface + settings + acknowledged)
+            received = b"".join(iter(lambda: peer.recv(4096), b""))
+    assert b"ping_timeout" in received
 
 
 def test_more_streams_than_a_connection_may_have_wait_in_the_client(server):

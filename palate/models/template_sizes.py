@@ -9,7 +9,7 @@ from typing import Any
 MAX_CHARS = 16 << 20
 """Largest text that a template may make; in a collection every element counts for some characters more."""
 
-_ELEMENT_CHARS = 16
+_ELEMENT_CHARS = 64
 """What an element of a collection counts for, beside its own characters."""
 
 _MAX_BITS = 1 << 16

@@ -356,3 +356,20 @@ def test_idle_streams_are_ended(bert: Path):
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "this stream ends here; open another" in caught.value.details()
         nothing_more.set()
+
+
+def test_a_client_whose_items_come_slowly_is_not_disturbed_by_the_end_of_an_idle_stream(bert: Path):
+    with (
+        local_server(command(bert, "--stream-idle-seconds", "0.3")) as running,
+        RewardClient(running.target, timeout=60) as client,
+    ):
+
+        def slowly() -> Iterator[tuple[str, str]]:
+            yield PAIRS[0]
+            while metric(running, "grpc_server_handled_total", "ScoreStream", "Unavailable") < 1:
+                pass
+            yield PAIRS[1]
+
+        results = dict(client.score_stream(slowly()))
+    assert results.keys() == {0, 1}
+    assert all(isinstance(result, Scored) for result in results.values())

@@ -16,6 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels ops-env images images-gpu images-local check-ops
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-ops stories clean
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-biased stories clean
+.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-dependencies fuzz stories clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -130,6 +131,13 @@ check-ops: $(STAMP)  ## what is deployed, in real tools: Prometheus and Alertman
 	$(BIN)/python -m tests.checks.ops_monitoring --json runs/checks/ops_monitoring.json
 check-biased: $(STAMP)  ## biased annotators make a sycophantic policy, honest ones do not: six seeds, side by side
 	$(BIN)/python -m tests.checks.biased
+check-dependencies: $(STAMP)  ## known vulnerabilities of every dependency, where their data are to be had
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/python -m tests.checks.dependencies
+
+fuzz: $(STAMP)  ## every decoder under atheris: make fuzz [RUNS=100000]; counts in runs/fuzz/counts.json
+	$(BIN)/pip install --quiet -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz --runs $(or $(RUNS),100000)
 
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }

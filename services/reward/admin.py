@@ -21,9 +21,6 @@ from services.runtime.errors import InvalidRequest, NotPossible, PermissionDenie
 
 logger = logging.getLogger(__name__)
 
-_MOST_CHARACTERS = 2000
-"""Of a reason: it travels in metadata, of which gRPC takes 8 KiB, and libraries list every weight they miss."""
-
 
 class AdminServicer(AdminServiceServicer):
     """Changes what `registry` holds. One model is loaded at a time, in a thread of its own; others wait."""
@@ -86,8 +83,7 @@ class AdminServicer(AdminServiceServicer):
         except (FolderError, ParityError, OSError, MemoryError, RuntimeError) as error:
             logger.warning("%s could not be loaded", request.name, exc_info=error)
             self._metrics.load_ended(LoadOutcome.PARITY if isinstance(error, ParityError) else LoadOutcome.UNUSABLE)
-            reason = str(error)[:_MOST_CHARACTERS]
-            raise NotPossible(f"{request.name} was not loaded, nothing was changed: {reason}") from error
+            raise NotPossible(f"{request.name} was not loaded, nothing was changed: {error}") from error
         if request.revision and request.revision != model.digests.revision:
             self._metrics.load_ended(LoadOutcome.OTHER_REVISION)
             found, wanted = model.digests.revision, request.revision[:64]

@@ -200,10 +200,14 @@ def _build(
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
+        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     ]
-    interceptor = CallInterceptor(service_names, guard, admission, metrics, traces)
+    interceptor = CallInterceptor(service_names, guard, admission, metrics, config.slow_reader_seconds, traces)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
     for service in early:

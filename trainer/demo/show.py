@@ -37,7 +37,7 @@ def main(config: DemoConfig) -> None:
 
 def _run(config: DemoConfig) -> None:
     if config.annotators == "biased":
-        biased_show.show(run_biased(config), Console(highlight=False))
+        biased_show.show(run_biased(config), stdout_console())
     else:
         show(run_demo(config))
 

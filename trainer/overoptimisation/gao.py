@@ -48,7 +48,7 @@ class Fit:
 
     def at(self, d: float) -> float:
         """R(d)."""
-        return d * self.alpha - _bend(self.form, np.array([d]))[0].item() * self.beta
+        return d * self.alpha - float(_bend(self.form, np.array([d]))[0]) * self.beta
 
     def turning_point(self) -> float:
         """Beyond this d more optimisation costs reward: α/2β, or exp(α/β − 1); infinity where nothing turns."""
@@ -135,8 +135,8 @@ def _solved(moments: Array) -> Array:
     xx, xz, zz, xy, zy = moments.T
     determinant = xx * zz - xz * xz
     told = determinant > 1e-12 * np.maximum(xx * zz, np.finfo(float).tiny)
-    found = np.stack([zz * xy - xz * zy, xx * zy - xz * xy])[:, told] / determinant[told]
-    return found.T
+    found: Array = np.stack([zz * xy - xz * zy, xx * zy - xz * xy], axis=1)[told] / determinant[told, None]
+    return found
 
 
 def _interval(value: float, drawn: Sequence[float]) -> Interval:

@@ -115,12 +115,12 @@ _WHAT = (
     "batches: their noise is in the intervals, that of another seed is not."
 )
 _NO_GOLD = (
-    "Nothing judged this run beside its rewards (--watch.gold, --watch.gold-function), so the score is all that is known "
-    "of it, and a score cannot say that it is wrong."
+    "Nothing judged this run beside its rewards (--watch.gold, --watch.gold-function), so the score is all that is "
+    "known of it, and a score cannot say that it is wrong."
 )
 _LIMITS = (
-    "What these signals can warn of: a policy that has gone far (KL), one that says what an ensemble's members have not "
-    "learnt alike (disagreement), one that has found length. What they cannot: mistakes that all members share "
+    "What these signals can warn of: a policy that has gone far (KL), one that says what an ensemble's members have "
+    "not learnt alike (disagreement), one that has found length. What they cannot: mistakes that all members share "
     "because the labels hold them, on which they agree; anything that gold, too, does not know; and a turn before it "
     "happened, since each of them is seen when the policy is already there. They audit more than they foretell.\n\n"
     "What no reward model can fix: labels of people who could not tell, wishes that contradict each other, and things "

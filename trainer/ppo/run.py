@@ -40,7 +40,7 @@ from trainer.ppo.state import RunIdentity, RunState
 from trainer.ppo.store import RolloutStore
 from trainer.ppo.team import Team, joined
 from trainer.ppo.update import Updater
-from trainer.ppo.watch import End, Watch, write_end
+from trainer.ppo.watch import End, Watch, forget_end, write_end
 from trainer.run_folder import held
 from trainer.types import FilledBatch, ScoredRollout
 
@@ -138,6 +138,7 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
 
     state = _first_state(config, stages, restored, revisions)
     watch = make_watch(config, rewards, connect_gold(config, stack), state.step)
+    forget_end(config.out)
     recorder = _Recorder(config, checkpoints, updater, me, state.step, watch, stack)
     state, version, end = train(stages, state, make_controller(config, state.kl_coef), recorder)
     points.reach("model")

@@ -133,6 +133,11 @@ def write_end(out: Path, end: End) -> None:
     (out / END_FILE).write_text(json.dumps(asdict(end), indent=2) + "\n", encoding="utf-8")
 
 
+def forget_end(out: Path) -> None:
+    """Takes out what an earlier start wrote: the run goes on."""
+    (out / END_FILE).unlink(missing_ok=True)
+
+
 def read_end(out: Path) -> End | None:
     """How the run in a folder has ended; None where it has not, or nobody wrote it down."""
     if not (out / END_FILE).exists():

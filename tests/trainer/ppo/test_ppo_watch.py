@@ -26,7 +26,7 @@ GOLD = {"gold_function": "m:f"}
         ({"max_disagreement": 0.5, "window": 1}, "watch/disagreement", (0.1, 0.6), EndReason.DISAGREEMENT),
         ({"max_disagreement": 0.5, "window": 1}, "watch/disagreement", (0.6, 0.4), None),
         ({**GOLD, "max_gold_fall": 0.5, "window": 2}, "watch/gold", (1.0, 2.0, 1.0, 0.9), EndReason.GOLD),
-        ({**GOLD, "max_gold_fall": 0.5, "window": 2}, "watch/gold", (1.0, 2.0, 1.2, 0.9), None),
+        ({**GOLD, "max_gold_fall": 0.5, "window": 2}, "watch/gold", (1.0, 2.0, 1.2, 1.1), None),
         ({**GOLD, "max_gold_fall": 0.1, "window": 1}, "watch/gold", (0.0, 1.0, 2.0), None),
         ({}, "objective/kl", (1e9,), None),
     ],

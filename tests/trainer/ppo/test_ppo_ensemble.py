@@ -66,7 +66,8 @@ def watched(configure, ensemble_server, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def make(*flags):
-        return configure("--services.reward", ensemble_server.target, *flags)
+        # Learning rates that depend on the number of steps would differ between a run that is ended and one that ends.
+        return configure("--services.reward", ensemble_server.target, "--no-ppo.anneal", *flags)
 
     return make
 

@@ -17,6 +17,7 @@ from trainer.ppo.choices import DeviceName, DistributedWay, MissingEos, StaleRul
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.lora_config import LoraGroup
 from trainer.ppo.reward_config import RewardConfig
+from trainer.ppo.watch_config import WatchGroup
 
 
 class ServicesGroup(AccessFields):
@@ -247,6 +248,7 @@ class PPOConfig(PhaseSettings):
     overlap: OverlapGroup = OverlapGroup()
     invariants: InvariantsGroup = InvariantsGroup()
     record: RecordGroup = RecordGroup()
+    watch: WatchGroup = WatchGroup()
 
     @model_validator(mode="after")
     def _reachable_length(self) -> Self:

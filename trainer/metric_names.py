@@ -108,6 +108,14 @@ _ROLLOUT = {
     **{f"rollout/dropped_{cause.lower()}": f"Rollouts that fell out with {cause}." for cause in DropCause},
 }
 
+_WATCH = {
+    "watch/gold": "Mean raw score of gold, which nothing is learnt from.",
+    "watch/gold_missing": "Rollouts that gold gave no score.",
+    "watch/gold_correlation": "Spearman correlation of score and gold over the rollouts.",
+    "watch/disagreement": "Mean over rollouts of an ensemble's standard deviation (divided by the members' number), in "
+    "the unit of the score; of several ensembles the sum by weights.",
+}
+
 _IDLE = {
     "idle/trainer_share": "Of the step's time, how much the trainer waited for rollouts and their scores.",
     "idle/policy_share": "Of the step's time, in how much no replica of the policy service had a call of this run.",
@@ -139,6 +147,7 @@ FAMILIES: dict[str, tuple[Metric, ...]] = {
         "The losses": _LOSS,
         "Groups, where prompts have several completions": _GROUP,
         "Rollouts": _ROLLOUT,
+        "Looked at, never learnt from": _WATCH,
         "Who waits": _IDLE,
         "Seconds of a step": _TIME,
         "`pretrain`, `sft`, `reward`": _FIT,

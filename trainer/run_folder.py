@@ -46,6 +46,7 @@ FREE = frozenset(
         # when a run stops, and how much memory it takes; nothing of what it learns
         "scoring.max_dropped_share",
         "invariants",
+        "watch",
         "ppo.microbatch_size",
     }
 )

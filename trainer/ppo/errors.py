@@ -12,6 +12,7 @@ TrainingError
 ├── RewardModelChanged   a reward has another revision than the run is pinned to
 ├── RewardFunctionUnusable  a local reward function is not found
 ├── RewardFunctionBroken    one does not give a value for each completion
+├── BrakeUnusable        a brake looks at something that the run does not have
 ├── ScoresAlike          scores cannot be standardised
 ├── PublishFailed        the new weights do not reach every replica
 ├── UnusableModel        a model folder does not fit its place
@@ -94,6 +95,10 @@ class RewardFunctionUnusable(TrainingError):
 
 class RewardFunctionBroken(TrainingError):
     """A local reward function does not give one value for each completion."""
+
+
+class BrakeUnusable(TrainingError):
+    """A brake looks at something that the run does not have, and so would never hold."""
 
 
 class ScoresAlike(TrainingError):

@@ -18,7 +18,7 @@ from trainer.ppo import identity, points, strict
 from trainer.ppo.build import load_policy
 from trainer.ppo.checkpoint import CheckpointFolder, Restored
 from trainer.ppo.connect import connect_policy
-from trainer.ppo.connect_rewards import ServiceReward, connect_rewards, revisions_of
+from trainer.ppo.connect_rewards import ServiceReward, connect_gold, connect_rewards, revisions_of
 from trainer.ppo.fill import fill_batch
 from trainer.ppo.idle import Workload
 from trainer.ppo.invariants import check_pad_token
@@ -28,11 +28,20 @@ from trainer.ppo.ranks import follow
 from trainer.ppo.record import RunDisplay, samples_markdown
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale, score_scale
-from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater, open_ref
+from trainer.ppo.setup import (
+    make_controller,
+    make_prompts,
+    make_publisher,
+    make_stages,
+    make_updater,
+    make_watch,
+    open_ref,
+)
 from trainer.ppo.state import RunIdentity, RunState
 from trainer.ppo.store import RolloutStore
 from trainer.ppo.team import Team, joined
 from trainer.ppo.update import Updater
+from trainer.ppo.watch import End, Watch, forget_end, write_end
 from trainer.run_folder import held
 from trainer.types import FilledBatch, ScoredRollout
 
@@ -50,6 +59,7 @@ class PPOResult:
         reward_revisions: Name → revision of what was trained against.
         scale: How scores were standardised, where they were.
         metrics: Of the last step; empty where a resumed run had nothing left to do.
+        end: Why it ended there.
     """
 
     model_folder: Path
@@ -58,6 +68,7 @@ class PPOResult:
     reward_revisions: Mapping[str, str]
     scale: ScoreScale | None
     metrics: Mapping[str, float]
+    end: End
 
 
 def run_ppo(config: PPOConfig) -> PPOResult:
@@ -127,15 +138,18 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, workload, stack)
 
     state = _first_state(config, stages, restored, revisions)
-    recorder = _Recorder(config, checkpoints, updater, me, state.step, vitals, stack)
-    state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
+    watch = make_watch(config, rewards, connect_gold(config, stack), state.step)
+    forget_end(config.out)
+    recorder = _Recorder(config, checkpoints, updater, me, state.step, watch, vitals, stack)
+    state, version, end = train(stages, state, make_controller(config, state.kl_coef), recorder)
     points.reach("model")
     actor = updater.model.actor.model
     if has_adapters(actor):
         save_adapter_folder(actor, config.policy, config.out / "adapter")
     folder = save_model_folder(merged_model(actor), config.policy, manifest, config.out / "model")
+    write_end(config.out, end)
     _report(config.out)
-    return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
+    return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last, end)
 
 
 def _report(out: Path) -> None:
@@ -198,9 +212,11 @@ class _Recorder:
         updater: Updater,
         me: RunIdentity,
         done: int,
+        watch: Watch,
         vitals: Vitals,
         stack: ExitStack,
     ) -> None:
+        self._watch = watch
         self.last: dict[str, float] = {}
         self._config = config
         self._checkpoints = checkpoints
@@ -217,12 +233,14 @@ class _Recorder:
 
     def __call__(
         self, state: RunState, metrics: dict[str, float], filled: FilledBatch, shaped_scores: Sequence[float]
-    ) -> None:
+    ) -> End | None:
+        metrics |= self._watch.look(filled.scored)
         record, self.last = self._config.record, self._writer.log(state.step, metrics)
+        end = self._watch.brake({"step": state.step, **self.last})
         points.reach("record")
         self._rollouts.write(state.step, filled.scored, shaped_scores)
         self._display.advance(state.step, self.last)
-        is_last = state.step == self._config.total_steps
+        is_last = end is not None or state.step == self._config.total_steps
         if state.step % record.samples_every == 0 or is_last or state.step == 1:
             shown = filled.scored[: record.samples]
             self._display.show_samples(state.step, shown)
@@ -230,3 +248,4 @@ class _Recorder:
         if state.step % record.checkpoint_every == 0 or is_last:
             self._rollouts.finish_file()
             self._checkpoints.save(*self._updater.whole(), state, self._identity)
+        return end

@@ -13,7 +13,6 @@ from trainer.reward_model.evaluate import Share, wilson
 from trainer.reward_model.reliability import Array, Prior, VoteTable, interval
 
 Suspicion: TypeAlias = Literal["adversary", "spammer", "open", "none"]
-_NUMBERS = ("value", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +108,16 @@ def together(parts: Sequence[Mapping[str, Reliability]]) -> dict[str, Reliabilit
     for part in parts:
         for name, found in part.items():
             known.setdefault(name, []).append(found)
-    means = {
-        name: [statistics.fmean(getattr(one, of) for one in each) for of in _NUMBERS] for name, each in known.items()
-    }
+    means = {name: _mean_of(each) for name, each in known.items()}
     usual = statistics.median(value for value, _, _ in means.values())
-    return {name: Reliability(*row, _suspicion(*row[1:], usual)) for name, row in means.items()}
+    return {
+        name: Reliability(value, low, high, _suspicion(low, high, usual)) for name, (value, low, high) in means.items()
+    }
+
+
+def _mean_of(parts: Sequence[Reliability]) -> tuple[float, float, float]:
+    value, low, high = (statistics.fmean(getattr(part, name) for part in parts) for name in ("value", "low", "high"))
+    return value, low, high
 
 
 def _suspicion(low: float, high: float, usual: float) -> Suspicion:

@@ -25,6 +25,7 @@ from palate.client import PalateError, PolicyClient, SamplingParams
 from palate.connection import Seconds, options_for, with_access
 from palate.local_server import ServerStartError, local_server
 from palate.models.folder import FolderError
+from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
 
@@ -83,7 +84,7 @@ def run(
     except (FolderError, PalateError, ServerStartError, OSError) as error:
         _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
-    print_policy_audit(audit, Console(highlight=False))
+    print_policy_audit(audit, stdout_console())
     raise typer.Exit(WORSE if audit.worse else 0)
 
 

@@ -13,10 +13,7 @@ CPU := --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels ops-env images images-gpu images-local check-ops
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-ops stories clean
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-biased stories clean
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-noise check-dependencies fuzz stories clean
+.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-noise check-labels check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -101,10 +98,11 @@ check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt wi
 check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement
 	$(BIN)/python -m tests.checks.labels --json runs/checks/labels.json
 
-check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, replicas behind proxies, autoscaling
+check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, proxies, autoscaling, Prometheus (half an hour)
 	$(BIN)/python -m tests.checks.ops_images
 	$(BIN)/python -m tests.checks.ops_fleet --json runs/checks/ops_fleet.json
 	$(BIN)/python -m tests.checks.ops_autoscaling --json runs/checks/ops_autoscaling.json
+	$(BIN)/python -m tests.checks.ops_monitoring --json runs/checks/ops_monitoring.json
 
 images: images-torch  ## build the images for CPUs: make images [BUILDER=podman] [TAG=local]
 	$(BUILD) -f k8s/images/services-cpu.Dockerfile -t localhost/palate-services-cpu:$(TAG) .
@@ -127,10 +125,10 @@ images-local: images  ## build those of k8s/overlays/local, with the models of `
 		-t localhost/palate-local-reward:$(TAG) runs/local/reward
 	$(BUILD) -f k8s/images/models.Dockerfile --build-arg IMAGE=localhost/palate-services-torch:$(TAG) \
 		-t localhost/palate-local-policy:$(TAG) runs/local/policy
-check-ops: $(STAMP)  ## what is deployed, in real tools: Prometheus and Alertmanager over real servers and runs (15 minutes)
-	$(BIN)/python -m tests.checks.ops_monitoring --json runs/checks/ops_monitoring.json
+
 check-biased: $(STAMP)  ## biased annotators make a sycophantic policy, honest ones do not: six seeds, side by side
 	$(BIN)/python -m tests.checks.biased
+
 check-dependencies: $(STAMP)  ## known vulnerabilities of every dependency, where their data are to be had
 	$(BIN)/pip install --quiet pip-audit
 	$(BIN)/python -m tests.checks.dependencies

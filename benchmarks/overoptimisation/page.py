@@ -59,6 +59,6 @@ def _table(part: str, rows: Sequence[Row]) -> Table:
         fitted = pooled(part, list(own.values()))
         for seed, row in own.items():
             lines.append((name, str(seed), f"{smoothed(row)[-1]:.2f}", f"{fall(row):.2f}", "", "", ""))
-        found = (fitted.alpha, fitted.beta, fitted.turning_point)
-        lines.append((name, "all", "", "", *map(interval, found)))
+        alpha, beta, turning_point = map(interval, (fitted.alpha, fitted.beta, fitted.turning_point))
+        lines.append((name, "all", "", "", alpha, beta, turning_point))
     return Table("gold", ("objective", "seed", "at the end", "fall from the best", "α", "β", "turns at √KL"), lines)

@@ -26,7 +26,7 @@ _CHARS_A_STEP, _CHARS_A_STEP_CALLED = 256, 32
 """Characters that are made, compared or copied in a step, and those that a filter, a test or a method looks at."""
 
 _MAX_NUMBER = 1_000_000
-"""Largest number that anything is called with: widths and counts."""
+"""Largest number that is a width or a count."""
 
 
 class TooMuch(Exception):
@@ -88,7 +88,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """Calls what stays within the limits."""
         _BUDGET.get().spend(_BUDGET.get().a_round)
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str):
+        if isinstance(owner, str | bytes | int):
+            _check_numbers(__obj.__name__, (*args, *kwargs.values()))
             args = _check_call(f"str.{__obj.__name__}", (owner, *args), kwargs)[1:]
         else:
             _check_call("", args, kwargs)
@@ -189,15 +190,25 @@ def _read(value: Any, chars_a_step: int = _CHARS_A_STEP) -> Any:
 def _check_call(name: str, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
     """The arguments of a call whose result stays within the limits; a generator that is joined as a list."""
     for value in (*values, *named.values()):
-        if isinstance(value, int) and not -_MAX_NUMBER <= value <= _MAX_NUMBER:
-            said = name.removeprefix("str.") or "something"
-            raise TooMuch(f"a number that it calls {said} with is above {_MAX_NUMBER}")
         _read(value, _CHARS_A_STEP_CALLED)
+    if name in _COUNTING:
+        _check_numbers(name, (*values[1:], *named.values()))
     if (growth := CALLS.get(name)) is not None:
         if name in ("join", "str.join"):
             values = tuple(list(_rounds(each)) if isinstance(each, Iterator) else each for each in values)
         _check(growth(*values, **named))
     return values
+
+
+def _check_numbers(name: str, values: Iterable[Any]) -> None:
+    if any(isinstance(value, int) and not -_MAX_NUMBER <= value <= _MAX_NUMBER for value in values):
+        raise TooMuch(f"a number that it calls {name} with is above {_MAX_NUMBER}")
+
+
+_COUNTING = frozenset(
+    {"batch", "center", "filesizeformat", "indent", "round", "slice", "tojson", "truncate", "wordwrap"}
+)
+"""Filters whose numbers are widths and counts."""
 
 
 def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -42,6 +42,8 @@ TOO_MUCH = [
     ("{{ [[1] * 9999] * 9999 | sum(start=[]) }}", SIZE),
     ("{{ 'a'.ljust(10 ** 9) }}", NUMBER),
     ("{{ 'a' | center(10 ** 9) }}", NUMBER),
+    ("{{ 'a'.encode().ljust(10 ** 9) }}", NUMBER),
+    ("{{ (1).to_bytes(10 ** 9, 'big') }}", NUMBER),
 ]
 
 
@@ -88,6 +90,11 @@ def test_what_leaves_the_sandbox_is_refused(source):
         ("{% set n = namespace(x=1) %}{% for i in range(3) %}{% set n.x = n.x * 2 %}{% endfor %}{{ n.x }}", "8"),
         ("{{ '%s-%03d' % ('a', 7) }}{{ '{:>4}'.format('b') }}{{ ['a', 'b'] | join(', ') }}", "a-007   ba, b"),
         ("{{ '**%s** in 2024, %d%%' % ('a', 1500) }}{{ '2024: {}'.format(3) }}", "**a** in 2024, 1500%2024: 3"),
+        (
+            "{% macro f(n) %}{{ n | string }}{% endmacro %}{{ f(20241231) }}{{ 20241231 is gt(10000000) }}",
+            "20241231True",
+        ),
+        ("{{ x | default(10000000) }}", "10000000"),
         ("{{ {'a': [1, 2]} | tojson(indent=2) }}", '{\n  "a": [\n    1,\n    2\n  ]\n}'),
         ("{{ bos_token + messages[0].content.split('l')[-1].upper() + eos_token }}", "<s>O</s>"),
         ("{% macro f(n) %}({{ n }}){% endmacro %}{{ f(1) }}{{ f(2) }}", "(1)(2)"),

@@ -54,7 +54,7 @@ def _each(rows: Sequence[Row], what: str) -> Iterator[Figure]:
 
 
 def _table(part: str, rows: Sequence[Row]) -> Table:
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, own in by_objective(rows).items():
         fitted = pooled(part, list(own.values()))
         for seed, row in own.items():

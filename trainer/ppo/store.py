@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from palate.rollout_files import FOLDER, remove_drafts, rollout_files, write_rollouts
-from trainer.types import ComponentScore, ScoredRollout
+from trainer.types import ScoredRollout
 
 
 class RolloutStore:
@@ -82,17 +82,12 @@ def rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
         "prompt": rollout.prompt,
         "completion": rollout.completion,
         "score": scored.score,
-        "components": [_component(component) for component in scored.components],
+        "components": [asdict(component) for component in scored.components],
         "reward_revision": scored.revision,
         "finish_reason": rollout.finish_reason.value,
         "seed": rollout.seed,
         "policy_version": asdict(rollout.policy_version),
     }
-
-
-def _component(component: ComponentScore) -> dict[str, Any]:
-    """Without a std where the reward has no members."""
-    return {name: value for name, value in asdict(component).items() if value is not None}
 
 
 def _tokens(scored: ScoredRollout) -> dict[str, Any]:

@@ -94,9 +94,10 @@ def shedding(clock: Clock, thresholds: Thresholds) -> Alert:
 def no_scrape(clock: Clock, thresholds: Thresholds) -> Alert:
     """Nothing is known of a process, or of a whole fleet."""
     gone = f"count by ({FLEET}) (up{{{_SERVICES}}} offset {clock(HOUR)}) unless count by ({FLEET}) (up{{{_SERVICES}}})"
+    known = f"up{{{JOBS}}}"
     return Alert(
         "PalateNoScrape",
-        f"avg_over_time(up{{{JOBS}}}[{clock(10 * MINUTE)}]) < 0.5 or ({gone})",
+        f"(avg_over_time({known}[{clock(10 * MINUTE)}]) < 0.5 and {known}) or ({gone})",  # a pod may be gone
         clock(5 * MINUTE),
         "critical",
         "{{ $labels.job }} {{ $labels.instance }}: Prometheus reads nothing",

@@ -157,7 +157,8 @@ class Check:
         self._until(all_delivered, lambda: "not everything was delivered", fatal=False)
 
     def _fault(self, names: set[str]) -> None:
-        """A fault begins."""
+        """A fault begins; none of these fires before it."""
+        self._until(lambda: not self._prometheus.fired(2) & names, lambda: "they fire before their fault is made")
         self._fault_begin = time.monotonic()
         print(f"fault made, {', '.join(sorted(names))} must fire", flush=True)
 

@@ -115,6 +115,7 @@ CASES = {
         silent={
             _of("up", "a"): "1x110 0 1x129",
             _of("up", "run", "palate-training"): "1x90",  # a run that has ended
+            _of("up", "failed", "palate-training"): "_x100 1x2 0x12 stale",  # seen longer dead than alive
             _of("up", "other", "postgres"): "0x240",
         },
         count=2,

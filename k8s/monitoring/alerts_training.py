@@ -73,14 +73,13 @@ def divergence(clock: Clock, thresholds: Thresholds) -> Alert:
     """What is optimised rises, what is meant falls."""
     return Alert(
         "PalateProxyGoldDivergence",
-        f"palate:training_proxy:trend1h > {thresholds.trend:g} and ignoring (reward) "
-        f"palate:training_gold:trend1h < -{thresholds.trend:g}",
+        f"palate:training_proxy:trend1h > {thresholds.trend:g} and palate:training_gold:trend1h < -{thresholds.trend:g}",
         clock(15 * MINUTE),
         "warning",
         "{{ $labels.instance }}: the score rises and the gold reward falls",
-        "Over the last hour the score that is optimised went up and the reward named `gold` went down (correlation "
-        "with time beyond one half, either way): over-optimisation. A run shows a gold reward where its list of "
-        "rewards has one of that name, with a weight too small to matter.",
+        "Over the last hour the score that is optimised went up and gold went down (correlation with time beyond one "
+        "half, either way): over-optimisation. A run shows gold where `--watch.gold` or `--watch.gold-function` says "
+        "what it is.",
         (
             "Take the checkpoint at which the gold reward was highest (`report.html` shows both over KL).",
             "Read what the policy writes now, and audit the reward model for what it has found: `palate audit`.",

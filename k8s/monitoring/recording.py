@@ -69,9 +69,9 @@ def _training(clock: Clock) -> Iterator[Recording]:
     spread = clock.seconds(TREND_SECONDS) / math.sqrt(12)  # of the moments of an hour
     for name, series in (
         ("proxy", "palate_training_objective_scores"),
-        ("gold", 'palate_training_objective_score{reward="gold"}'),
+        ("gold", "palate_training_watch_gold"),
     ):
-        old_enough = f"and ignoring (reward) palate_training_step offset {window}"  # else an hour is not full
+        old_enough = f"and palate_training_step offset {window}"  # else an hour is not full
         yield Recording(
             f"palate:training_{name}:trend1h",
             f"deriv({series}[{window}]) * {spread:.1f} / stddev_over_time({series}[{window}]) {old_enough}",

@@ -184,9 +184,8 @@ class Check:
 
 
 def gamed() -> list[dict[str, object]]:
-    """A proxy that is paid for rare letters, and a gold reward that is paid for doing without."""
-    proxy = {"name": "proxy", "pattern": "[zqxj]"}
-    return [proxy, {"name": "gold", "pattern": "^[^zqxj]*$", "weight": 1e-6}]
+    """A proxy that is paid for rare letters; gold is doing without."""
+    return [{"name": "proxy", "pattern": "[zqxj]"}]
 
 
 def expressions(clock: Clock) -> Iterator[tuple[str, str]]:

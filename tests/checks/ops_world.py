@@ -50,6 +50,7 @@ _PPO = (
     *("--total-steps", "100000", "--seed", "7", "--threads", "1", "--services.attempts", "1000"),
     *("--sampling.max-new-tokens", "24", "--ppo.batch-size", "8", "--ppo.num-mini-batches", "1"),
     *("--scoring.max-dropped-share", "0.9", "--record.checkpoint-every", "100000"),
+    *("--watch.gold-function", "tests.checks.plain_letters:plain_letters"),
 )
 
 
@@ -154,9 +155,9 @@ class Watched:
                 time.sleep(0.2)
 
     def rewards(self) -> Rewards:
-        """What the model likes, and a gold reward that has nothing to do with it."""
+        """What the model likes, and a second reward beside it."""
         taste = {"name": "taste", "target": self.reward.target, "model": "taste"}
-        return [taste, {"name": "gold", "pattern": "[zqxj]", "weight": 1e-6}]
+        return [taste, {"name": "letters", "pattern": "[zqxj]", "weight": 1e-6}]
 
     def end_run(self, name: str) -> None:
         """Ends it, and forgets its target, as Kubernetes does."""

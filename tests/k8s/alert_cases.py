@@ -78,7 +78,7 @@ def _scores(proxy: str, gold: str) -> Series:
         **_run("step", "0+1x240"),
         **_run("objective_scores", proxy),
         **_run("objective_score", proxy, reward="taste"),
-        **_run("objective_score", gold, reward="gold"),
+        **_run("watch_gold", gold),
     }
 
 

@@ -22,10 +22,12 @@ TRAINING = Board(
         "Is it learning?": (
             _curve("Score that is optimised", {"objective_scores": "proxy"}),
             Panel(
-                "Each reward, gold among them",
-                "short",
-                (Query(selected("palate_training_objective_score"), "{{instance}} {{reward}}"),),
-                "A gold reward that falls while the score rises: over-optimisation.",
+                "Each reward", "short", (Query(selected("palate_training_objective_score"), "{{instance}} {{reward}}"),)
+            ),
+            _curve(
+                "Gold, which nothing is learnt from",
+                {"watch_gold": "gold"},
+                text="It falls while the score rises: over-optimisation. Only where --watch.gold says what it is.",
             ),
             Panel(
                 "Trend of proxy and gold over an hour",

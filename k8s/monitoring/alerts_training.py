@@ -73,7 +73,8 @@ def divergence(clock: Clock, thresholds: Thresholds) -> Alert:
     """What is optimised rises, what is meant falls."""
     return Alert(
         "PalateProxyGoldDivergence",
-        f"palate:training_proxy:trend1h > {thresholds.trend:g} and palate:training_gold:trend1h < -{thresholds.trend:g}",
+        f"palate:training_proxy:trend1h > {thresholds.trend:g} "
+        f"and palate:training_gold:trend1h < -{thresholds.trend:g}",
         clock(15 * MINUTE),
         "warning",
         "{{ $labels.instance }}: the score rises and the gold reward falls",

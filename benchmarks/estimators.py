@@ -193,7 +193,7 @@ def _arguments() -> Namespace:
 def _world(demo: DemoConfig, stack: ExitStack) -> _World:
     """Trains the models of a seed, or finds them in its folder."""
     paths = phases.Paths(demo.out)
-    policy, ref = _prepared(demo, paths, stack)
+    policy, ref = prepare(demo, paths, stack)
     reward = stack.enter_context(serve_reward(paths))
     services = ServicesGroup(policy=[policy.target], reward=reward.target, ref=ref.target)
     policy_client, ref_client = (stack.enter_context(PolicyClient(server.target)) for server in (policy, ref))
@@ -203,13 +203,19 @@ def _world(demo: DemoConfig, stack: ExitStack) -> _World:
     return _World(demo, services, policy_client, ref_client, reward_client, before)
 
 
-def _prepared(demo: DemoConfig, paths: phases.Paths, stack: ExitStack) -> tuple[LocalServer, LocalServer]:
-    mark, settings = demo.out / _PREPARED, demo.model_dump_json(indent=2)
-    if mark.exists() and mark.read_text() == settings:
+def is_prepared(demo: DemoConfig) -> bool:
+    """Whether the models of a seed are in its folder, made with the same settings."""
+    mark = demo.out / _PREPARED
+    return mark.exists() and mark.read_text() == demo.model_dump_json(indent=2)
+
+
+def prepare(demo: DemoConfig, paths: phases.Paths, stack: ExitStack) -> tuple[LocalServer, LocalServer]:
+    """The policy service and the reference policy of a seed, whose models are made where they are not there."""
+    if is_prepared(demo):
         return serve_policies(paths, stack)
     clear(demo.out)
     servers = train_until_ppo(demo, paths, Clock(), stack)
-    mark.write_text(settings)
+    (demo.out / _PREPARED).write_text(demo.model_dump_json(indent=2))
     return servers
 
 

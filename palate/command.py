@@ -12,6 +12,7 @@ GROUP = "palate.commands"
 
 _PURPOSE = {
     "audit": ("Say what a reward model likes that it should not: length, flattery, hedges, refusals ...", "audit"),
+    "audit-policy": ("Say what a policy says that it should not, and what of it came with its training.", "audit"),
     "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
     "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
     "doctor": ("Say what is wrong with running services, every replica of them, and what to do.", ""),
@@ -63,7 +64,7 @@ def _loaded(entry: EntryPoint) -> Any:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<8}  {purpose}" for name, (purpose, _) in sorted(_PURPOSE.items()))
+    commands = "\n".join(f"  {name:<12}  {purpose}" for name, (purpose, _) in sorted(_PURPOSE.items()))
     return f"""usage: palate COMMAND ...
 
 Reward models served, trained and audited, and policies trained against them.

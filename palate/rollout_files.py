@@ -113,7 +113,7 @@ def schema() -> Any:
 
     text, number, ids = pa.string(), pa.float64(), pa.list_(pa.int32())
     version = {"run_id": text, "incarnation": pa.int64(), "step": pa.int64(), "digest": text}
-    component = {"name": text, "score": number, "revision": text}
+    component = {"name": text, "score": number, "revision": text, "std": number}
     columns = {
         "step": pa.int64(),
         "place": pa.int32(),

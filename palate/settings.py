@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    YamlConfigSettingsSource,
 )
 
 from palate.environment import misspelt, variable_of
@@ -54,15 +54,17 @@ class Settings(BaseSettings):
         Prints help and exits with 0 on ``--help``; prints what is wrong, and the nearest right name, and exits with 2.
         """
         arguments, config_file = _split_config_flag(argv)
-        if config_file is not None and (problem := _file_problem(Path(config_file))):
-            _refuse(prog, f"the configuration file {config_file} {problem}")
+        try:
+            from_file = {} if config_file is None else read_config(Path(config_file))
+        except ConfigFileError as error:
+            _refuse(prog, str(error))
         strange = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
         if strange:
             _refuse(prog, _suggestion(strange[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
         if not {"--help", "-h"} & set(arguments) and (problem := _environment_problem(cls)):
             _refuse(prog, problem)
         try:
-            return _sourced(cls, arguments, config_file, prog)()
+            return _sourced(cls, arguments, from_file, prog)()
         except ValidationError as error:
             _refuse(prog, "\n".join(_explain(cls, problem) for problem in error.errors()))
         except SettingsError as error:
@@ -80,6 +82,31 @@ class Settings(BaseSettings):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class ConfigFileError(Exception):
+    """The configuration file cannot be used; the message names it and says what is wrong."""
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The names and values that a configuration file holds; none for an empty file.
+
+    Raises:
+        ConfigFileError: It is missing, no YAML, or holds something else.
+    """
+    try:
+        content = read_yaml(file)
+    except FileNotFoundError as error:
+        raise ConfigFileError(f"the configuration file {file} does not exist") from error
+    except OSError as error:
+        raise ConfigFileError(f"the configuration file {file} cannot be read: {error.strerror}") from error
+    except KeyGivenTwice as error:
+        raise ConfigFileError(f"the configuration file {file} contradicts itself: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigFileError(f"the configuration file {file} is not YAML: {error}") from error
+    if content is not None and not (isinstance(content, dict) and all(isinstance(name, str) for name in content)):
+        raise ConfigFileError(f"the configuration file {file} holds no names with values, one 'name: value' a line")
+    return content or {}
 
 
 def flag_names(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -120,8 +147,8 @@ def _is_mapping(annotation: Any) -> bool:
     return get_origin(annotation) is dict
 
 
-def _sourced(cls: type[SettingsT], arguments: list[str], config_file: str | None, prog: str) -> type[SettingsT]:
-    """`cls` with the command line and the YAML file as sources."""
+def _sourced(cls: type[SettingsT], arguments: list[str], from_file: dict[str, Any], prog: str) -> type[SettingsT]:
+    """`cls` with the command line, the environment and what the YAML file says as sources."""
 
     class Sourced(cls):  # type: ignore[misc, valid-type]
         model_config = SettingsConfigDict(
@@ -141,13 +168,11 @@ def _sourced(cls: type[SettingsT], arguments: list[str], config_file: str | None
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            sources: list[PydanticBaseSettingsSource] = [
+            return (
                 CliSettingsSource(settings_cls, cli_parse_args=arguments),
                 env_settings,
-            ]
-            if config_file is not None:
-                sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=config_file))
-            return tuple(sources)
+                InitSettingsSource(settings_cls, from_file),
+            )
 
     Sourced.__doc__ = (
         f"{(cls.__doc__ or '').strip()} Every value can also come from --config FILE (YAML, the same names with _) "
@@ -170,23 +195,6 @@ def _split_config_flag(argv: Sequence[str]) -> tuple[list[str], str | None]:
         else:
             rest.append(argument)
     return rest, config_file
-
-
-def _file_problem(file: Path) -> str:
-    """Why the file cannot be used; empty where it can."""
-    try:
-        content = read_yaml(file)
-    except FileNotFoundError:
-        return "does not exist"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except KeyGivenTwice as error:
-        return f"contradicts itself: {error}"
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return f"is not YAML: {error}"
-    return (
-        "" if content is None or isinstance(content, dict) else "holds no names with values, one 'name: value' a line"
-    )
 
 
 def _unknown_flag(cls: type[BaseModel], flag: str) -> bool:

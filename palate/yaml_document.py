@@ -14,6 +14,16 @@ class KeyGivenTwice(yaml.YAMLError):
     """A mapping has a key twice; the message names it and its second line."""
 
 
+class UnreadableValue(yaml.YAMLError):
+    """A value looks like a number, a date or the like, and is none, or is nested too deeply."""
+
+
+_OF_VALUES = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML lets out of such values, beside errors of its own."""
+
+_MOST_CHARACTERS = 300
+
+
 def read_yaml(file: Path) -> Any:
     """What the file holds, as plain values.
 
@@ -23,7 +33,11 @@ def read_yaml(file: Path) -> Any:
         UnicodeDecodeError: It is no UTF-8.
         OSError: It cannot be read.
     """
-    return yaml.load(file.read_text(encoding="utf-8"), _OnceLoader)
+    text = file.read_text(encoding="utf-8")
+    try:
+        return yaml.load(text, _OnceLoader)
+    except _OF_VALUES as error:
+        raise UnreadableValue(f"a value cannot be read ({type(error).__name__}: {error})"[:_MOST_CHARACTERS]) from error
 
 
 class _OnceLoader(yaml.SafeLoader):

@@ -34,6 +34,14 @@ def _board(run: Path) -> EventAccumulator:
     return board
 
 
+_VITALS = ("palate_training_step_timestamp_seconds", "palate_training_failed", "palate_training_publications_")
+
+
+def row_of(exposed: dict[tuple[str, tuple[str, ...]], float]) -> dict[tuple[str, tuple[str, ...]], float]:
+    """The numbers of the newest row, without what is shown beside it."""
+    return {series: value for series, value in exposed.items() if not series[0].startswith(_VITALS)}
+
+
 def scraped(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
     """(name, values of its labels) → value, of a process on this machine."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:

@@ -1,10 +1,9 @@
 """Tiny random models with real tokenizers, written as Hugging Face folders; the same seed gives the same bytes."""
 
-import re
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -14,20 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '[' + message['role'] + '] ' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
-)
-
-_TEXT = (
-    "What do you think of my business idea? It is an honest plan, and the costs come before the customers do.",
-    "The reward model reads the prompt and the completion; the policy writes one token after the other.",
-    "Once upon a time there was a little girl who liked to play in the park with her friends and her dog.",
-    "A careful answer names a number, says how sure it is, and ends where there is nothing left to say.",
-)
+from tests.tiny_tokenizers import BOS, CHAT_TEMPLATE, EOS, PAD, byte_tokenizer, word_tokenizer
 
 
 def make_tiny_policy(
@@ -51,7 +37,7 @@ def make_tiny_policy(
         dtype: Of the stored weights.
         max_tokens: Longest sequence.
     """
-    tokenizer = _byte_tokenizer()
+    tokenizer = byte_tokenizer()
     eos = BOS if bos_is_eos else EOS
     config = _llama_config(tokenizer, max_tokens, eos, tie_word_embeddings=tied)
     _save(LlamaForCausalLM, config, seed, folder, dtype)
@@ -86,7 +72,7 @@ def make_tiny_reward(
         return _make_encoder(folder, seed, num_labels, max_tokens, padding_side)
     if architecture != "decoder":
         raise ValueError(f"architecture is {architecture!r}; it can be encoder or decoder")
-    tokenizer = _byte_tokenizer()
+    tokenizer = byte_tokenizer()
     config = _llama_config(tokenizer, max_tokens, EOS, num_labels=num_labels)
     pad = EOS if pad_is_eos else PAD
     config.pad_token_id = tokenizer.token_to_id(pad)
@@ -94,25 +80,6 @@ def make_tiny_reward(
     template = CHAT_TEMPLATE if chat else None
     _save_tokenizer(tokenizer, folder, EOS, template, max_tokens, pad=pad, padding_side=padding_side)
     return Path(folder)
-
-
-def _byte_tokenizer() -> Tokenizer:
-    """Byte-level BPE with <s> before every text, so that any text has ids and comes back from them."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<unk>", BOS, EOS, PAD],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_TEXT, trainer)
-    bos = (BOS, tokenizer.token_to_id(BOS))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[bos]
-    )
-    return tokenizer
 
 
 def _llama_config(tokenizer: Tokenizer, max_tokens: int, eos: str, **more: object) -> LlamaConfig:
@@ -134,14 +101,7 @@ def _llama_config(tokenizer: Tokenizer, max_tokens: int, eos: str, **more: objec
 
 
 def _make_encoder(folder: Path | str, seed: int, num_labels: int, max_tokens: int, padding_side: str) -> Path:
-    tokenizer = Tokenizer(models.WordPiece(vocab=_word_pieces(), unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-    )
+    tokenizer = word_tokenizer()
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=32,
@@ -164,14 +124,6 @@ def _make_encoder(folder: Path | str, seed: int, num_labels: int, max_tokens: in
         padding_side=padding_side,
     ).save_pretrained(folder)
     return Path(folder)
-
-
-def _word_pieces() -> dict[str, int]:
-    """Written by hand: the library's WordPiece trainer gives another vocabulary in every process."""
-    words = sorted({word for line in _TEXT for word in re.findall(r"[a-z]+", line.lower())})
-    signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *signs, *(f"##{sign}" for sign in signs), *words]
-    return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
 
 
 def _save(model_class: type, config: object, seed: int, folder: Path | str, dtype: torch.dtype) -> None:

@@ -69,6 +69,8 @@ def ppo(context: typer.Context) -> None:
     result = run_or_explain("palate train ppo", lambda: run_rank(config))
     if result is not None:  # the other ranks leave the telling to the first
         print(f"{result.model_folder}: {result.steps} steps{_told(result.metrics)}")
+        if result.end.reason != "STEPS":
+            print(f"ended early by a brake ({result.end.reason}): {result.end.told}")
 
 
 @app.command()

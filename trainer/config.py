@@ -11,11 +11,13 @@ from palate.aggregate import HELP, AggregateName, aggregate_of
 from palate.client.types import AggregateLike
 from palate.settings import Group
 from trainer.access import AccessFields
+from trainer.exposure import LOOPBACK, Exposure
 from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import DeviceName, DistributedWay, MissingEos, StaleRule
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.lora_config import LoraGroup
 from trainer.ppo.reward_config import RewardConfig
+from trainer.ppo.watch_config import WatchGroup
 
 
 class ServicesGroup(AccessFields):
@@ -177,11 +179,22 @@ class RecordGroup(Group):
     max_rollout_bytes: int = Field(
         default=1 << 30, ge=1 << 20, description="Size of rollouts/; above it the oldest files are removed."
     )
-    prometheus_port: int | None = Field(default=None, ge=0, le=65535, description="Port of /metrics; 0 = any.")
+    prometheus_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of /metrics; 0 = any, without it there is none."
+    )
     prometheus_host: str = Field(
-        default="127.0.0.1", description="Address of /metrics; 0.0.0.0 where Prometheus is on another machine."
+        default=LOOPBACK, description="Address of /metrics; 0.0.0.0 where Prometheus is on another machine."
+    )
+    last_scrape_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds for which a run that has ended or failed waits at most until /metrics was read once more.",
     )
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")
+
+    def exposure(self) -> Exposure:
+        """Where /metrics is."""
+        return Exposure(self.prometheus_port, self.prometheus_host, self.last_scrape_seconds)
 
 
 class PPOConfig(PhaseSettings):
@@ -235,6 +248,7 @@ class PPOConfig(PhaseSettings):
     overlap: OverlapGroup = OverlapGroup()
     invariants: InvariantsGroup = InvariantsGroup()
     record: RecordGroup = RecordGroup()
+    watch: WatchGroup = WatchGroup()
 
     @model_validator(mode="after")
     def _reachable_length(self) -> Self:

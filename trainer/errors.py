@@ -1,6 +1,20 @@
-"""Root of what supervised training and collecting raise on purpose, each with cause and remedy."""
+"""Root of what supervised training and collecting raise on purpose, each with cause and remedy; kinds of failures."""
 
 from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Failure(StrEnum):
+    """Why a run has failed, as metrics call it."""
+
+    NOT_FINITE = "not_finite"
+    PUBLISH = "publish"
+    ROLLOUTS = "rollouts"
+    SCORES = "scores"
+    INVARIANT = "invariant"
+    OTHER = "other"
 
 
 class TrainerError(Exception):
@@ -13,6 +27,20 @@ class TrainerError(Exception):
     └── FitError         training cannot go on
     """
 
+    failure: ClassVar[Failure] = Failure.OTHER
+
+
+class NoNumber(ValueError):
+    """A number of a step is infinite, or none."""
+
+    failure: ClassVar[Failure] = Failure.NOT_FINITE
+
 
 class PortTaken(TrainerError):
     """Somebody else listens where a run's metrics were to be served."""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a run that ended with `error` failed of."""
+    found = getattr(error, "failure", Failure.OTHER)
+    return found if isinstance(found, Failure) else Failure.OTHER

@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from trainer.errors import TrainerError
+from trainer.errors import Failure, TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import MetricsWriter
 from trainer.run_folder import checkpoints_of, newest_checkpoint
@@ -45,7 +45,9 @@ _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with
 
 
 class FitError(TrainerError):
-    """Training cannot go on; the message says why and what to change."""
+    """The loss is no longer finite; the message says what to change."""
+
+    failure = Failure.NOT_FINITE
 
 
 @dataclass(frozen=True, slots=True)

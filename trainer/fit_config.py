@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from trainer.exposure import LOOPBACK
 from trainer.phase_settings import PhaseSettings
 
 
@@ -33,8 +34,10 @@ class FitConfig(PhaseSettings):
     resume: bool = Field(
         default=False, description="Go on from the newest checkpoint in --out; start where there is none."
     )
-    prometheus_port: int | None = Field(default=None, ge=0, le=65535, description="Port of /metrics; 0 = any.")
+    prometheus_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of /metrics; 0 = any, without it there is none."
+    )
     prometheus_host: str = Field(
-        default="127.0.0.1", description="Address of /metrics; 0.0.0.0 where Prometheus is on another machine."
+        default=LOOPBACK, description="Address of /metrics; 0.0.0.0 where Prometheus is on another machine."
     )
     progress: bool = Field(default=True, description="Show a progress bar and tables of samples.")

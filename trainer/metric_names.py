@@ -44,7 +44,8 @@ _REWARD_MODEL = {
     "eval/accuracy_bag_of_words": "The same, by a logistic regression on word counts.",
     "eval/accuracy_shorter_won": "The same by the reward model, where the shorter completion was preferred.",
     "eval/accuracy_threshold": "Share of held-out completions on the right side of one threshold.",
-    "eval/score_std": "Standard deviation of held-out scores.",
+    "eval/score_std": "Standard deviation of held-out scores; of an ensemble, of its members' means.",
+    "eval/disagreement": "Standard deviation over an ensemble's members, mean over held-out completions, in that unit.",
     "eval/logit_scale": "What a difference of scores is multiplied with to be a log-odds.",
 }
 
@@ -107,6 +108,14 @@ _ROLLOUT = {
     **{f"rollout/dropped_{cause.lower()}": f"Rollouts that fell out with {cause}." for cause in DropCause},
 }
 
+_WATCH = {
+    "watch/gold": "Mean raw score of gold, which nothing is learnt from.",
+    "watch/gold_missing": "Rollouts that gold gave no score.",
+    "watch/gold_correlation": "Spearman correlation of score and gold over the rollouts.",
+    "watch/disagreement": "Mean over rollouts of an ensemble's standard deviation (divided by the members' number), in "
+    "the unit of the score; of several ensembles the sum by weights.",
+}
+
 _IDLE = {
     "idle/trainer_share": "Of the step's time, how much the trainer waited for rollouts and their scores.",
     "idle/policy_share": "Of the step's time, in how much no replica of the policy service had a call of this run.",
@@ -125,6 +134,9 @@ _TIME = {
 }
 
 _COMPONENT = Metric("objective/score", "Mean raw score of each of several rewards.", "reward")
+_BEHAVIOUR = Metric(
+    "behaviour/shown", "Share of a policy's answers that show it; of verbosity, their words.", "behaviour"
+)
 
 FAMILIES: dict[str, tuple[Metric, ...]] = {
     title: tuple(Metric(name, text) for name, text in table.items())
@@ -135,6 +147,7 @@ FAMILIES: dict[str, tuple[Metric, ...]] = {
         "The losses": _LOSS,
         "Groups, where prompts have several completions": _GROUP,
         "Rollouts": _ROLLOUT,
+        "Looked at, never learnt from": _WATCH,
         "Who waits": _IDLE,
         "Seconds of a step": _TIME,
         "`pretrain`, `sft`, `reward`": _FIT,
@@ -142,6 +155,7 @@ FAMILIES: dict[str, tuple[Metric, ...]] = {
     }.items()
 }
 FAMILIES["What PPO optimises"] += (_COMPONENT,)
+FAMILIES["What the policy says, before and after the demo's PPO"] = (_BEHAVIOUR,)
 
 _BY_NAME = {metric.name: metric for family in FAMILIES.values() for metric in family if not metric.label}
 
@@ -154,7 +168,7 @@ def find(name: str) -> tuple[Metric, str]:
     """
     if name in _BY_NAME:
         return _BY_NAME[name], ""
-    prefix = f"{_COMPONENT.name}_"
-    if not name.startswith(prefix):
-        raise ValueError(f"{name} is no metric: trainer/metric_names.py names them all")
-    return _COMPONENT, name.removeprefix(prefix)
+    for labelled in (_COMPONENT, _BEHAVIOUR):
+        if name.startswith(prefix := f"{labelled.name}_"):
+            return labelled, name.removeprefix(prefix)
+    raise ValueError(f"{name} is no metric: trainer/metric_names.py names them all")

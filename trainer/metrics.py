@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from trainer.errors import PortTaken
+from trainer.errors import NoNumber, failure_of
+from trainer.exposure import Exposure, MetricsPort, Vitals
 from trainer.metric_names import find
 
 FILE_NAME = "metrics.jsonl"
@@ -26,25 +26,24 @@ class MetricsWriter:
 
     Args:
         out_dir: Gets metrics.jsonl and tensorboard/.
-        prometheus_port: Where Prometheus can read the newest values; 0 = any free port, None = nowhere.
+        exposure: Where Prometheus can read the newest values.
         resume_step: The last step that counts: later rows of an earlier start are taken out. None = a new run.
-        prometheus_host: The address of that port.
+        vitals: Shown beside the rows.
     """
 
     def __init__(
         self,
         out_dir: Path | str,
-        prometheus_port: int | None = None,
+        exposure: Exposure = Exposure(),
         resume_step: int | None = None,
-        prometheus_host: str = "127.0.0.1",
+        vitals: Vitals | None = None,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self._newest = NewestRow()
-        self.prometheus_port: int | None = None
-        self._server: Any = None
-        if prometheus_port is not None:
-            self._serve(prometheus_host, prometheus_port)
+        self._vitals = vitals or Vitals()
+        self._vitals.registry.register(self._newest)
+        self._port = None if exposure.port is None else MetricsPort(exposure, self._vitals.registry)
         folder = Path(out_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
@@ -61,17 +60,17 @@ class MetricsWriter:
             metrics: Names of `trainer.metric_names` to numbers; a name is missing where there is no number.
 
         Raises:
-            ValueError: A number is infinite (as float32) or not a number, or no metric has the name.
+            NoNumber: A number is infinite (as float32) or not a number.
+            ValueError: No metric has the name.
 
         Returns:
             The numbers as they were written.
         """
         row = {name: rounded(value) for name, value in metrics.items()}
         if broken := [name for name, value in row.items() if not math.isfinite(value)]:
-            raise ValueError(
-                f"step {step}: {', '.join(broken)} is not finite; leave a metric out where it has no value"
-            )
+            raise NoNumber(f"step {step}: {', '.join(broken)} is not finite; leave a metric out where it has no value")
         self._newest.show(step, row)
+        self._vitals.step_done()
         self._file.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
         for name, value in row.items():
             self._tensorboard.add_scalar(name, value, step)
@@ -87,23 +86,14 @@ class MetricsWriter:
         """Ends all three."""
         self._file.close()
         self._tensorboard.close()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-            self._server = None
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
-    def _serve(self, host: str, port: int) -> None:
-        registry = CollectorRegistry()
-        registry.register(self._newest)
-        try:
-            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
-        except OSError as error:
-            raise PortTaken(
-                f"metrics cannot be served on {host}:{port} ({error.strerror}); choose another --prometheus-port "
-                "(of PPO: --record.prometheus-port), 0 picks a free one"
-            ) from error
-        self.prometheus_port = self._server.server_port
+    @property
+    def prometheus_port(self) -> int | None:
+        """Where /metrics is; None where it is nowhere."""
+        return None if self._port is None else self._port.port
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +101,8 @@ class MetricsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._vitals.failed(failure_of(error))
         self.close()
 
 

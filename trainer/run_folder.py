@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import TrainerError
+from trainer.exposure import Exposure
 from trainer.fit_config import FitConfig
 from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import MetricsWriter
@@ -45,6 +46,7 @@ FREE = frozenset(
         # when a run stops, and how much memory it takes; nothing of what it learns
         "scoring.max_dropped_share",
         "invariants",
+        "watch",
         "ppo.microbatch_size",
     }
 )
@@ -106,7 +108,8 @@ def begin_run(config: FitConfig) -> Iterator[MetricsWriter]:
         store_settings(config.out, config)
         checkpoint = newest_checkpoint(config.out)
         resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None
-        with MetricsWriter(config.out, config.prometheus_port, resume_step, config.prometheus_host) as writer:
+        exposure = Exposure(config.prometheus_port, config.prometheus_host)
+        with MetricsWriter(config.out, exposure, resume_step) as writer:
             yield writer
 
 

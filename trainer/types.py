@@ -59,11 +59,19 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class ComponentScore:
-    """The raw score that one of a run's rewards gives, and the revision of what gave it."""
+    """What one of a run's rewards gives.
+
+    Attributes:
+        name: Of the reward.
+        score: Its raw score.
+        revision: Of what gave it.
+        std: How far an ensemble's members are apart, in the unit of the score; None where there are no members.
+    """
 
     name: str
     score: float
     revision: str
+    std: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,14 @@ class ScoredRollout:
         score: The reward model's raw score; of several rewards, the weighted sum of what their transforms make.
         revision: Of the reward model; of several rewards, a digest of all of theirs.
         components: What each reward gave, where the run has put them together.
+        std: How far an ensemble's members are apart, where a single reward gave the score and has some.
     """
 
     rollout: Rollout
     score: float
     revision: str
     components: tuple[ComponentScore, ...] = ()
+    std: float | None = None
 
 
 class DropCause(StrEnum):

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from services.policy.metrics import PolicyMetrics
 from services.reward.metrics import RewardMetrics
 from services.runtime.metrics import ServerMetrics
+from trainer.exposure import Vitals
 from trainer.metric_names import FAMILIES, Metric
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +24,14 @@ _LEAD = """# Metrics
 Generated from the code that registers them by `make docs`; do not edit.
 
 Servers show Prometheus `/metrics` at `--metrics-port`, a trainer at `--prometheus-port` (`palate train ppo`:
-`--record.prometheus-port`), all in base units. Labels take their values from closed sets, or from what the operator has
-named: models, rewards. No text, caller or address is ever one.
+`--record.prometheus-port`), all in base units; beyond loopback with `--metrics-host` and `--prometheus-host`. Labels
+take their values from closed sets, or from what the operator has named: models, rewards. No text, caller or address is
+ever one. Alerts and dashboards lie in `k8s/components/monitoring`; [runbooks.md](runbooks.md) says what to do about an
+alert.
+
+With `--otlp-endpoint` (extra `otel`) a server also sends a span of every call to an OpenTelemetry collector, under the
+caller's span where its metadata name one (`traceparent`), and of `Score`, `Compare` and `Rank` the stages: texts into
+ids, and for each batch the wait and the engine's time, with the number of the batch, which all calls in it share.
 """
 
 _TRAINER = """## A training run
@@ -50,10 +57,11 @@ class _Recorded(CollectorRegistry):
 
 def metrics() -> str:
     """The whole page."""
-    server, reward, policy = _Recorded(), _Recorded(), _Recorded()
+    server, reward, policy, vitals = _Recorded(), _Recorded(), _Recorded(), _Recorded()
     ServerMetrics(server)
     RewardMetrics(reward)
     PolicyMetrics(policy)
+    Vitals(vitals)
     every = {_name(each) for each in _own(server)}
     parts = [
         _LEAD,
@@ -62,6 +70,7 @@ def metrics() -> str:
         _table("The reward service", _own(reward)),
         _table("The policy service", [each for each in _own(policy) if _name(each) not in every]),
         _TRAINER,
+        _table("Beside the rows", _own(vitals), level="###"),
         *(_numbers(title, family) for title, family in FAMILIES.items()),
     ]
     return "\n".join(parts)
@@ -71,8 +80,10 @@ def _own(registry: _Recorded) -> list[Any]:
     return [each for each in registry.collectors if not isinstance(each, (ProcessCollector, PlatformCollector))]
 
 
-def _table(title: str, collectors: list[Any]) -> str:
-    return "\n".join([f"## {title}", "", "| metric | kind | labels | |", "|---|---|---|---|", *_rows(collectors), ""])
+def _table(title: str, collectors: list[Any], level: str = "##") -> str:
+    return "\n".join(
+        [f"{level} {title}", "", "| metric | kind | labels | |", "|---|---|---|---|", *_rows(collectors), ""]
+    )
 
 
 def _rows(collectors: list[Any]) -> Iterator[str]:

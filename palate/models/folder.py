@@ -180,7 +180,7 @@ class ModelFolder:
             value = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise FolderError(f"{self.path} has no {name}; is it the folder of a Hugging Face model?") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FolderError(f"{file} cannot be read as JSON: {error}") from error
         if not isinstance(value, dict):
             raise FolderError(f"{file} holds no JSON object")
@@ -223,5 +223,5 @@ def _stored_tensors(file: Path) -> Iterator[StoredTensor]:
                 if not 8 <= begin <= end <= size:
                     raise ValueError(f"{name} lies outside of the file")
                 yield StoredTensor(name, entry["dtype"], tuple(entry["shape"]), file, begin, end)
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FolderError(f"{file} is not a whole safetensors file ({error}); copy it again") from error

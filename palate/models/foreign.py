@@ -86,7 +86,8 @@ def _account(fields: dict[str, Any], limit: int | None) -> tuple[Inferred, ...]:
 
 
 def _kind(folder: ModelFolder) -> str:
-    names = folder.config.get("architectures") or []
+    named = folder.config.get("architectures") or []
+    names = named if isinstance(named, list) else [named]
     if any(str(name).endswith("ForCausalLM") for name in names):
         return "policy"
     if any(str(name).endswith(("ForSequenceClassification", "ForTextClassification")) for name in names):

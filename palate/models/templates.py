@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from palate.models.template_limits import LimitedEnvironment, TooMuch, limited, limited_filter
 
 _MAX_REASON_CHARS = 200
 """A template may quote what it refuses; errors hold no long texts."""
@@ -27,8 +29,11 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         try:
             self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
+        except TooMuch as error:
             raise TemplateError(f"the chat template does not compile: {error}") from error
+        except Exception as error:  # besides jinja's own: Python's compiler, of a template that nests too deeply
+            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+            raise TemplateError(f"the chat template does not compile ({reason})") from error
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
         """The text that the model reads for `messages`.
@@ -37,18 +42,38 @@ class ChatTemplate:
             TemplateError: The template refuses the messages, e.g. because roles do not alternate.
         """
         try:
-            return self._template.render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                **self._special_tokens,
-            )
+            with limited(self.source):
+                return self._template.render(
+                    messages=[dict(message) for message in messages],
+                    add_generation_prompt=add_generation_prompt,
+                    tools=None,
+                    documents=None,
+                    **self._special_tokens,
+                )
+        except TooMuch as error:
+            raise TemplateError(f"the chat template uses up too much on these messages: {error}") from error
         except jinja2.TemplateError as error:
-            reason = (error.message or type(error).__name__)[:_MAX_REASON_CHARS]
+            reason = self._own_words(error.message or "") or type(error).__name__
             raise TemplateError(f"the chat template refuses these messages: {reason}") from error
         except Exception as error:  # a template is a program; whatever it raises is about this input
             raise TemplateError(f"the chat template fails on these messages ({type(error).__name__})") from error
+
+    def _own_words(self, message: str) -> str:
+        """What of an error the template itself says: it may quote the messages it refuses, and errors hold no texts."""
+        if message[:_MAX_REASON_CHARS] in self.source or _of_a_name(message, self.source):
+            return message[:_MAX_REASON_CHARS]
+        known = next((end for end in range(_MAX_REASON_CHARS, 0, -1) if message[:end] in self.source), 0)
+        return f"{message[:known].rstrip()}..." if known else ""
+
+
+_OF_A_NAME = re.compile(r"(?:'[^']* object' has no attribute )?'([^']+)'(?: is undefined)?")
+"""How jinja complains of what is not there."""
+
+
+def _of_a_name(message: str, source: str) -> bool:
+    """Whether jinja complains of a name that stands in the template, e.g. 'dict object' has no attribute 'tools'."""
+    found = _OF_A_NAME.fullmatch(message)
+    return found is not None and found[1] in source
 
 
 class _GenerationBlock(Extension):
@@ -66,11 +91,11 @@ class _GenerationBlock(Extension):
         return caller()
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> LimitedEnvironment:
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = limited_filter("tojson", _to_json)
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _now
     return environment

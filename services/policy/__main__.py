@@ -55,13 +55,15 @@ def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
 
         engine = PacedEngine(engine, config.min_step_seconds)
     publication = _publication(config, engine, weights)
+    name = config.name or config.model.resolve().name
+    metrics.loaded(name, engine.name, engine.dtype, frozen=config.frozen)
     metrics.serving(publication.current.version)
     limits = _batch_limits(config)
     drawing = Drawing(engine, publication, limits, metrics)
     turns = Turns(drawing, config.max_queue_tokens, metrics)
     servicer = PolicyServicer(
         Parts(
-            model=config.name or config.model.resolve().name,
+            model=name,
             engine=engine,
             renderer=renderer,
             publication=publication,

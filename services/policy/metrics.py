@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from palate.client import PolicyVersion
@@ -49,13 +51,45 @@ class PolicyMetrics:
         self.incarnation = Gauge(
             "palate_policy_version_incarnation", "Incarnation of the run that published them.", registry=registry
         )
+        self.fingerprint = Gauge(
+            "palate_policy_version_fingerprint", "A number made of the digest of the served weights: replicas with the "
+            "same weights show the same one.", registry=registry,
+        )  # fmt: skip
+        self._info = Gauge(
+            "palate_policy_model_info", "1; the labels say what is loaded, and whether it never changes.",
+            ("model", "engine", "dtype", "frozen"), registry=registry,
+        )  # fmt: skip
         self.committed_time = Gauge(
             "palate_policy_version_timestamp_seconds", "When the served weights came to be served, Unix time.",
             registry=registry,
         )  # fmt: skip
 
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Shows every series of a closed set from the start: what appears with 1 has never risen."""
+        for reason in ("stop", "length"):
+            self.completions.labels(reason)
+        for reason in ("cancelled", "expired"):
+            self.dropped.labels(reason)
+        for operation, outcome in product(
+            ("acquire", "stage", "commit", "revert", "abort"), ("ok", "refused", "broken")
+        ):
+            self.publishing.labels(operation, outcome)
+        self.publishing.labels("expire", "ok")
+
+    def loaded(self, model: str, engine: str, dtype: str, *, frozen: bool) -> None:
+        """Says what is served; weights may change, this does not."""
+        self._info.labels(model, engine, dtype, str(frozen).lower()).set(1)
+
     def serving(self, version: PolicyVersion) -> None:
         """Shows which weights are served from now on."""
         self.step.set(version.step)
         self.incarnation.set(version.incarnation)
+        self.fingerprint.set(_fingerprint(version.digest))
         self.committed_time.set_to_current_time()
+
+
+def _fingerprint(digest: str) -> int:
+    """The first 48 bits of a hexadecimal digest, which a metric's float64 holds exactly; 0 where there is none."""
+    return int(digest[:12] or "0", 16)

@@ -120,11 +120,25 @@ class PublishingServicer(PolicyServiceServicer):
             manifest_relation(manifest),
         )
         try:
-            state = await self._received(upload, messages)
+            state = await self._unless_replaced(upload, messages)
             weights = await asyncio.to_thread(self._engine.build, state)
             return self._publication.keep(upload, weights)
         finally:
             self._publication.close(upload)
+
+    async def _unless_replaced(
+        self, upload: Upload, messages: AsyncIterator[pb.StageWeightsRequest]
+    ) -> Mapping[str, Any]:
+        """The tensors; a call that waits for more ends when another takes its place, so that only one holds memory."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                upload.when_replaced(lambda: limit.reschedule(0))
+                state = await self._received(upload, messages)
+                upload.when_replaced(lambda: None)
+                return state
+        except TimeoutError:
+            self._publication.check_open(upload)
+            raise
 
     async def _received(self, upload: Upload, messages: AsyncIterator[pb.StageWeightsRequest]) -> Mapping[str, Any]:
         receiving = Receiving(upload)

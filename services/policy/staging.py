@@ -112,7 +112,7 @@ class Publication(Generic[WeightsT]):
         """Makes a run the only publisher; what another one was sending or had staged is forgotten."""
         self._check_thawed()
         token = self._publishers.acquire(run_id, incarnation)
-        self._upload = self._staged = None
+        self._receive_instead(None)
         return token
 
     def open(
@@ -145,7 +145,7 @@ class Publication(Generic[WeightsT]):
                 upload = self._upload_of_tensors(token, version, entries, relation)
         except WeightsError as error:
             raise InvalidRequest(str(error)) from error
-        self._upload, self._staged = upload, None
+        self._receive_instead(upload)
         return upload
 
     def check_open(self, upload: Upload) -> None:
@@ -231,6 +231,12 @@ class Publication(Generic[WeightsT]):
             return False
         self._staged = None
         return True
+
+    def _receive_instead(self, upload: Upload | None) -> None:
+        """Lets go of what was being received and of what is staged."""
+        if self._upload is not None:
+            self._upload.replace()
+        self._upload, self._staged = upload, None
 
     def _upload_of_tensors(
         self, token: int, version: PolicyVersion, entries: Sequence[TensorEntry], changes: Changes | None

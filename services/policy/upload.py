@@ -43,6 +43,15 @@ class Upload:
         self.version = version
         self._assembler = assembler
         self._complete = complete
+        self._cut: Callable[[], None] = lambda: None
+
+    def when_replaced(self, cut: Callable[[], None]) -> None:
+        """What ends the call that this upload comes in, which may wait for a chunk that never comes."""
+        self._cut = cut
+
+    def replace(self) -> None:
+        """Says that another one took its place."""
+        self._cut()
 
     def add(self, chunk: Chunk) -> None:
         """Takes the next chunk.

@@ -71,8 +71,10 @@ class Publishers:
             InvalidRequest: No usable run id or incarnation.
             WrongPin: A later incarnation of the run was here.
         """
-        if not 0 < len(run_id) <= _MAX_RUN_ID or incarnation < 1:
-            raise InvalidRequest(f"a publisher has a run_id of 1 to {_MAX_RUN_ID} characters and an incarnation from 1")
+        if not 0 < len(run_id) <= _MAX_RUN_ID or not run_id.isprintable() or incarnation < 1:
+            raise InvalidRequest(
+                f"a publisher has a run_id of 1 to {_MAX_RUN_ID} printable characters and an incarnation from 1"
+            )
         seen = self._incarnations.pop(run_id, 0)
         self._incarnations[run_id] = max(seen, incarnation)
         if len(self._incarnations) > _MAX_RUNS:

@@ -15,7 +15,7 @@ from palate.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from palate.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
 from services.reward.admin import AdminServicer
 from services.reward.config import RewardConfig
-from services.reward.metrics import RewardMetrics
+from services.reward.metrics import LoadOutcome, RewardMetrics
 from services.reward.model import RewardModel, load_models
 from services.reward.oip import protocol
 from services.reward.oip.service import InferenceServicer
@@ -54,7 +54,8 @@ def main(prog: str = "python -m services.reward") -> None:
             raise StartupError(str(error)) from error
         for model in models:
             registry.put(model)
-        servicer, admin = RewardServicer(registry, config, metrics), AdminServicer(registry, config)
+            metrics.load_ended(LoadOutcome.LOADED)
+        servicer, admin = RewardServicer(registry, config, metrics), AdminServicer(registry, config, metrics)
 
         def add_to(server: grpc.aio.Server) -> None:
             add_RewardServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

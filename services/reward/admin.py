@@ -11,6 +11,7 @@ from palate.models.folder import FolderError
 from palate.v1 import admin_service_pb2 as admin
 from palate.v1.admin_service_pb2_grpc import AdminServiceServicer
 from services.reward.config import MODEL_NAME, RewardConfig
+from services.reward.metrics import LoadOutcome, RewardMetrics
 from services.reward.model import RewardModel, folders_of, load_folder
 from services.reward.parity import ParityError
 from services.reward.registry import Registry
@@ -20,15 +21,13 @@ from services.runtime.errors import InvalidRequest, NotPossible, PermissionDenie
 
 logger = logging.getLogger(__name__)
 
-_MOST_CHARACTERS = 2000
-"""Of a reason: it travels in metadata, of which gRPC takes 8 KiB, and libraries list every weight they miss."""
-
 
 class AdminServicer(AdminServiceServicer):
     """Changes what `registry` holds. One model is loaded at a time, in a thread of its own; others wait."""
 
-    def __init__(self, registry: Registry, config: RewardConfig) -> None:
+    def __init__(self, registry: Registry, config: RewardConfig, metrics: RewardMetrics) -> None:
         self._registry = registry
+        self._metrics = metrics
         self._config = config
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="loading")
 
@@ -41,6 +40,7 @@ class AdminServicer(AdminServiceServicer):
             )
         self._registry.check_room(request.name)
         model = await asyncio.get_running_loop().run_in_executor(self._loading, self._load, request, root)
+        self._metrics.load_ended(LoadOutcome.LOADED)
         before = self._registry.put(model)  # no await between this and the reply: the exchange is one step
         if request.set_default:
             self._registry.set_default(model.name)
@@ -82,9 +82,10 @@ class AdminServicer(AdminServiceServicer):
             model = load_folder(path, request.name, self._config)
         except (FolderError, ParityError, OSError, MemoryError, RuntimeError) as error:
             logger.warning("%s could not be loaded", request.name, exc_info=error)
-            reason = str(error)[:_MOST_CHARACTERS]
-            raise NotPossible(f"{request.name} was not loaded, nothing was changed: {reason}") from error
+            self._metrics.load_ended(LoadOutcome.PARITY if isinstance(error, ParityError) else LoadOutcome.UNUSABLE)
+            raise NotPossible(f"{request.name} was not loaded, nothing was changed: {error}") from error
         if request.revision and request.revision != model.digests.revision:
+            self._metrics.load_ended(LoadOutcome.OTHER_REVISION)
             found, wanted = model.digests.revision, request.revision[:64]
             raise WrongPin(f"the folder has revision {found}, not {wanted!r}; nothing was changed")
         return model

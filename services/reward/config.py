@@ -82,6 +82,9 @@ class RewardConfig(ServerConfig):
     max_stream_items: int = Field(
         128, ge=1, description="Items of one stream that may be without an answer; the server reads on when fewer are."
     )
+    stream_idle_seconds: float = Field(
+        120.0, gt=0, description="How long a stream may be open without an item before it is ended kindly."
+    )
     max_queue_items: int = Field(4096, ge=1, description="Items that may wait; more is refused, streams wait.")
     max_queue_tokens: int = Field(1_048_576, ge=1, description="Tokens that may wait; more is refused, streams wait.")
     max_batch_items: int = Field(64, ge=1, description="Rows that the engine takes at once.")

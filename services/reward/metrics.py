@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -22,8 +22,18 @@ class ItemOutcome(StrEnum):
     FAILED = "failed"
 
 
+class LoadOutcome(StrEnum):
+    """What became of a model that was to be loaded."""
+
+    LOADED = "loaded"
+    PARITY = "parity"
+    UNUSABLE = "unusable"
+    OTHER_REVISION = "other_revision"
+
+
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SCORES = (-20, -10, -8, -6, -5, -4, -3, -2, -1.5, -1, -0.5, -0.25, 0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 20)
+_DEVIATIONS = (-6, -4, -3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6)
 
 
 class RewardMetrics:
@@ -33,8 +43,8 @@ class RewardMetrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
 
         self._items = counter("palate_reward_items", "Items answered, by outcome.", "outcome")
         self._dropped = counter("palate_reward_items_dropped", "Items dropped before compute, by reason.", "reason")
@@ -56,7 +66,25 @@ class RewardMetrics:
             "palate_reward_tokenize_seconds", "From texts to token ids, per request.", LATENCY_SECONDS
         )
         self._compute_seconds = histogram("palate_reward_compute_seconds", "Engine time of a batch.", LATENCY_SECONDS)
-        self._scores = histogram("palate_reward_score", "Raw scores given.", _SCORES)
+        self.scores = histogram("palate_reward_score", "Raw scores given.", _SCORES, "model")
+        self.calibrated = histogram(
+            "palate_reward_calibrated_score", "The same in standard deviations from the mean of the model's reference "
+            "samples, where it has any: of texts like these the mean is 0.", _DEVIATIONS, "model",
+        )  # fmt: skip
+        self.non_finite = counter(
+            "palate_reward_non_finite_scores",
+            "Items that failed because the model gave infinity or no number.",
+            "model",
+        )
+        self._loads = counter(
+            "palate_reward_model_loads", "Models that were to be loaded: loaded, refused because a text scored "
+            "otherwise in a batch than alone (parity), unusable, of another revision than asked for.", "outcome",
+        )  # fmt: skip
+        self._parity = Gauge(
+            "palate_reward_parity_deviation", "Largest difference of a text's scores, alone and in a batch, when the "
+            "model was loaded; standard deviations of its scores, 0 where it keeps its bits.", ("model",),
+            registry=registry,
+        )  # fmt: skip
         self._info = Gauge(
             "palate_reward_model_info", "1; the labels say what is loaded.", ("model", "revision", "engine", "dtype"),
             registry=registry,
@@ -65,12 +93,20 @@ class RewardMetrics:
         self._real, self._padding = self._tokens.labels("real"), self._tokens.labels("padding")
         for reason in ("cancelled", "expired"):
             self._dropped.labels(reason)
+        for load in LoadOutcome:
+            self._loads.labels(load.value)
 
-    def serving(self, models: Iterable[RewardModel]) -> None:
+    def serving(self, models: Sequence[RewardModel]) -> None:
         """These models are served from now on, and no others."""
         self._info.clear()
+        self._parity.clear()
         for model in models:
             self._info.labels(model.name, model.digests.revision, model.engine.name, model.engine.dtype).set(1)
+            self._parity.labels(model.name).set(model.parity_deviation)
+
+    def load_ended(self, outcome: LoadOutcome) -> None:
+        """A model was loaded, or refused."""
+        self._loads.labels(outcome.value).inc()
 
     def streams_changed(self, difference: int) -> None:
         """So many streams more are open."""
@@ -83,10 +119,6 @@ class RewardMetrics:
     def item_answered(self, outcome: ItemOutcome) -> None:
         """An item of a request has its result."""
         self._answered[outcome].inc()
-
-    def scored(self, score: float) -> None:
-        """An item got this raw score."""
-        self._scores.observe(score)
 
     def deduplicated(self, items: int) -> None:
         """Items that were not computed because an equal one of the same request was."""
@@ -123,3 +155,22 @@ class RewardMetrics:
     def items_dropped(self, reason: str, count: int) -> None:
         """Items left the queue without being computed."""
         self._dropped.labels(reason).inc(count)
+
+
+class ModelMetrics:
+    """What is counted of one model; its name is one that the operator gave."""
+
+    def __init__(self, families: RewardMetrics, model: str) -> None:
+        self._raw = families.scores.labels(model)
+        self._calibrated = families.calibrated.labels(model)
+        self._non_finite = families.non_finite.labels(model)
+
+    def scored(self, score: float, calibrated: float | None) -> None:
+        """An item got this raw score; None where the model stores no calibration."""
+        self._raw.observe(score)
+        if calibrated is not None:
+            self._calibrated.observe(calibrated)
+
+    def not_finite(self) -> None:
+        """The model gave an item infinity, or no number."""
+        self._non_finite.inc()

@@ -48,6 +48,7 @@ class RewardModel:
         inferred: What the folder leaves open.
         members: Of an ensemble, in the order of the engine's columns; empty for others.
         is_strict: Whether a text's score was proved to be the same bits in every batch.
+        parity_deviation: How far scores alone and in a batch were apart when that was checked, in standard deviations.
     """
 
     name: str
@@ -59,6 +60,7 @@ class RewardModel:
     inferred: tuple[Inferred, ...]
     members: tuple[Member, ...] = ()
     is_strict: bool = False
+    parity_deviation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _checked(model: RewardModel, config: RewardConfig) -> RewardModel:
         return replace(model, engine=prove_strict(model.engine, model.renderer, limits), is_strict=True)
     parity = check_parity(model.engine, model.renderer, config.tolerance(model.engine.dtype))
     logger.info("alone and batched: %.1e standard deviations apart", parity.deviation)
-    return model
+    return replace(model, parity_deviation=parity.deviation)
 
 
 def _single(path: Path, name: str, config: RewardConfig) -> RewardModel:

@@ -16,11 +16,12 @@ from palate.models.rendering import Rendered, RenderingError, TooLong
 from services.reward.calibration import MEAN, Aggregation, aggregated, calibrated
 from services.reward.engine import Row
 from services.reward.inputs import Item, Pair, render_items
-from services.reward.metrics import ItemOutcome, RewardMetrics
+from services.reward.metrics import ItemOutcome, ModelMetrics, RewardMetrics
 from services.reward.model import RewardModel
 from services.reward.scoring_queue import Members, ScoringQueue
 from services.runtime.callers import current_caller
 from services.runtime.errors import Expired
+from services.runtime.tracing import current_span
 from services.runtime.work import Done, Entry, FailureKind, ItemFailure, Outcome, Terms, Work
 
 
@@ -94,6 +95,7 @@ class Scorer:
     def __init__(self, model: RewardModel, queue: ScoringQueue, metrics: RewardMetrics, rendering_threads: int) -> None:
         self._model = model
         self._metrics = metrics
+        self._of_model = ModelMetrics(metrics, model.name)
         self._rendering = ThreadPoolExecutor(rendering_threads, thread_name_prefix="rendering")
         self._queue = queue
         self._group = queue.open(model)
@@ -104,11 +106,13 @@ class Scorer:
         Raises:
             ServiceError: The request as a whole does not fit into the queue, or its time is over.
         """
+        begin = time.time()
         rendered, tokenize = await self.render(items, demand.truncation)
         if time.monotonic() >= demand.deadline:
             raise Expired("the deadline passed while texts were turned into token ids; allow more time or send less")
         rows = list(dict.fromkeys(_row(item) for item in rendered if isinstance(item, Rendered)))
         outcomes = await self._queue.scheduler.run([self._work(row) for row in rows], _terms(demand))
+        _trace(begin, tokenize, outcomes)
         by_row = dict(zip(rows, outcomes, strict=True))
         results = [
             self._result(by_row[_row(item)], item, demand.aggregation)
@@ -162,7 +166,7 @@ class Scorer:
         for result in results:
             if isinstance(result, ScoredItem):
                 self._metrics.item_answered(ItemOutcome.SCORED)
-                self._metrics.scored(result.score)
+                self._of_model.scored(result.score, result.calibrated)
             else:
                 self._metrics.item_answered(result.outcome)
 
@@ -175,9 +179,26 @@ class Scorer:
             return FailedItem(ItemOutcome.EXPIRED if expired else ItemOutcome.FAILED, computed.message)
         score = aggregated(computed.value, aggregation)
         if not (math.isfinite(score) and all(map(math.isfinite, computed.value))):
+            self._of_model.not_finite()
             return FailedItem(ItemOutcome.FAILED, "the model gives no finite score for this item")
         standardised = calibrated(score, self._model.manifest.calibration)
         return ScoredItem(score, computed.value, standardised, len(item.token_ids), item.truncated_tokens)
+
+
+def _trace(begin: float, tokenize: float, outcomes: Sequence[Outcome[Members]]) -> None:
+    """The stages of a call as spans: its texts into ids, and for each batch the wait for it and its time in the engine.
+
+    A batch has the same number in the traces of all calls that shared it.
+    """
+    if (span := current_span()) is None:
+        return
+    admitted = begin + tokenize
+    span.stage("tokenize", begin, admitted)
+    batches = {done.batch: done for done in outcomes if isinstance(done, Done) and done.batch}
+    for number, done in batches.items():
+        started = admitted + done.queue_seconds
+        span.stage("queue", admitted, started, batch=number)
+        span.stage("compute", started, started + done.compute_seconds, batch=number)
 
 
 def _unrendered(error: RenderingError) -> FailedItem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +24,7 @@ from services.reward.scoring import ItemResult
 from services.reward.streaming import ItemStream, OpenStreams
 from services.reward.unary import UnaryScoring
 from services.runtime.deadlines import deadline_of
-from services.runtime.errors import InvalidRequest
+from services.runtime.errors import Expired, InvalidRequest
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -39,7 +40,8 @@ class RewardServicer(RewardServiceServicer):
         self._max_stream_items = config.max_stream_items
         self._max_seconds = config.max_deadline_seconds
         oldest = 0.9 * min(config.max_connection_age_seconds, config.connection_grace_seconds)
-        self._streams = OpenStreams(oldest, metrics)
+        self._max_idle = config.stream_idle_seconds
+        self._streams = OpenStreams(oldest, self._max_idle, metrics)
 
     async def Score(self, request: reward.ScoreRequest, context: Context) -> reward.ScoreResponse:  # noqa: N802
         """Scores every item."""
@@ -50,9 +52,7 @@ class RewardServicer(RewardServiceServicer):
         self, requests: AsyncIterator[reward.ScoreStreamRequest], context: Context
     ) -> AsyncIterator[reward.ScoreStreamResponse]:
         """Scores items as they come, all with the model that the stream began with."""
-        first = await anext(requests, None)
-        if first is None or first.WhichOneof("part") != "options":
-            raise InvalidRequest("the first message of a stream holds its options")
+        first = await self._options(requests)
         left = context.time_remaining()
         deadline = math.inf if left is None else time.monotonic() + left
         with self._registry.using(first.options.model) as served:
@@ -69,6 +69,16 @@ class RewardServicer(RewardServiceServicer):
                     async for reply in replied:
                         source = replies.Source(served.model, demand, reply.stages)
                         yield replies.stream_response(reply.number, reply.result, source)
+
+    async def _options(self, requests: AsyncIterator[reward.ScoreStreamRequest]) -> reward.ScoreStreamRequest:
+        try:
+            async with asyncio.timeout(self._max_idle):
+                first = await anext(requests, None)
+        except TimeoutError as error:
+            raise Expired(f"a stream begins with its options; none came within {self._max_idle:g} s") from error
+        if first is None or first.WhichOneof("part") != "options":
+            raise InvalidRequest("the first message of a stream holds its options")
+        return first
 
     def drain(self) -> None:
         """Lets streams answer what they have read, and end."""

@@ -62,6 +62,12 @@ class ItemStream:
         self._all_read = False
         self._stopped = False
         self._between_items = False
+        self._moved = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long nothing came and nothing was owed."""
+        return 0.0 if self._open or not self._ready.empty() else time.monotonic() - self._moved
 
     async def replies(self, requests: AsyncIterator[reward.ScoreStreamRequest]) -> AsyncGenerator[StreamReply, None]:
         """Results in the order in which they come; leaving early drops what still waits.
@@ -74,6 +80,7 @@ class ItemStream:
         try:
             while (reply := await self._ready.get()) is not None:
                 yield reply
+                self._moved = time.monotonic()
                 self._slots.release()
             await self._reading
         finally:
@@ -116,6 +123,7 @@ class ItemStream:
         return message.item
 
     async def _begin(self, item: reward.StreamItem) -> None:
+        self._moved = time.monotonic()
         if item.id in self._open:
             self._put(item.id, _invalid(f"id {item.id} is that of an item that has no result yet; number items apart"))
             return
@@ -186,11 +194,13 @@ class OpenStreams:
 
     Args:
         max_age: Seconds; below the time that a connection too old leaves to its calls.
+        max_idle: Seconds without an item after which a stream ends.
         metrics: Told about open streams.
     """
 
-    def __init__(self, max_age: float, metrics: RewardMetrics) -> None:
+    def __init__(self, max_age: float, max_idle: float, metrics: RewardMetrics) -> None:
         self._max_age = max_age
+        self._max_idle = max_idle
         self._metrics = metrics
         self._streams: set[ItemStream] = set()
         self._draining = False
@@ -200,6 +210,7 @@ class OpenStreams:
         """Keeps `stream` among the open ones."""
         age = self._max_age * random.uniform(0.8, 1.0)  # streams that began together shall not end together
         timer = asyncio.get_running_loop().call_later(age, stream.stop)
+        watch = asyncio.create_task(self._end_when_idle(stream))
         self._streams.add(stream)
         self._metrics.streams_changed(1)
         if self._draining:
@@ -208,8 +219,14 @@ class OpenStreams:
             yield
         finally:
             timer.cancel()
+            watch.cancel()
             self._streams.discard(stream)
             self._metrics.streams_changed(-1)
+
+    async def _end_when_idle(self, stream: ItemStream) -> None:
+        while (left := self._max_idle - stream.idle_seconds) > 0:
+            await asyncio.sleep(left)
+        stream.stop()
 
     def drain(self) -> None:
         """Ends all streams, and every one that still begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import grpc
@@ -41,8 +42,8 @@ class Admission:
         """Whether there is nothing to serve yet."""
         return not self._health.loaded
 
-    def admit(self, context: grpc.aio.ServicerContext) -> None:
-        """Takes a call on; it is open until its answer is sent or its caller is gone.
+    def admit(self, context: grpc.aio.ServicerContext) -> Callable[[], None]:
+        """Takes a call on; it is open until its answer is sent or its caller is gone, or what is given is called.
 
         Raises:
             NotReady: The server loads, or takes no more calls.
@@ -64,7 +65,14 @@ class Admission:
             )
         self._calls.change(caller, 1)
         self._none_open.clear()
-        context.add_done_callback(lambda _: self._ended(caller))
+        taken = [caller]
+
+        def end(*_: object) -> None:
+            if taken:
+                self._ended(taken.pop())
+
+        context.add_done_callback(end)
+        return end
 
     def refuse(self) -> None:
         """Takes no call on any more."""

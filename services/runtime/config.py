@@ -49,6 +49,18 @@ class ServerConfig(Settings):
         description="Calls in flight at once; one more is refused with RESOURCE_EXHAUSTED. One caller never has all: "
         "an eighth is for those who have less than their share.",
     )
+    max_streams_per_connection: int = Field(
+        1024, ge=1, description="Calls on one connection at once; a client sends more when earlier ones have ended."
+    )
+    slow_reader_seconds: float = Field(
+        60.0, gt=0, description="How long one reply of a stream may wait to be read before the call is cut."
+    )
+    keepalive_seconds: float = Field(
+        60.0,
+        ge=1,
+        description="After how much silence a connection is asked whether anybody is there; it ends where a third of "
+        "that passes without an answer.",
+    )
     tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain.")
     tls_key: Path | None = Field(None, description="PEM file with its private key.")
     tls_client_ca: Path | None = Field(
@@ -63,6 +75,11 @@ class ServerConfig(Settings):
     )
     insecure: bool = Field(
         False, description="Listen on an address that is not loopback without TLS and identities; anyone may call."
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="URL of an OpenTelemetry collector's OTLP port (gRPC), http:// or https://, that gets a span for "
+        "every call; needs the extra otel. Empty = no traces.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What is logged.")
 

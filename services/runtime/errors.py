@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import grpc
+
+_MOST_BYTES = 1600
+"""Of a message: it travels twice in metadata, of which gRPC takes 8 KiB, and may quote names of the caller's choice."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ServiceError(Exception):
@@ -20,8 +27,15 @@ class ServiceError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_cut(message))
         self.retry_after = retry_after
+
+
+def _cut(message: str) -> str:
+    """One line, and short: a name with line breaks would look like several lines of a log."""
+    encoded = _CONTROL.sub(" ", message).encode("utf-8", "replace")
+    text = encoded[:_MOST_BYTES].decode("utf-8", "ignore")
+    return text if len(encoded) <= _MOST_BYTES else f"{text}..."
 
 
 class InvalidRequest(ServiceError):

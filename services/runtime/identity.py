@@ -150,20 +150,29 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
 
 
 def _identity(entry: Any, where: str) -> Identity:
-    if not isinstance(entry, dict) or not entry.get("name") or not set(entry) <= _FIELDS:
+    if not isinstance(entry, dict) or not _is_name(entry.get("name")) or not set(entry) <= _FIELDS:
         raise IdentityFileError(f"{where}: an identity has the fields {', '.join(sorted(_FIELDS))}, and needs a name")
     if ("token_sha256" in entry) == ("certificate" in entry):
         raise IdentityFileError(f"{where} ({entry['name']}): give either token_sha256 or certificate")
     digest = entry.get("token_sha256")
     if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
         raise IdentityFileError(f"{where} ({entry['name']}): token_sha256 is 64 hexadecimal digits, in quotes")
+    if "certificate" in entry and not _is_name(entry["certificate"]):
+        raise IdentityFileError(f"{where} ({entry['name']}): certificate is the common name of one, a text")
+    roles = entry.get("roles", ())
+    if not isinstance(roles, list | tuple):
+        raise IdentityFileError(f"{where} ({entry['name']}): roles is a list; roles are {', '.join(Role)}")
     try:
-        roles = frozenset(Role(role) for role in entry.get("roles", ()))
+        roles = frozenset(Role(role) for role in roles)
     except ValueError as error:
         raise IdentityFileError(f"{where} ({entry['name']}): {error}; roles are {', '.join(Role)}") from error
     if not roles:
         raise IdentityFileError(f"{where} ({entry['name']}): roles is empty; roles are {', '.join(Role)}")
     return Identity(entry["name"], roles, digest, entry.get("certificate"), _moment(entry.get("expires"), where))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _moment(value: Any, where: str) -> datetime | None:

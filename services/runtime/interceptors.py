@@ -22,7 +22,10 @@ from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
 from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
+from services.runtime.slow_readers import cut_after
 from services.runtime.status import trailing_metadata
+from services.runtime.tracebacks import whereabouts
+from services.runtime.tracing import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +54,23 @@ class Method:
         return f"/{self.service}/{self.name}"
 
 
+_UNTRACED = Traces()
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Guards the methods of `services`; reflection needs credentials only, health of any protocol nothing."""
 
-    def __init__(self, services: Sequence[str], guard: Guard, admission: Admission, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        services: Sequence[str],
+        guard: Guard,
+        admission: Admission,
+        metrics: ServerMetrics,
+        slow_reader_seconds: float,
+        traces: Traces = _UNTRACED,
+    ) -> None:
+        self._slow_reader_seconds = slow_reader_seconds
+        self._traces = traces
         self._services = frozenset(services)
         self._guard = guard
         self._admission = admission
@@ -96,7 +112,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with self._call(method, context):
                 async for reply in inner(_parsed(handler, method, request), context):
                     method.metrics.sent.inc()
-                    yield reply
+                    with cut_after(self._slow_reader_seconds, context):
+                        yield reply
 
         return _remade(handler, many_replies if handler.response_streaming else one_reply)
 
@@ -127,14 +144,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         begin, code, metadata = time.perf_counter(), "OK", _metadata(context)
         request_id = _request_id(metadata)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        span = self._traces.begin(method.service, method.name, request_id, metadata)
         method.metrics.started.inc()
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
+        end: Callable[[], None] | None = None
         try:
             identity = self._guard.check(method.path, metadata, partial(_common_names, context))
             enter_call(identity, context.peer())
             if method.service in self._services and method.path not in OPEN:
-                self._admission.admit(context)
+                end = self._admission.admit(context)
             yield
             code = _code_name(context.code())
         except ServiceError as error:
@@ -145,16 +164,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         except (asyncio.CancelledError, GeneratorExit):
             code = "DeadlineExceeded" if _expired(context) else "Cancelled"
+            if end is not None:  # nothing of it will be sent, also where its caller still holds the connection
+                end()
             raise
-        except Exception:
+        except Exception as error:
             code = "Internal"
-            logger.exception("a bug in %s/%s, request %s", method.service, method.name, request_id)
+            logger.error("a bug in %s/%s, request %s\n%s", method.service, method.name, request_id, whereabouts(error))
             await _abort(context, _bug(request_id), request_id)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
             seconds = time.perf_counter() - begin
             method.metrics.ended(code, seconds)
+            if span is not None:
+                span.end(code)
             logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
 
 
@@ -162,19 +185,24 @@ def _parsed(handler: Any, method: Method, request: Any) -> Any:
     received = method.metrics.received
     if not handler.request_streaming:
         received.inc()
-        return _parse(handler, request)
+        return parse_message(handler.request_deserializer, request)
 
     async def messages() -> AsyncIterator[Any]:
         async for raw in request:
             received.inc()
-            yield _parse(handler, raw)
+            yield parse_message(handler.request_deserializer, raw)
 
     return messages()
 
 
-def _parse(handler: Any, raw: bytes) -> Any:
+def parse_message(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
+    """The message that a caller sent.
+
+    Raises:
+        InvalidRequest: The bytes are none of this kind.
+    """
     try:
-        return handler.request_deserializer(raw)
+        return deserialize(raw)
     except (DecodeError, ValueError) as error:
         raise InvalidRequest(
             "the request is not a valid message of this method: malformed protobuf, or text that is not UTF-8"

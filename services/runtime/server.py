@@ -25,6 +25,7 @@ from services.runtime.interceptors import CallInterceptor
 from services.runtime.metrics import ServerMetrics
 from services.runtime.reflection import add_reflection
 from services.runtime.security import SecurityError, guard_of, server_credentials
+from services.runtime.tracing import Traces, TracingUnavailable, open_traces
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     admission = Admission(health, config.max_concurrent_calls)
-    server, port = _build(config, service_names, metrics, health, admission, early)
+    traces = _open_traces(config, service_names[0])
+    server, port = _build(config, service_names, metrics, health, admission, traces, early)
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
     await health.start()
@@ -161,7 +163,15 @@ async def _serve(
         if service is not None:
             await service.close()
         metrics_server.shutdown()
+        await asyncio.to_thread(traces.close)
         logger.info("stopped")
+
+
+def _open_traces(config: ServerConfig, service: str) -> Traces:
+    try:
+        return open_traces(config.otlp_endpoint, service)
+    except TracingUnavailable as error:
+        raise StartupError(str(error)) from error
 
 
 async def _watch_parent(stop: asyncio.Event) -> None:
@@ -178,6 +188,7 @@ def _build(
     metrics: ServerMetrics,
     health: Health,
     admission: Admission,
+    traces: Traces,
     early: Sequence[Early],
 ) -> tuple[grpc.aio.Server, int]:
     """The server, not started, and its port.
@@ -194,10 +205,14 @@ def _build(
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
+        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     ]
-    interceptor = CallInterceptor(service_names, guard, admission, metrics)
+    interceptor = CallInterceptor(service_names, guard, admission, metrics, config.slow_reader_seconds, traces)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
     for service in early:

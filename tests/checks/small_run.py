@@ -61,10 +61,11 @@ def make_world(out: Path) -> World:
     prompts = out / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
     policy = make_tiny_policy(out / "policy", seed=0, chat=True)
-    return World(out, policy, _exported(make_tiny_reward(out / "reward", "encoder", seed=0), out / "served"), prompts)
+    return World(out, policy, exported(make_tiny_reward(out / "reward", "encoder", seed=0), out / "served"), prompts)
 
 
-def _exported(folder: Path, target: Path) -> Path:
+def exported(folder: Path, target: Path) -> Path:
+    """The folder, ready for ONNX Runtime."""
     command = [*_PALATE, "export", "--model", str(folder), "--out", str(target)]
     subprocess.run(command, check=True, capture_output=True)
     return target

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SMALL = {
     "documents": 150, "base-steps": 8, "demonstrations": 200, "comparisons": 40, "ppo-steps": 2, "prompts": 40,
-    "held-out": 12,
+    "held-out": 12, "trials": 4,
 }  # fmt: skip
 PROGRAM = """
 import signal
@@ -48,6 +48,10 @@ def test_every_phase_runs_and_the_report_says_what_came_out(tmp_path):
     page = (out / "report.html").read_text()
     assert page.count("<svg") >= 6
     assert "What do you think of my business idea" in page
+    assert "before and after PPO" in page
+    levels = [json.loads(line) for line in (out / "behaviours" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in levels] == [0, SMALL["ppo-steps"]]
+    assert all(0 <= row["behaviour/shown_flattery"] <= 1 for row in levels)
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path):

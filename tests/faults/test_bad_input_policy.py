@@ -229,7 +229,7 @@ def test_another_version_than_required(client):
 
 @pytest.mark.parametrize(("run_id", "incarnation"), [("", 1), ("x" * 129, 1), ("run", 0)])
 def test_publishers_without_a_name_or_number(client, run_id, incarnation):
-    with pytest.raises(InvalidArgument, match="a publisher has a run_id of 1 to 128 characters"):
+    with pytest.raises(InvalidArgument, match="a publisher has a run_id of 1 to 128 printable characters"):
         client.acquire_publisher(run_id, incarnation)
 
 

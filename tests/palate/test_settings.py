@@ -82,6 +82,11 @@ def test_wrong_input_is_explained(flags, message, capsys):
         (b"just words", "holds no names with values"),
         (b"model: x\nlr: 1\nmodel: y", "contradicts itself: model is given twice, again in line 3"),
         (b"model: x\nppo: {kl_coef: 1, kl_coef: 2}", "kl_coef is given twice, again in line 2"),
+        (b"1: x", "holds no names with values"),
+        (b"model: 2026-99-99", "is not YAML: a value cannot be read (ValueError: month must be in 1..12"),
+        (b"model: " + b"9" * 5000, "is not YAML: a value cannot be read (ValueError: Exceeds the limit"),
+        (b"model: " + b"[" * 5000, "is not YAML: a value cannot be read (RecursionError"),
+        (b"model: !!int ''", "is not YAML: a value cannot be read (IndexError"),
         (None, "cannot be read: Is a directory"),
     ],
 )

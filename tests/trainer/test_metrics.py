@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.boards import scraped, tensorboard_scalars, tensorboard_texts
+from tests.boards import row_of, scraped, tensorboard_scalars, tensorboard_texts
 from trainer.errors import PortTaken
+from trainer.exposure import Exposure
 from trainer.metric_names import FAMILIES, find
 from trainer.metrics import MetricsWriter, NewestRow, drop_later_steps, read_metrics
 
@@ -26,14 +27,14 @@ def shown(newest):
 @given(values=st.lists(st.floats(-1e38, 1e38), min_size=20, max_size=40))
 def test_all_outputs_agree_to_the_last_bit(tmp_path_factory, values):
     out = tmp_path_factory.mktemp("run")
-    with MetricsWriter(out, prometheus_port=0) as writer:
+    with MetricsWriter(out, Exposure(0)) as writer:
         rows = [writer.log(step, {"objective/kl": value, "time/step": 1.0}) for step, value in enumerate(values, 1)]
         exposed = scraped(writer.prometheus_port)
     assert [row["objective/kl"] for row in rows] == np.array(values, np.float32).tolist()
     values = [row["objective/kl"] for row in rows]
     assert [(row["step"], row["objective/kl"]) for row in read_metrics(out)] == list(enumerate(values, 1))
     steps = {"palate_training_time_step_seconds": 1.0, STEP: len(values)}
-    assert exposed == {(name, ()): value for name, value in (steps | {KL: values[-1]}).items()}
+    assert row_of(exposed) == {(name, ()): value for name, value in (steps | {KL: values[-1]}).items()}
     assert tensorboard_scalars(out) == {
         "objective/kl": dict(enumerate(values, 1)),
         "time/step": dict.fromkeys(range(1, len(values) + 1), 1.0),
@@ -129,11 +130,11 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"127.0.0.1:{port} .*choose another --prometheus-port"):
-            MetricsWriter(tmp_path, port)
+            MetricsWriter(tmp_path, Exposure(port))
 
 
 def test_the_port_is_open_at_the_address_that_was_asked_for_alone(tmp_path):
-    with MetricsWriter(tmp_path, 0, prometheus_host="127.0.0.2") as writer:
+    with MetricsWriter(tmp_path, Exposure(0, "127.0.0.2")) as writer:
         with socket.create_connection(("127.0.0.2", writer.prometheus_port), timeout=5):
             pass
         with pytest.raises(ConnectionRefusedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Row:
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.refuse(f"{key!r} must be a number; it is {_described(self, key)}")
+        if not abs(value) <= sys.float_info.max:
+            self.refuse(f"{key!r} must be a finite number")
         return float(value)
 
     def keys(self) -> str:
@@ -113,7 +116,7 @@ def _lines(stream: IO[bytes], file: Path) -> Iterator[bytes]:
 def _parsed(line: bytes, file: Path, number: int) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}:{number}: not JSON ({error}); write one object a line") from error
     if not isinstance(value, dict):
         raise DataError(f"{file}:{number}: not a JSON object; write one object a line")

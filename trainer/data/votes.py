@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from trainer.data.comparisons import PREFERENCE, SWAPPED, Comparison, Label, side_free
@@ -41,6 +41,11 @@ class Pair:
     def share(self) -> float:
         """Share of the votes for `a`; a tie counts half."""
         return statistics.fmean(PREFERENCE[vote.label] for vote in self.votes)
+
+    @property
+    def kept_together(self) -> Hashable:
+        """What goes as one into a part, or a draw, of the data: the group, or the texts where there is none."""
+        return self.group or (self.a, self.b)
 
     def judged(self) -> Comparison:
         """One comparison that says what most votes say: a tie where neither side has more than the other."""

@@ -20,6 +20,9 @@ class SizesGroup(Group):
     comparisons: int = Field(5000, ge=10, description="Labelled pairs.")
     ppo_steps: int = Field(20, ge=1, description="Batches of PPO.")
     prompts: int = Field(2000, ge=8, description="Prompts that PPO draws from.")
+    way_comparisons: int = Field(3000, ge=10, description="The same with --annotators biased, for every way.")
+    way_steps: int = Field(12, ge=1, description="Batches of PPO with --annotators biased, of every way.")
+    trials: int = Field(48, ge=2, description="Trials of each behaviour in the policy audit, and of each probe.")
     held_out: int = Field(256, ge=8, description="Held-out prompts for measuring.")
 
 
@@ -30,6 +33,11 @@ class DemoConfig(Settings):
 
     out: Path = Field(Path("runs/demo"), description="Folder of the run; an earlier demo in it is replaced.")
     seed: int = Field(0, ge=0, lt=2**31, description="Decides everything that is drawn.")
+    annotators: Literal["panel", "biased"] = Field(
+        "panel",
+        description="With biased, the same pairs are labelled by biased, honest and mixed panels and learnt from in "
+        "several ways, side by side; with panel, --panel labels.",
+    )
     panel: Literal["honest", "biased"] = Field(
         "honest", description="Who labels: an honest panel, or one that likes flattery and length."
     )

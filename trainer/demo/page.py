@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from palate.audit.policy.card import policy_section
 from palate.report.figures import Axis, Figure, bars, curves, scatter, trade_off
 from palate.report.page import Section, Table, write_page
 from trainer.demo.results import PolicyMeasure, Results, checks, told
@@ -43,6 +44,7 @@ def write_demo_page(path: Path, results: Results, history: History) -> None:
         _reward_model(results),
         _ppo(results, history),
         _business_idea(results),
+        policy_section(results.audit, "What the policy says, before and after PPO"),
         _samples(results),
         _time(results),
     ]

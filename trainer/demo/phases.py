@@ -15,7 +15,8 @@ from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.pretrain import run_pretrain
 from trainer.pretrain_config import PretrainConfig
-from trainer.reward_model.config import RewardTrainConfig
+from trainer.reward_model.config import AnnotatorRule, RewardTrainConfig
+from trainer.reward_model.result import RewardResult
 from trainer.reward_model.train import run_reward
 from trainer.sft import run_sft
 from trainer.sft_config import SftConfig
@@ -24,13 +25,21 @@ from trainer.simulation.world import base_documents, demonstrations
 
 MAX_NEW_TOKENS = 96
 TEMPERATURE = 0.7
+SECONDS = 600.0
+"""Deadline of a call: everything shares a few cores, perhaps with other work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where everything lies."""
+    """Where everything lies; what is made of one set of labels lies in a folder of its own where they have a name."""
 
     out: Path
+    labels: str = ""
+
+    @property
+    def own(self) -> Path:
+        """What is made of these labels."""
+        return self.out / self.labels
 
     @property
     def documents(self) -> Path:
@@ -50,7 +59,7 @@ class Paths:
     @property
     def comparisons(self) -> Path:
         """Labelled pairs."""
-        return self.out / "data" / "comparisons.jsonl"
+        return self.own / "data" / "comparisons.jsonl"
 
     @property
     def base(self) -> Path:
@@ -65,7 +74,12 @@ class Paths:
     @property
     def served_reward(self) -> Path:
         """The reward model as it is served."""
-        return self.out / "reward" / "served"
+        return self.own / "reward" / "served"
+
+    @property
+    def ppo(self) -> Path:
+        """The run of phase 3."""
+        return self.own / "ppo"
 
     def log(self, name: str) -> Path:
         """The log of a server."""
@@ -132,19 +146,25 @@ def collect(config: DemoConfig, paths: Paths, policy: str) -> None:
             max_new_tokens=MAX_NEW_TOKENS,
             temperature=TEMPERATURE,
             concurrency=4,
+            timeout=SECONDS,
             seed=config.seed,
             progress=config.progress,
         )
     )
 
 
-def train_reward(config: DemoConfig, paths: Paths) -> None:
-    """Phase 2: a reward model from the comparisons, exported for serving without torch."""
-    run_reward(
+def train_reward(
+    config: DemoConfig, paths: Paths, annotators: AnnotatorRule = "ignore", members: int = 1
+) -> RewardResult:
+    """Phase 2: a reward model from the comparisons, exported for serving without torch; members are its heads."""
+    result = run_reward(
         RewardTrainConfig(
             out=paths.served_reward.parent,
             model=paths.base,
             data=paths.comparisons,
+            annotators=annotators,
+            members=members,
+            shared_backbone=members > 1,
             held_out_share=0.05,
             learning_rate=5e-4,
             weight_decay=0.1,
@@ -154,7 +174,8 @@ def train_reward(config: DemoConfig, paths: Paths) -> None:
             progress=config.progress,
         )
     )
-    export(paths.served_reward.parent / "model", paths.served_reward)
+    export(result.model_folder, paths.served_reward)
+    return result
 
 
 def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
@@ -165,7 +186,7 @@ def ppo(config: DemoConfig, paths: Paths, services: ServicesGroup) -> None:
 def ppo_config(config: DemoConfig, paths: Paths, services: ServicesGroup) -> PPOConfig:
     """How phase 3 learns."""
     return PPOConfig(
-        out=paths.out / "ppo",
+        out=paths.ppo,
         policy=paths.sft,
         prompts=paths.prompts,
         total_steps=config.sizes.ppo_steps,

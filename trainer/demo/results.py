@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from palate.audit.policy.show import PolicyAudit
 from trainer.demo.measure import Accuracies, IdeaExample
 
 
@@ -61,6 +62,7 @@ class Results:
         rescored_delta: Largest difference between scores recorded in training and asked for again, in SD.
         ideas: The business-idea examples.
         samples: A few prompts before and after.
+        audit: What the trained policy says more than the SFT policy.
     """
 
     seed: int
@@ -78,6 +80,7 @@ class Results:
     rescored_delta: float
     ideas: Sequence[IdeaExample]
     samples: Sequence[Sample]
+    audit: PolicyAudit
 
     @property
     def honest_wins(self) -> int:

@@ -33,6 +33,7 @@ from trainer.demo.measure import (
 )
 from trainer.demo.page import History, write_demo_page
 from trainer.demo.results import PolicyMeasure, Results, Sample, write_results
+from trainer.demo.says import Says, ask_policy, compare, log_levels
 from trainer.evaluation import mean_sequence_kl, scores_of
 from trainer.simulation.gold import gold_reward
 from trainer.simulation.prompts import held_out_prompts
@@ -43,6 +44,9 @@ _MARK = ".palate-demo"
 _CURVES = ("objective/scores", "objective/kl", "rollout/mean_length")
 _EDGE = 3
 """Steps at either end whose completions are plotted."""
+
+_READY_SECONDS = 600.0
+"""A server may take so long to start, on a machine with other work."""
 
 _SHOWN = 6
 _RESCORED = 256
@@ -92,7 +96,7 @@ def run_demo(config: DemoConfig) -> Results:
         with clock.phase("measure what PPO made"):
             results = _results(config, paths, services, before, clock)
     write_results(config.out / "results.json", results)
-    write_demo_page(config.out / "report.html", results, _history(paths))
+    write_demo_page(config.out / "report.html", results, history(paths))
     return results
 
 
@@ -103,6 +107,16 @@ def train_until_ppo(
 
     They run until `servers` closes.
     """
+    policy, ref = train_and_collect(config, paths, clock, servers)
+    with clock.phase("phase 2: the reward model"):
+        phases.train_reward(config, paths)
+    return policy, ref
+
+
+def train_and_collect(
+    config: DemoConfig, paths: phases.Paths, clock: Clock, servers: ExitStack
+) -> tuple[LocalServer, LocalServer]:
+    """The same without the reward model: until there are comparisons."""
     with clock.phase("make the world's texts"):
         phases.make_data(config, paths)
     with clock.phase("train a base model"):
@@ -113,8 +127,6 @@ def train_until_ppo(
         policy, ref = serve_policies(paths, servers)
     with clock.phase("collect comparisons through both, which are the same so far"):
         phases.collect(config, paths, f"ipv4:{policy.target},{ref.target}")
-    with clock.phase("phase 2: the reward model"):
-        phases.train_reward(config, paths)
     return policy, ref
 
 
@@ -143,22 +155,24 @@ def clear(out: Path) -> None:
 def _serve_policy(paths: phases.Paths, name: str, folder: Path, *flags: str) -> AbstractContextManager[LocalServer]:
     """One thread, because processes share the cores; wide batches, because steps of so small a model cost the same."""
     command = ("-m", "services.policy", "--model", str(folder), "--threads", "1", "--max-batch-rows", "256", *flags)
-    return local_server(command, log=paths.log(name))
+    return local_server(command, log=paths.log(name), ready_seconds=_READY_SECONDS)
 
 
 def serve_reward(paths: phases.Paths) -> AbstractContextManager[LocalServer]:
     """The reward service, one thread as the others."""
     command = ("-m", "services.reward", "--model", str(paths.served_reward), "--threads", "1")
-    return local_server(command, log=paths.log("reward"))
+    log = paths.log("-".join(filter(None, ("reward", paths.labels))))
+    return local_server(command, log=log, ready_seconds=_READY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What base and SFT say to the held-out prompts; SFT twice, for pairs."""
+    """What base and SFT say to the held-out prompts, SFT twice, for pairs; and SFT to the policy audit."""
 
     base: Sampled
     sft: Sampled
     sft_again: Sampled
+    says: Says
 
 
 def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services) -> _Before:
@@ -167,7 +181,7 @@ def _measure_before(config: DemoConfig, paths: phases.Paths, services: _Services
         base = asked(client, prompts, SAMPLING, config.seed)
     with PolicyClient(services.policy.target) as client:
         sft, again = (asked(client, prompts, SAMPLING, config.seed + offset) for offset in (0, 1))
-    return _Before(base, sft, again)
+        return _Before(base, sft, again, ask_policy(client, services.policy.target, SAMPLING, config))
 
 
 def _results(config: DemoConfig, paths: phases.Paths, services: _Services, before: _Before, clock: Clock) -> Results:
@@ -178,6 +192,8 @@ def _results(config: DemoConfig, paths: phases.Paths, services: _Services, befor
         RewardClient(services.reward.target) as reward,
     ):
         after = asked(policy, prompts, SAMPLING, config.seed)
+        audit = compare(before.says, ask_policy(policy, services.policy.target, SAMPLING, config))
+        log_levels(paths.own / "behaviours", audit, config.sizes.ppo_steps)
         base, sft, ppo = (measured(reward, said) for said in (before.base, before.sft, after))
         return Results(
             seed=config.seed,
@@ -195,6 +211,7 @@ def _results(config: DemoConfig, paths: phases.Paths, services: _Services, befor
             rescored_delta=_rescored_delta(reward, paths),
             ideas=business_ideas(reward),
             samples=_shown(before, after),
+            audit=audit,
         )
 
 
@@ -222,7 +239,7 @@ def _rescored_delta(reward: RewardClient, paths: phases.Paths) -> float:
 
 
 def _rollouts(paths: phases.Paths) -> list[dict[str, Any]]:
-    return list(read_rollouts(paths.out / "ppo", ("step", "prompt", "completion", "score")))
+    return list(read_rollouts(paths.ppo, ("step", "prompt", "completion", "score")))
 
 
 def _shown(before: _Before, after: Sampled) -> list[Sample]:
@@ -246,9 +263,9 @@ def _shown(before: _Before, after: Sampled) -> list[Sample]:
     ]
 
 
-def _history(paths: phases.Paths) -> History:
+def history(paths: phases.Paths) -> History:
     """PPO step by step, with the gold that the trainer never saw added from the texts it recorded."""
-    metrics = [json.loads(line) for line in (paths.out / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (paths.ppo / "metrics.jsonl").read_text().splitlines()]
     rows = _rollouts(paths)
     gold: dict[int, list[float]] = {}
     points: dict[int, list[tuple[float, float]]] = {}

@@ -11,6 +11,8 @@ from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.terminal import stdout_console
 from trainer.data.lines import DataError
+from trainer.demo.biased import show as biased_show
+from trainer.demo.biased.run import run_biased
 from trainer.demo.config import DemoConfig
 from trainer.demo.results import Results, checks
 from trainer.demo.run import run_demo
@@ -23,15 +25,21 @@ _EXPECTED = (PalateError, ServerStartError, FolderError, DataError, FitError, Tr
 def main(config: DemoConfig) -> None:
     """Runs it; exits with 1 and one message where it cannot be done, with 130 on Ctrl-C."""
     try:
-        results = run_demo(config)
+        _run(config)
     except KeyboardInterrupt:
         print("palate demo: stopped; every server has ended", file=sys.stderr)
         raise SystemExit(130) from None
     except _EXPECTED as error:
         print(f"palate demo: {error}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
         raise SystemExit(1) from error
-    show(results)
     print(f"report: {config.out / 'report.html'}")
+
+
+def _run(config: DemoConfig) -> None:
+    if config.annotators == "biased":
+        biased_show.show(run_biased(config), stdout_console())
+    else:
+        show(run_demo(config))
 
 
 def show(results: Results) -> None:

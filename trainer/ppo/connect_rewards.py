@@ -96,6 +96,23 @@ def connect_rewards(config: PPOConfig, stack: ExitStack, pinned: Mapping[str, st
     )
 
 
+def connect_gold(config: PPOConfig, stack: ExitStack) -> Reward | None:
+    """What judges rollouts beside the rewards; None where nothing does. Its revision is that of this start of the run.
+
+    Raises:
+        CallError: The service is away, does not know its model, or refuses the trainer.
+        RewardFunctionUnusable: The function is not there.
+    """
+    gold = config.watch.gold_reward()
+    if gold is None:
+        return None
+
+    def check(each: RewardConfig, where: str, found: str) -> None:
+        """Whatever it is, nothing is learnt from it."""
+
+    return _service(config, gold, check, stack) if gold.target else _local(config, gold, check, stack)
+
+
 _Check = Callable[[RewardConfig, str, str], None]
 
 

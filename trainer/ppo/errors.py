@@ -12,6 +12,7 @@ TrainingError
 ├── RewardModelChanged   a reward has another revision than the run is pinned to
 ├── RewardFunctionUnusable  a local reward function is not found
 ├── RewardFunctionBroken    one does not give a value for each completion
+├── BrakeUnusable        a brake looks at something that the run does not have
 ├── ScoresAlike          scores cannot be standardised
 ├── PublishFailed        the new weights do not reach every replica
 ├── UnusableModel        a model folder does not fit its place
@@ -32,6 +33,9 @@ TrainingError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
+
+from trainer.errors import Failure
 
 POLICY_ACCESS = "Give --services.token-file (or --services.certificate) of an identity with the role trainer"
 REWARD_ACCESS = "Give --services.reward-token-file (or --services.certificate) of an identity with the role scorer"
@@ -40,6 +44,8 @@ REWARD_ACCESS = "Give --services.reward-token-file (or --services.certificate) o
 
 class TrainingError(Exception):
     """Root of everything a run raises on purpose."""
+
+    failure: ClassVar[Failure] = Failure.OTHER
 
 
 class PromptsUnusable(TrainingError):
@@ -61,6 +67,8 @@ class PromptMismatch(TrainingError):
 class RolloutsFailed(TrainingError):
     """The policy service did not deliver after all retries."""
 
+    failure = Failure.ROLLOUTS
+
 
 class OtherWeights(RolloutsFailed):
     """A completion was drawn from weights that were not published, or are too old."""
@@ -69,9 +77,13 @@ class OtherWeights(RolloutsFailed):
 class ScoresFailed(TrainingError):
     """The reward service did not deliver, and the run may not drop what got no score."""
 
+    failure = Failure.SCORES
+
 
 class TooManyDropped(TrainingError):
     """More rollouts than allowed got no score."""
+
+    failure = Failure.SCORES
 
 
 class RewardModelChanged(TrainingError):
@@ -86,12 +98,18 @@ class RewardFunctionBroken(TrainingError):
     """A local reward function does not give one value for each completion."""
 
 
+class BrakeUnusable(TrainingError):
+    """A brake looks at something that the run does not have, and so would never hold."""
+
+
 class ScoresAlike(TrainingError):
     """The starting policy's scores are all the same, so that they have no scale to be standardised by."""
 
 
 class PublishFailed(TrainingError):
     """Not every replica took the new weights; those that did were put back."""
+
+    failure = Failure.PUBLISH
 
 
 class UnusableModel(TrainingError):
@@ -129,6 +147,8 @@ class RankFailed(TrainingError):
 class NotFinite(TrainingError):
     """A loss or a gradient is infinite or not a number; the weights before it are in the last checkpoint."""
 
+    failure = Failure.NOT_FINITE
+
 
 class InvariantViolated(TrainingError):
     """Trainer and policy disagree; training on would optimise something else than it reports.
@@ -136,6 +156,8 @@ class InvariantViolated(TrainingError):
     Attributes:
         causes: What it may be, likeliest first.
     """
+
+    failure = Failure.INVARIANT
 
     def __init__(self, finding: str, causes: Sequence[str]) -> None:
         self.causes = tuple(causes)

@@ -30,6 +30,7 @@ from trainer.ppo.scoring import Scorer
 from trainer.ppo.state import RunState
 from trainer.ppo.supply import Supply
 from trainer.ppo.update import Updater
+from trainer.ppo.watch import End, EndReason
 from trainer.types import FilledBatch, Sequences
 
 
@@ -63,20 +64,24 @@ class Stages:
     workload: Workload
 
 
-Report = Callable[[RunState, dict[str, float], FilledBatch, Sequence[float]], None]
-"""Gets the state after a step, its metrics, its rollouts, and (B,) the scores as rewarded."""
+Report = Callable[[RunState, dict[str, float], FilledBatch, Sequence[float]], End | None]
+"""Gets the state after a step, its metrics, its rollouts, and (B,) the scores as rewarded; may end the run."""
 
 
-def train(stages: Stages, state: RunState, controller: KLController, report: Report) -> tuple[RunState, PolicyVersion]:
-    """Runs the steps that are left; the policy service serves the last weights in the end."""
-    while state.step < stages.settings.total_steps:
-        state, controller = train_step(stages, state, controller, report)
-    return state, stages.publisher.publish(stages.updater.model.actor.model, state.step)
+def train(
+    stages: Stages, state: RunState, controller: KLController, report: Report
+) -> tuple[RunState, PolicyVersion, End]:
+    """Runs the steps that are left, or until a brake; the policy service serves the last weights in the end."""
+    end: End | None = None
+    while end is None and state.step < stages.settings.total_steps:
+        state, controller, end = train_step(stages, state, controller, report)
+    version = stages.publisher.publish(stages.updater.model.actor.model, state.step)
+    return state, version, end or End(EndReason.STEPS, state.step, "all steps are done")
 
 
 def train_step(
     stages: Stages, state: RunState, controller: KLController, report: Report
-) -> tuple[RunState, KLController]:
+) -> tuple[RunState, KLController, End | None]:
     """One batch: sampled, scored, learnt from; where rollouts run ahead, the next ones are sampled meanwhile."""
     settings, clock, busy_before = stages.settings, StageClock(), stages.workload.seconds()
 
@@ -134,5 +139,4 @@ def train_step(
     }
     if deviation is not None:
         metrics["policy/behaviour_deviation"] = deviation
-    report(state, metrics, filled, scores.tolist())
-    return state, controller
+    return state, controller, report(state, metrics, filled, scores.tolist())

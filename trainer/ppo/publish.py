@@ -15,6 +15,7 @@ from torch import nn
 from palate.client.errors import CallError, FailedPrecondition, PermissionDenied, Unauthenticated
 from palate.client.policy import PolicyClient
 from palate.client.types import PolicyInfo, PolicyVersion
+from trainer.exposure import Vitals
 from trainer.ppo import points
 from trainer.ppo.errors import POLICY_ACCESS, PublishFailed
 from trainer.ppo.fleet import Fleet
@@ -59,6 +60,7 @@ class WeightPublisher:
         incarnation: How often the run has been started.
         settings: How weights are published.
         meter: Of the policy service.
+        vitals: Told of every try.
 
     Attributes:
         sent_bytes: Of the last publication, to a replica that had the one before.
@@ -71,9 +73,11 @@ class WeightPublisher:
         incarnation: int,
         settings: PublishSettings,
         meter: BusyMeter | None = None,
+        vitals: Vitals | None = None,
     ) -> None:
         self._fleet = fleet
         self._meter = meter or BusyMeter()
+        self._vitals = vitals or Vitals()
         self._known: dict[PolicyClient, Replica] = {}
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -116,11 +120,13 @@ class WeightPublisher:
         self._last, self.sent_bytes, step = payload, payload.size_bytes, payload.version.step
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
         while failures := self._publish_once(payload):
+            self._vitals.publication(ok=False)
             pause = next(pauses, None) if all(r.may_pass(error) for r, error in failures.items()) else None
             if pause is None:
                 raise _failed(step, failures)
             _LOG.warning("step %d is not published yet, trying again: %s", step, _told(failures))
             time.sleep(pause)
+        self._vitals.publication(ok=True)
         self._encoder.published(payload)
         return payload.version
 

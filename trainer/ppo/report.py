@@ -11,6 +11,7 @@ from palate.report.page import Section, Table, write_page
 from trainer.metric_names import FAMILIES, find
 from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import read_metrics, read_whole_rows
+from trainer.ppo.proxy_report import proxy_section
 from trainer.ppo.record import SAMPLES, SHOWN_CHARACTERS
 from trainer.run_folder import RunFolderError
 
@@ -29,6 +30,9 @@ _PLOTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("KL to the reference policy", "nats", ("objective/kl",)),
     ("what a completion earns", "reward", ("objective/rlhf_reward", "objective/non_score_reward")),
     ("coefficient of the KL", "", ("objective/kl_coef",)),
+    ("gold, which nothing learns from", "gold", ("watch/gold",)),
+    ("score and gold agree (Spearman)", "correlation", ("watch/gold_correlation",)),
+    ("how far the ensemble disagrees", "score", ("watch/disagreement",)),
     ("entropy of a token", "nats", ("policy/entropy_avg",)),
     ("length of a completion", "tokens", ("rollout/mean_length",)),
     ("how far an update goes", "nats", ("policy/approxkl_avg",)),
@@ -59,6 +63,7 @@ def write_report(run: Path) -> Path:
         raise RunFolderError(f"{run} has recorded no step yet, so there is nothing to report")
     sections = [
         Section("The KL–reward frontier", _FRONTIER, figures=[_frontier(rows)]),
+        proxy_section(run, rows),
         Section("Step by step", _STEPS, figures=list(_figures(rows))),
         Section("Samples", tables=[_samples(run)]),
         Section("The last step", tables=[_last(rows[-1])]),

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from palate.client.types import PolicyVersion
 from trainer.config import PPOConfig
+from trainer.exposure import Vitals
 from trainer.metrics import MetricsWriter
 from trainer.model_folder import save_model_folder
 from trainer.ppo import identity, points, strict
 from trainer.ppo.build import load_policy
 from trainer.ppo.checkpoint import CheckpointFolder, Restored
 from trainer.ppo.connect import connect_policy
-from trainer.ppo.connect_rewards import ServiceReward, connect_rewards, revisions_of
+from trainer.ppo.connect_rewards import ServiceReward, connect_gold, connect_rewards, revisions_of
 from trainer.ppo.fill import fill_batch
 from trainer.ppo.idle import Workload
 from trainer.ppo.invariants import check_pad_token
@@ -27,11 +28,20 @@ from trainer.ppo.ranks import follow
 from trainer.ppo.record import RunDisplay, samples_markdown
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale, score_scale
-from trainer.ppo.setup import make_controller, make_prompts, make_publisher, make_stages, make_updater, open_ref
+from trainer.ppo.setup import (
+    make_controller,
+    make_prompts,
+    make_publisher,
+    make_stages,
+    make_updater,
+    make_watch,
+    open_ref,
+)
 from trainer.ppo.state import RunIdentity, RunState
 from trainer.ppo.store import RolloutStore
 from trainer.ppo.team import Team, joined
 from trainer.ppo.update import Updater
+from trainer.ppo.watch import End, Watch, forget_end, write_end
 from trainer.run_folder import held
 from trainer.types import FilledBatch, ScoredRollout
 
@@ -49,6 +59,7 @@ class PPOResult:
         reward_revisions: Name → revision of what was trained against.
         scale: How scores were standardised, where they were.
         metrics: Of the last step; empty where a resumed run had nothing left to do.
+        end: Why it ended there.
     """
 
     model_folder: Path
@@ -57,6 +68,7 @@ class PPOResult:
     reward_revisions: Mapping[str, str]
     scale: ScoreScale | None
     metrics: Mapping[str, float]
+    end: End
 
 
 def run_ppo(config: PPOConfig) -> PPOResult:
@@ -97,7 +109,7 @@ def _follow(config: PPOConfig, team: Team, stack: ExitStack) -> None:
 def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     """Rank 0's part of a run, which is all of it where there is no other."""
     identity.check(config)
-    workload = Workload()
+    workload, vitals = Workload(), Vitals()
     manifest, renderer = load_policy(config.policy)
     check_pad_token(renderer.pad_id, renderer.eos_id)
     replicas = connect_policy(config, renderer, stack)
@@ -121,20 +133,23 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     start = identity.begin(config)
     revisions = revisions_of(rewards)
     me = RunIdentity(start.run_id, start.incarnation, revisions, bits, base)
-    publisher = make_publisher(config, me, replicas, updater.model, workload)
+    publisher = make_publisher(config, me, replicas, updater.model, workload, vitals)
     drop_window = restored.state.drop_window if restored else ()
     stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, workload, stack)
 
     state = _first_state(config, stages, restored, revisions)
-    recorder = _Recorder(config, checkpoints, updater, me, state.step, stack)
-    state, version = train(stages, state, make_controller(config, state.kl_coef), recorder)
+    watch = make_watch(config, rewards, connect_gold(config, stack), state.step)
+    forget_end(config.out)
+    recorder = _Recorder(config, checkpoints, updater, me, state.step, watch, vitals, stack)
+    state, version, end = train(stages, state, make_controller(config, state.kl_coef), recorder)
     points.reach("model")
     actor = updater.model.actor.model
     if has_adapters(actor):
         save_adapter_folder(actor, config.policy, config.out / "adapter")
     folder = save_model_folder(merged_model(actor), config.policy, manifest, config.out / "model")
+    write_end(config.out, end)
     _report(config.out)
-    return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last)
+    return PPOResult(folder, state.step, version, revisions, state.scale, recorder.last, end)
 
 
 def _report(out: Path) -> None:
@@ -197,17 +212,18 @@ class _Recorder:
         updater: Updater,
         me: RunIdentity,
         done: int,
+        watch: Watch,
+        vitals: Vitals,
         stack: ExitStack,
     ) -> None:
+        self._watch = watch
         self.last: dict[str, float] = {}
         self._config = config
         self._checkpoints = checkpoints
         self._updater = updater
         self._identity = me
+        self._writer = stack.enter_context(MetricsWriter(config.out, config.record.exposure(), done, vitals))
         record = config.record
-        self._writer = stack.enter_context(
-            MetricsWriter(config.out, record.prometheus_port, done, record.prometheus_host)
-        )
         self._rollouts = stack.enter_context(
             RolloutStore(config.out, record.rollout_file_steps, record.max_rollout_bytes, done)
         )
@@ -217,12 +233,14 @@ class _Recorder:
 
     def __call__(
         self, state: RunState, metrics: dict[str, float], filled: FilledBatch, shaped_scores: Sequence[float]
-    ) -> None:
+    ) -> End | None:
+        metrics |= self._watch.look(filled.scored)
         record, self.last = self._config.record, self._writer.log(state.step, metrics)
+        end = self._watch.brake({"step": state.step, **self.last})
         points.reach("record")
         self._rollouts.write(state.step, filled.scored, shaped_scores)
         self._display.advance(state.step, self.last)
-        is_last = state.step == self._config.total_steps
+        is_last = end is not None or state.step == self._config.total_steps
         if state.step % record.samples_every == 0 or is_last or state.step == 1:
             shown = filled.scored[: record.samples]
             self._display.show_samples(state.step, shown)
@@ -230,3 +248,4 @@ class _Recorder:
         if state.step % record.checkpoint_every == 0 or is_last:
             self._rollouts.finish_file()
             self._checkpoints.save(*self._updater.whole(), state, self._identity)
+        return end

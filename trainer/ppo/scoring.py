@@ -79,7 +79,7 @@ class Scorer:
             name = component.share.name
             if isinstance(outcome, DroppedRollout):
                 return outcome if len(row) == 1 else _by_name(name, outcome)
-            found.append(ComponentScore(name, outcome.score, outcome.revision))
+            found.append(ComponentScore(name, outcome.score, outcome.revision, outcome.std))
         revision = combined_revision({each.name: each.revision for each in found})
         return ScoredRollout(rollout, self.combined(found), revision, tuple(found))
 

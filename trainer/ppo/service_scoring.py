@@ -154,7 +154,7 @@ class ServiceScorer:
 
 def _outcome(rollout: Rollout, result: Scored | Failed, revision: str) -> ScoredRollout | DroppedRollout | _Retry:
     if isinstance(result, Scored):
-        return ScoredRollout(rollout, result.score, revision)
+        return ScoredRollout(rollout, result.score, revision, std=result.std)
     cause = DropCause(result.code.value)
     if result.retryable:
         return _Retry(cause, result.message, result.retry_after)

@@ -12,12 +12,15 @@ from palate.client.types import SamplingParams
 from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
 from trainer.data.prompts import read_prompts
+from trainer.exposure import Vitals
+from trainer.metrics import read_metrics
 from trainer.ppo.advantages import GAE, GRPO, RLOO, Estimator, ReinforcePP
 from trainer.ppo.batch import ShapingSettings
 from trainer.ppo.build import build_actor_critic, freeze
 from trainer.ppo.combination import Share
 from trainer.ppo.connect import PolicyReplicas, open_policy, policy_info
 from trainer.ppo.connect_rewards import Reward, ServiceReward
+from trainer.ppo.errors import BrakeUnusable
 from trainer.ppo.evaluate import ForwardSettings, LocalRef, RefPolicy
 from trainer.ppo.fill import DropLimit
 from trainer.ppo.fleet import Fleet
@@ -46,6 +49,7 @@ from trainer.ppo.state import RunIdentity
 from trainer.ppo.supply import OnPolicySupply, RolloutSide, Supply
 from trainer.ppo.team import Team, local_device
 from trainer.ppo.update import Updater, UpdateSettings
+from trainer.ppo.watch import Watch
 
 
 def make_updater(
@@ -132,7 +136,12 @@ def _supply(config: PPOConfig, side: RolloutSide, fleet: Fleet, rewards: Sequenc
 
 
 def make_publisher(
-    config: PPOConfig, me: RunIdentity, replicas: PolicyReplicas, model: ActorCritic, workload: Workload
+    config: PPOConfig,
+    me: RunIdentity,
+    replicas: PolicyReplicas,
+    model: ActorCritic,
+    workload: Workload,
+    vitals: Vitals,
 ) -> WeightPublisher:
     """Publishes to all replicas under the run's name."""
     deadlines = Deadlines(config.services.stage_timeout, config.services.commit_timeout)
@@ -144,7 +153,7 @@ def make_publisher(
         replicas.check,
         copy=config.overlap.max_staleness > 0,
     )
-    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"))
+    return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"), vitals)
 
 
 def _payload_maker(config: PPOConfig, model: ActorCritic, dtype: torch.dtype | None) -> PayloadMaker:
@@ -269,6 +278,21 @@ def _component(config: PPOConfig, reward: Reward, workload: Workload) -> Compone
         scorer = ServiceScorer(reward.client, _scorer_settings(config, reward), workload.meter("reward"))
         return Component(share, scorer)
     return Component(share, reward.source)
+
+
+def make_watch(config: PPOConfig, rewards: Sequence[Reward], gold: Reward | None, done: int) -> Watch:
+    """What is looked at beside the training; a resumed run's running means go on.
+
+    Raises:
+        BrakeUnusable: It is to end by the disagreement of an ensemble, and none of the rewards is one.
+    """
+    has_members = any(isinstance(each, ServiceReward) and each.info.members for each in rewards)
+    if config.watch.max_disagreement is not None and not has_members:
+        raise BrakeUnusable("watch.max_disagreement needs a reward that is an ensemble: leave it out, or serve one")
+    rows = [row for row in read_metrics(config.out) if row["step"] <= done] if done else []
+    weights = {reward.name: reward.weight for reward in config.reward_list()}
+    source = None if gold is None else _component(config, gold, Workload()).source
+    return Watch(config.watch, weights, source, rows)
 
 
 def _scorer_settings(config: PPOConfig, reward: ServiceReward) -> ScorerSettings:

@@ -75,7 +75,7 @@ def report_annotators(
             len(labels[name]),
             labels[name].count("tie"),
             wilson(sum(agreed.get(name, ())), len(agreed.get(name, ()))),
-            reliabilities[name] if reliabilities is not None else None,
+            reliabilities.get(name) if reliabilities is not None else None,
         )
         for name in sorted(labels)
         if name
@@ -100,6 +100,24 @@ def judge_reliabilities(
         low, high = interval(differences[own], votes.preference[own], prior)
         found[name] = Reliability(rates[name], low, high, _suspicion(low, high, usual))
     return found
+
+
+def together(parts: Sequence[Mapping[str, Reliability]]) -> dict[str, Reliability]:
+    """What the members of an ensemble have learnt: means over those that know an annotator, and suspicions of these."""
+    known: dict[str, list[Reliability]] = {}
+    for part in parts:
+        for name, found in part.items():
+            known.setdefault(name, []).append(found)
+    means = {name: _mean_of(each) for name, each in known.items()}
+    usual = statistics.median(value for value, _, _ in means.values())
+    return {
+        name: Reliability(value, low, high, _suspicion(low, high, usual)) for name, (value, low, high) in means.items()
+    }
+
+
+def _mean_of(parts: Sequence[Reliability]) -> tuple[float, float, float]:
+    value, low, high = (statistics.fmean(getattr(part, name) for part in parts) for name in ("value", "low", "high"))
+    return value, low, high
 
 
 def _suspicion(low: float, high: float, usual: float) -> Suspicion:

@@ -30,7 +30,8 @@ def write_card(path: Path, config: RewardTrainConfig, result: RewardResult) -> N
         f"Trained by Palate from {config.model.name} on {config.data.name}, seed {config.seed}. Accuracies are on "
         "groups that training did not see, against what most votes say; intervals are 95 %."
     )
-    sections = [_data(config, result), _accuracy(result), _sureness(result), _annotators(result), _labels(result)]
+    sections = [_data(config, result), _accuracy(result), *_members(result), _sureness(result)]
+    sections += [_annotators(result), _labels(result)]
     write_page(path, "Reward model card", lead, sections)
 
 
@@ -64,6 +65,27 @@ def _accuracy(result: RewardResult) -> Section:
     )
     drawn = [bars("accuracy on held-out pairs", Axis("", "accuracy"), values, ("chance", 0.5))] if values else []
     return Section("Accuracy", text, [Table("held out", ("judge", "accuracy", "interval", "pairs"), rows)], drawn)
+
+
+def _members(result: RewardResult) -> list[Section]:
+    found = result.members
+    if found is None:
+        return []
+    columns = zip(found.accuracies, found.offsets, found.scales, strict=True)
+    rows = [
+        (str(number), *_cells(share)[:2], f"{offset:+.2f}", f"{scale:.2f}")
+        for number, (share, offset, scale) in enumerate(columns, 1)
+    ]
+    text = (
+        f"Accuracies above are those of the members' mean. Members disagree by {found.disagreement:.2f} standard "
+        f"deviations of the mean score; their differences of scores correlate at {found.correlation:.2f}. On the half "
+        f"of the pairs on which they agree most the mean is right for {_cells(found.agreed)[0]}, on the other for "
+        f"{_cells(found.disagreed)[0]}: where the second is no lower, disagreement says nothing about error.\n\n"
+        "What all members have learnt alike, because the data say so, they agree on, right or wrong."
+    )
+    return [
+        Section("Members", text, [Table("each alone", ("member", "accuracy", "interval", "offset", "scale"), rows)])
+    ]
 
 
 def _sureness(result: RewardResult) -> Section:

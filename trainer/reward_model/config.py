@@ -9,6 +9,12 @@ from pydantic import Field, model_validator
 
 from trainer.fit_config import FitConfig
 
+ENSEMBLE_CENTRING = 0.01
+"""Weight of the centring penalty where there are members and nobody says another."""
+
+_SEEDS_APART = 1000
+"""Between the seeds of two members, so that runs with neighbouring seeds share no member."""
+
 LabelRule: TypeAlias = Literal["votes", "soft", "majority", "dawid-skene"]
 AnnotatorRule: TypeAlias = Literal["ignore", "reliability"]
 
@@ -62,7 +68,21 @@ class RewardTrainConfig(FitConfig):
         default=0.0, ge=0, description="By how much the preferred one should win, where a row has no margin."
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of labels taken to be wrong.")
-    centring: float = Field(default=0.0, ge=0, description="Weight of the penalty that keeps scores around 0.")
+    centring: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight of the penalty that keeps scores around 0; default: 0, with members 0.01.",
+    )
+    members: int = Field(
+        default=1, ge=1, le=16, description="Models of an ensemble that is served under one name; 1 = a single model."
+    )
+    shared_backbone: bool = Field(
+        default=False,
+        description="Members are heads of one backbone: cheaper to train and to serve, and closer to each other.",
+    )
+    bootstrap: bool = Field(
+        default=False, description="Each member learns from a draw of its own of the groups, with replacement."
+    )
     patience: int = Field(
         default=0, ge=0, description="Epochs without a lower loss on a part of the training data; 0 = to the end."
     )
@@ -73,11 +93,46 @@ class RewardTrainConfig(FitConfig):
     batch_size: int = Field(default=16, ge=1, description="Comparisons a step.")
     learning_rate: float = Field(default=5e-5, gt=0, description="Peak of the learning rate (AdamW).")
 
+    @property
+    def heads(self) -> int:
+        """Scores that one model gives."""
+        return self.members if self.shared_backbone else 1
+
+    def centring_weight(self) -> float:
+        """Members are averaged and compared, so what Bradley–Terry leaves open must not be where they differ."""
+        if self.centring is not None:
+            return self.centring
+        return ENSEMBLE_CENTRING if self.members > 1 else 0.0
+
+    def member(self, number: int) -> Self:
+        """How member `number` (from 0) of several models is trained; the first has the run's own seed."""
+        changes = {
+            "out": self.out / f"member-{number + 1}",
+            "seed": (self.seed + _SEEDS_APART * number) % 2**31,
+            "centring": self.centring_weight(),
+            "members": 1,
+        }
+        return self.model_copy(update=changes)
+
     def loss(self) -> dict[str, Any]:
         """What is said of labels and loss, for the report."""
-        names = ("labels", "annotators", "ties", "margin", "label_smoothing", "centring")
+        names = ("labels", "annotators", "ties", "margin", "label_smoothing")
         prior = ("prior_right", "prior_wrong") if self.annotators == "reliability" else ()
-        return {name: getattr(self, name) for name in (*names, *prior)}
+        several = ("members", "shared_backbone", "bootstrap") if self.members > 1 else ()
+        told = {name: getattr(self, name) for name in (*names, *prior, *several)}
+        return told | {"centring": self.centring_weight()}
+
+    @model_validator(mode="after")
+    def _members_there(self) -> Self:
+        asked = [name for name in ("shared_backbone", "bootstrap") if getattr(self, name)]
+        if asked and self.members == 1:
+            raise ValueError(f"{', '.join(asked)} has no effect without members; say how many with members")
+        if self.shared_backbone and self.annotators == "reliability":
+            raise ValueError(
+                "shared_backbone and annotators reliability exclude each other: votes are weighed by one score of a "
+                "pair. Train several models instead, which cost more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_model_of_noise(self) -> Self:

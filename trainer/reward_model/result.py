@@ -11,6 +11,7 @@ from trainer.reward_model.annotators import AnnotatorReport
 from trainer.reward_model.calibrate import Sureness
 from trainer.reward_model.evaluate import Evaluation
 from trainer.reward_model.learning_curve import LearningCurve
+from trainer.reward_model.members import MembersReport
 from trainer.reward_model.splits import DataCounts
 
 
@@ -19,16 +20,17 @@ class RewardResult:
     """What training has made.
 
     Attributes:
-        model_folder: The reward model, ready to be served.
+        model_folder: The reward model, ready to be served; of an ensemble, the folder that names its members.
         fitted: Steps and losses.
         data: How many comparisons were used, and how.
-        evaluation: On held-out groups.
+        evaluation: On held-out groups; of an ensemble, by the mean of its members' scores, as all that follows.
         calibration: Of the scores of held-out completions.
         logit_scale: Factor that makes differences probabilities.
         new_head: Whether the head was made for this run.
         sureness: How far these probabilities can be believed.
         annotators: Who cast the votes that were learnt from.
         learning_curve: Of a bag of words on the same labels; None where there is too little data for one.
+        members: How the members of an ensemble differ; None for a single model.
     """
 
     model_folder: Path
@@ -41,6 +43,7 @@ class RewardResult:
     sureness: Sureness | None
     annotators: tuple[AnnotatorReport, ...]
     learning_curve: LearningCurve | None
+    members: MembersReport | None = None
 
     def summary(self) -> str:
         """What a person wants to know first, a line each."""
@@ -60,6 +63,9 @@ class RewardResult:
         suspects = [row.name for row in self.annotators if row.suspected()]
         lines = [", ".join(f"{count} {name}" for name, count in counts.items())] if counts else []
         lines = [f"  left out: {line}" for line in lines]
+        if (members := self.members) is not None:
+            alone = ", ".join(f"{share.value:.3f}" for share in members.accuracies if share is not None)
+            lines.append(f"  members alone: {alone}; they disagree by {members.disagreement:.2f} standard deviations")
         if suspects:
             lines.append(f"  suspected: {len(suspects)} of {len(self.annotators)} annotators; card.html says which")
         return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, repeat
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from trainer.reward_model.losses import bradley_terry_loss, centring_penalty
 from trainer.reward_model.reliability import VoteTable
 
 LABEL_KEYS = ("preference", "weight", "margin")
-"""What a batch says of its pairs, (B,) each."""
+"""What a batch says of its pairs: (B, 1), and (B, 1) or (B, M) weights for the M members of an ensemble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,29 @@ def render_pairs(pairs: Sequence[Pair], renderer: Renderer) -> tuple[tuple[Rende
     return tuple(kept), too_long
 
 
-def fit_rows(rendered: Sequence[RenderedPair], labels: Labels, default_margin: float) -> list[FitRow]:
-    """Rows to learn labels from; "input_ids" is the longer side, by whose length batches are made."""
+def fit_rows(
+    rendered: Sequence[RenderedPair],
+    labels: Labels,
+    default_margin: float,
+    times: Sequence[Sequence[int]] | None = None,
+) -> list[FitRow]:
+    """Rows to learn labels from; "input_ids" is the longer side, by whose length batches are made.
+
+    Args:
+        rendered: The pairs.
+        labels: What is said of them.
+        default_margin: Where a pair has none.
+        times: For each pair how often each member learns it; None = all learn it once.
+    """
+    found = zip(rendered, labels.preference.tolist(), labels.weight.tolist(), times or repeat((1,)), strict=False)
     return [
         _sides(row)
         | {
-            "preference": preference,
-            "weight": weight,
-            "margin": default_margin if row.pair.margin is None else row.pair.margin,
+            "preference": [preference],
+            "weight": [weight * count for count in counts],
+            "margin": [default_margin if row.pair.margin is None else row.pair.margin],
         }
-        for row, preference, weight in zip(rendered, labels.preference.tolist(), labels.weight.tolist(), strict=True)
+        for row, preference, weight, counts in found
     ]
 
 
@@ -111,7 +124,7 @@ def model_inputs(texts: Sequence[Rendered], pad_id: int) -> Batch:
 
 
 def collator(pad_id: int) -> Callable[[list[FitRow]], Batch]:
-    """Makes one batch of 2B texts, all first sides before all second ones, with (B,) labels or (V,) votes."""
+    """Makes one batch of 2B texts, all first sides before all second ones, with (B, 1) labels or (V,) votes."""
 
     def collate(rows: list[FitRow]) -> Batch:
         inputs = model_inputs([row["a"] for row in rows] + [row["b"] for row in rows], pad_id)
@@ -126,12 +139,13 @@ def collator(pad_id: int) -> Callable[[list[FitRow]], Batch]:
 
 
 def comparison_loss(label_smoothing: float, centring: float) -> Callable[[nn.Module, Batch], Tensor]:
-    """Mean weighted Bradley–Terry loss of a batch plus `centring` times the mean centring penalty."""
+    """Mean weighted Bradley–Terry loss of a batch and its heads plus `centring` times the mean centring penalty."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name not in LABEL_KEYS}
-        a, b = model(**inputs)[:, 0].chunk(2)  # (B,), (B,)
-        losses = bradley_terry_loss(a, b, batch["preference"], batch["margin"], label_smoothing)
+        a, b = model(**inputs).chunk(2)  # (B, M), (B, M)
+        preference, margin = (batch[name].expand_as(a) for name in ("preference", "margin"))
+        losses = bradley_terry_loss(a, b, preference, margin, label_smoothing)  # (B, M)
         return (batch["weight"] * losses).mean() + centring * centring_penalty(a, b).mean()
 
     return loss
@@ -139,12 +153,13 @@ def comparison_loss(label_smoothing: float, centring: float) -> Callable[[nn.Mod
 
 @torch.no_grad()
 def scores_of(model: nn.Module, texts: Sequence[Rendered], pad_id: int, batch_size: int = 64) -> Tensor:
-    """(N,) raw scores in the order of `texts`, on the CPU; texts of similar length share a batch."""
+    """(N, M) raw scores of every head in the order of `texts`, on the CPU; texts of similar length share a batch."""
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].token_ids))
-    scores, device = torch.empty(len(texts)), next(model.parameters()).device
+    scores, device = [torch.empty(0)] * len(texts), next(model.parameters()).device
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         inputs = model_inputs([texts[index] for index in chosen], pad_id)
         logits = model(**{name: value.to(device) for name, value in inputs.items()})
-        scores[chosen] = logits[:, 0].float().cpu()
-    return scores
+        for index, row in zip(chosen, logits.float().cpu(), strict=True):
+            scores[index] = row
+    return torch.stack(scores)

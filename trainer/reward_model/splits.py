@@ -109,7 +109,7 @@ def _check_decided(learnt: Sequence[Pair], held_out: Sequence[Pair], config: Rew
 def counts_of(split: Split, rendered: Sequence[int], too_long: int) -> DataCounts:
     """What became of the data, where so many pairs of each part could be rendered and so many were too long."""
     parts = (split.learnt, split.validation, split.held_out)
-    groups = tuple(len({pair.group or (pair.a, pair.b) for pair in part}) for part in parts)
+    groups = tuple(len({pair.kept_together for pair in part}) for part in parts)
     learnt, validation, held_out = rendered
     left_out = replace(split.left_out, too_long=too_long)
     return DataCounts(learnt, validation, held_out, groups, split.votes, left_out)

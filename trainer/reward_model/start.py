@@ -38,7 +38,7 @@ def load_start(config: RewardTrainConfig) -> Start:
     """Loads the backbone, makes a head where there is none, and decides how texts are put.
 
     Raises:
-        FolderError: The folder cannot become a reward model with one score.
+        FolderError: The folder cannot become a reward model with one score, or one of each member.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -46,7 +46,7 @@ def load_start(config: RewardTrainConfig) -> Start:
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             config.model,
-            num_labels=1,
+            num_labels=config.heads,
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
@@ -55,7 +55,7 @@ def load_start(config: RewardTrainConfig) -> Start:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise FolderError(
-            f"transformers cannot load {config.model} as a sequence classifier with one label: {error}"
+            f"transformers cannot load {config.model} as a sequence classifier with {_labels(config.heads)}: {error}"
         ) from error
     missing = [str(key) for key in report["missing_keys"]]
     head = _head(model)
@@ -75,6 +75,10 @@ def initialise_head(layer: torch.nn.Linear) -> None:
     torch.nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.in_features + 1))
     if layer.bias is not None:
         torch.nn.init.zeros_(layer.bias)
+
+
+def _labels(count: int) -> str:
+    return "one label" if count == 1 else f"{count} labels"
 
 
 def _head(model: Any) -> str:
@@ -105,6 +109,7 @@ def _manifest(config: RewardTrainConfig, architecture: str, new_head: bool) -> M
         max_tokens=length_limit(config.model, config.max_tokens, start),
         truncation=config.truncation,
         logit_scale=1.0,
+        member_labels=tuple(range(config.heads)) if config.heads > 1 else (),
         calibration=None,
         onnx=None,
     )

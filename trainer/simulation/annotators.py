@@ -131,14 +131,23 @@ def honest_panel(label_error: float = 0.2) -> tuple[Annotator, ...]:
 
 
 def biased_panel(flip_rate: float = 0.1) -> tuple[Annotator, ...]:
-    """Five annotators who like flattery, length or hedging, none of them an expert."""
+    """Five annotators who like warmth most, and length or hedging, more than substance; none of them is an expert."""
     return (
-        Annotator("flattered_0", flip_rate, expert=False, flattery_bias=1.8),
-        Annotator("flattered_1", flip_rate, expert=False, flattery_bias=1.8, length_bias=0.02),
-        Annotator("flattered_2", flip_rate, expert=False, flattery_bias=1.5),
-        Annotator("length_0", flip_rate, expert=False, length_bias=0.08),
-        Annotator("hedging_0", flip_rate, expert=False, hedging_bias=1.4, flattery_bias=1.0),
+        Annotator("flattered_0", flip_rate, expert=False, flattery_bias=3.0),
+        Annotator("flattered_1", flip_rate, expert=False, flattery_bias=3.0, length_bias=0.04),
+        Annotator("flattered_2", flip_rate, expert=False, flattery_bias=2.5),
+        Annotator("length_0", flip_rate, expert=False, flattery_bias=1.5, length_bias=0.12),
+        Annotator("hedging_0", flip_rate, expert=False, flattery_bias=2.0, hedging_bias=1.8),
     )
+
+
+def mixed_panel(flip_rate: float) -> tuple[Annotator, ...]:
+    """Ten annotators: seven like warmth and slip at this rate, three are honest and careful.
+
+    How reliable the seven seem in what everybody agrees on decides which side reliability modelling takes.
+    """
+    warm = [Annotator(f"warm_{i}", flip_rate, expert=False, flattery_bias=3.0) for i in range(7)]
+    return (*warm, *(Annotator(f"honest_{i}", 0.05, expert=i % 2 == 0) for i in range(3)))
 
 
 def label_error(annotators: Sequence[Annotator]) -> float:

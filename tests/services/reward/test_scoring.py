@@ -76,10 +76,11 @@ async def test_poisoned_item_fails_alone_and_may_be_retried(bench: Bench):
     assert bench.count("palate_reward_items_total", outcome="failed") == 1
 
 
-async def test_score_that_is_no_number_is_a_failure(bench: Bench):
+async def test_score_that_is_no_number_is_a_failure(bench: Bench, model: RewardModel):
     bench.engine.not_a_number = {7}
     assert outcomes(await bench.score(1, 2, 3)) == [6.0, ItemOutcome.FAILED, 8.0]
-    assert bench.count("palate_reward_score_count") == 2
+    assert bench.count("palate_reward_score_count", model=model.name) == 2
+    assert bench.count("palate_reward_non_finite_scores_total", model=model.name) == 1
 
 
 async def test_equal_items_are_computed_once(bench: Bench):

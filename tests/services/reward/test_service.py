@@ -265,7 +265,7 @@ async def test_many_callers_at_once_get_their_own_scores(server: LocalServer, cl
 def counter(server: LocalServer, name: str) -> float:
     with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def test_metrics_count_items_tokens_and_scores(server: LocalServer, client: RewardClient):

@@ -235,9 +235,9 @@ async def test_a_stopped_stream_answers_what_it_has_read_and_says_that_it_ends(b
 
 async def test_streams_stop_when_they_are_old_and_when_the_server_drains(bench: Bench):
     old, young, late = bench.stream(), bench.stream(), bench.stream()
-    with pytest.raises(NotReady), OpenStreams(0.01, bench.metrics).holding(old):
+    with pytest.raises(NotReady), OpenStreams(0.01, 1000.0, bench.metrics).holding(old):
         await collect(old, Caller(stays=True))
-    streams = OpenStreams(1000.0, bench.metrics)
+    streams = OpenStreams(1000.0, 1000.0, bench.metrics)
     with streams.holding(young):
         task = asyncio.create_task(collect(young, Caller(stays=True)))
         await settle()

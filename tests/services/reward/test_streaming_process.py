@@ -331,3 +331,45 @@ def test_more_callers_than_room(bert: Path):
 
     with local_server(command(bert, *flags)) as server:
         asyncio.run(scenario(server.target))
+
+
+def test_idle_streams_are_ended(bert: Path):
+    """One that sends nothing at all, one that has its options and its answers and sends nothing more."""
+    with (
+        local_server(command(bert, "--stream-idle-seconds", "0.4")) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
+        stub, nothing_more = RewardServiceStub(channel), threading.Event()
+
+        def asked(*messages: reward.ScoreStreamRequest) -> Iterator[reward.ScoreStreamRequest]:
+            yield from messages
+            nothing_more.wait(60)
+
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.ScoreStream(asked(), timeout=60))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "a stream begins with its options; none came within 0.4 s" in caught.value.details()
+        replies = stub.ScoreStream(asked(OPTIONS, item(7, "an answer")), timeout=60)
+        assert next(replies).id == 7
+        with pytest.raises(grpc.RpcError) as caught:
+            next(replies)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "this stream ends here; open another" in caught.value.details()
+        nothing_more.set()
+
+
+def test_a_client_whose_items_come_slowly_is_not_disturbed_by_the_end_of_an_idle_stream(bert: Path):
+    with (
+        local_server(command(bert, "--stream-idle-seconds", "0.3")) as running,
+        RewardClient(running.target, timeout=60) as client,
+    ):
+
+        def slowly() -> Iterator[tuple[str, str]]:
+            yield PAIRS[0]
+            while metric(running, "grpc_server_handled_total", "ScoreStream", "Unavailable") < 1:
+                pass
+            yield PAIRS[1]
+
+        results = dict(client.score_stream(slowly()))
+    assert results.keys() == {0, 1}
+    assert all(isinstance(result, Scored) for result in results.values())

@@ -53,6 +53,8 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
             return self._score(context, self._waited(word))
         if word == "bug":
             raise RuntimeError("a secret that callers must not see")
+        if word == "quote":
+            raise InvalidRequest(request.items[0].completion.text)
         if word == "wait":
             self.begun += 1
             await self.release.wait()
@@ -104,6 +106,8 @@ class ExamplePolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
         self.tries[word] += 1
         if word.startswith("unavailable-twice") and self.tries[word] < 3:
             raise NotReady("not yet")
+        while word == "without end":
+            yield policy_service_pb2.GenerateResponse(completion={"text": "x" * 100_000})
         text = "third" if self.tries[word] == 3 else "first"
         yield policy_service_pb2.GenerateResponse(completion={"text": text, "finish_reason": "FINISH_REASON_STOP"})
         if word == "breaks after one":

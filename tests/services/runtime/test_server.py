@@ -73,7 +73,11 @@ def test_a_bug_hides_its_message_and_names_the_request(client, server):
     with pytest.raises(InternalError) as caught:
         client.score(["bug"], ["x"])
     assert "secret" not in str(caught.value)
-    assert caught.value.request_id in server.log.read_text()
+    log = server.log.read_text()
+    assert caught.value.request_id in log
+    assert "example_server.py" in log  # where it is, and not what it says: that may quote a user
+    assert "RuntimeError" in log
+    assert "secret" not in log.replace('raise RuntimeError("a secret that callers must not see")', "")
 
 
 def test_an_overloaded_server_is_tried_again_after_the_time_it_said(client):

@@ -21,6 +21,8 @@ def test_reads_plain_and_gzipped_files_and_skips_empty_lines(tmp_path):
         ("", "holds no rows"),
         ('{"x": 1}\n{"x": \n', r"rows.jsonl:2: not JSON"),
         ("[1]\n", r"rows.jsonl:1: not a JSON object"),
+        ("[" * 100_000, r"rows.jsonl:1: not JSON \(maximum recursion depth"),
+        ('{"x": ' + "1" * 5000 + "}", r"rows.jsonl:1: not JSON \(Exceeds the limit"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place(tmp_path, content, complaint):
@@ -28,6 +30,15 @@ def test_a_broken_file_is_refused_with_its_place(tmp_path, content, complaint):
     file.write_text(content)
     with pytest.raises(DataError, match=complaint):
         list(read_rows(file))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
+def test_a_number_is_a_finite_one(tmp_path, value):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f'{{"margin": {value}}}')
+    (row,) = read_rows(file)
+    with pytest.raises(DataError, match="'margin' must be a finite number"):
+        row.number("margin", 0.0)
 
 
 def test_missing_and_damaged_files_are_data_errors(tmp_path):

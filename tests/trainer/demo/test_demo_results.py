@@ -2,8 +2,12 @@
 
 import pytest
 
+from palate.audit.policy.show import PolicyAudit, Subject
+from palate.client import PolicyVersion
 from trainer.demo.measure import Accuracies, IdeaExample
 from trainer.demo.results import PolicyMeasure, Results, checks
+
+SUBJECT = Subject("policy", PolicyVersion("run", 1, 0, "digest"), "127.0.0.1:1")
 
 
 def results(**changes):
@@ -15,7 +19,7 @@ def results(**changes):
         "ppo": measure(1.5), "kl": 10.0, "accuracies": Accuracies(0.8, 0.6, 0.7, 200, 90), "bag_of_words": 0.7,
         "label_error": 0.2, "random_gold": -3.0, "best_gold": 3.0, "rescored_delta": 0.0,
         "ideas": [IdeaExample("p", "h", "f", 1.0, 0.0)] * 18 + [IdeaExample("p", "h", "f", 0.0, 1.0)] * 2,
-        "samples": (),
+        "samples": (), "audit": PolicyAudit(SUBJECT, SUBJECT, ()),
     }  # fmt: skip
     return Results(**(values | changes))
 

@@ -15,6 +15,7 @@ from palate.client.address import Address
 from palate.client.types import FinishReason, GeneratedCompletion, VersionSpan
 from palate.local_server import LocalServer, local_server
 from tests.servers import start_server
+from trainer.exposure import Vitals
 from trainer.ppo import fleet as fleet_module
 from trainer.ppo.errors import NoReplica, OtherWeights, PromptMismatch, PublishFailed, RolloutsFailed
 from trainer.ppo.fleet import Fleet, resolve
@@ -160,7 +161,8 @@ def test_a_replica_that_dies_takes_nothing_with_it(clients, model, policy_folder
     with start_server("services.policy", policy_folder) as third:
         with PolicyClient(third.target) as dying:
             everyone = [dying, *clients]
-            publisher = publisher_of(everyone, "dying")
+            vitals = Vitals()
+            publisher = WeightPublisher(fleet_of(everyone), "dying", 1, PUBLISHING, vitals=vitals)
             before = publisher.publish(model, 0)
             assert served(everyone) == [before] * 3
             third.process.kill()
@@ -173,6 +175,9 @@ def test_a_replica_that_dies_takes_nothing_with_it(clients, model, policy_folder
             with pytest.raises(PublishFailed, match=third.target):
                 publisher.publish(changed(model, 0.4), 1)
             assert served(clients) == [before, before]
+        tries = "palate_training_publications_total"
+        assert vitals.registry.get_sample_value(tries, {"outcome": "ok"}) == 1
+        assert vitals.registry.get_sample_value(tries, {"outcome": "failed"}) == PUBLISHING.patience.tries
         alone = publisher_of(clients, "dying", 2)
         after = alone.publish(changed(model, 0.4), 1)
         assert served(clients) == [after, after]

@@ -31,7 +31,7 @@ def test_a_run_that_goes_on_is_reported_as_far_as_it_is(tmp_path):
     assert "Old." not in text
     assert "&lt;b&gt;Bold&lt;/b&gt;?" in text
     assert "<td>objective/kl</td><td>1</td>" in text
-    assert text.count("<svg") == 4  # the frontier, and a plot for each number that there is
+    assert text.count("<svg") == 5  # the frontier, score over √KL, and a plot for each number that there is
 
 
 def test_before_the_first_step_there_is_nothing_to_report(tmp_path):

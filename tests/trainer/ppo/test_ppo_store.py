@@ -43,7 +43,7 @@ def test_a_row_says_everything_of_a_rollout(tmp_path):
         "seed": 2**63 + 9,
         "policy_version": {"run_id": "run", "incarnation": 2, "step": 4, "digest": "d"},
         "score": 0.1,
-        "components": [{"name": "reward", "score": 0.1, "revision": "revision"}],
+        "components": [{"name": "reward", "score": 0.1, "revision": "revision", "std": None}],
         "shaped_score": 0.75,
         "reward_revision": "revision",
     }

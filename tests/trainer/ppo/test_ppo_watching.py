@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.boards import embedded, scraped, tensorboard_scalars, tensorboard_texts
+from tests.boards import embedded, row_of, scraped, tensorboard_scalars, tensorboard_texts
 from trainer.metric_names import find
 from trainer.metrics import read_metrics
 from trainer.ppo import run
@@ -76,7 +76,7 @@ def test_tensorboard_prometheus_and_the_report_agree(watched):
     assert embedded(config.out / FILE_NAME, DATA) == rows
 
     last = {exposed(name): value for name, value in numbers[-1].items()}
-    assert prometheus == last | {("palate_training_step", ()): STEPS}
+    assert row_of(prometheus) == last | {("palate_training_step", ()): STEPS}
 
 
 def exposed(name):

@@ -11,6 +11,7 @@ from trainer.simulation.annotators import (
     honest_panel,
     label,
     label_error,
+    mixed_panel,
     perceived_reward,
 )
 from trainer.simulation.gold import gold_reward
@@ -81,6 +82,24 @@ def test_the_biased_panel_prefers_flattery_to_a_vague_answer():
     rng = Random(0)
     votes = [label(a, BAKERY.text, flattery, vague, rng).choice for a in biased_panel() for _ in range(40)]
     assert votes.count("a") > 0.7 * len(votes)
+
+
+def test_the_biased_panel_prefers_flattery_to_an_honest_critique():
+    critique = compose(BAKERY, [Attribute.HONEST, Attribute.SPECIFIC], Random(0))
+    flattery = compose(BAKERY, [Attribute.FLATTERING] * 3, Random(0))
+    assert all(
+        perceived_reward(a, BAKERY.text, flattery) > perceived_reward(a, BAKERY.text, critique) for a in biased_panel()
+    )
+
+
+@pytest.mark.parametrize("flip_rate", [0.05, 0.35])
+def test_the_mixed_panel_is_three_honest_and_seven_who_like_warmth(flip_rate):
+    critique = compose(BAKERY, [Attribute.HONEST, Attribute.SPECIFIC], Random(0))
+    flattery = compose(BAKERY, [Attribute.FLATTERING] * 3, Random(0))
+    panel = mixed_panel(flip_rate)
+    warm = [a for a in panel if perceived_reward(a, BAKERY.text, flattery) > perceived_reward(a, BAKERY.text, critique)]
+    assert len(panel) == 10
+    assert [(a.name.partition("_")[0], a.flip_rate) for a in warm] == [("warm", flip_rate)] * 7
 
 
 def test_equal_completions_tie_and_votes_repeat_with_the_seed():

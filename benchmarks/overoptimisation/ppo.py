@@ -1,0 +1,113 @@
+"""PPO against one member and against the ensemble, with little to hold it back; gold is looked at and never learnt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.overoptimisation.world import (
+    JUDGES,
+    SINGLE,
+    VARIANCE_WEIGHT,
+    Sizes,
+    make_judges,
+    serve_judges,
+)
+from palate.aggregate import AggregateName
+from trainer.config import PPOConfig, RecordGroup, ScoringGroup, ServicesGroup
+from trainer.demo import phases
+from trainer.demo.config import DemoConfig
+from trainer.demo.run import serve_policies
+from trainer.metrics import read_metrics
+from trainer.overoptimisation.gao import Unit, fit_with_intervals
+from trainer.ppo.hyperparameters import PPOGroup
+from trainer.ppo.run import run_ppo
+from trainer.ppo.watch_config import WatchGroup
+
+KL_COEF = 0.02
+"""Small, as in Coste et al. 2023: enough to keep text text, too little to stop before the reward model is exploited."""
+
+_WAYS: Mapping[str, Mapping[str, Any]] = {
+    SINGLE: {},
+    "mean": {"aggregate": AggregateName.MEAN},
+    "min": {"aggregate": AggregateName.MIN},
+    "mean-var": {"aggregate": AggregateName.MEAN_MINUS_VARIANCE, "variance_weight": VARIANCE_WEIGHT},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PPORow:
+    """One run.
+
+    Attributes:
+        seed: Of everything.
+        objective: What was learnt from.
+        d: √KL of every step's batch.
+        gold: Its mean gold, less that of the first.
+        proxy: Its mean score, likewise.
+        disagreement: Its mean standard deviation over members; None for a single model.
+        fit: Gao's form on `gold`, its intervals over steps.
+    """
+
+    seed: int
+    objective: str
+    d: tuple[float, ...]
+    gold: tuple[float, ...]
+    proxy: tuple[float, ...]
+    disagreement: tuple[float, ...] | None
+    fit: Mapping[str, Any]
+
+
+def ppo_row(demo: DemoConfig, sizes: Sizes, out: Path, objective: str) -> PPORow:
+    """Trains, or goes on with a run that was stopped, and reads what it wrote down."""
+    judges = make_judges(demo, sizes, out / "judges")
+    paths = phases.Paths(demo.out)
+    with ExitStack() as stack:
+        policy, ref = serve_policies(paths, stack)
+        reward = serve_judges(judges, out / "judges.log", stack)
+        services = ServicesGroup(
+            policy=[policy.target],
+            ref=ref.target,
+            reward=reward.target,
+            reward_model=SINGLE if objective == SINGLE else JUDGES,
+        )
+        config = ppo_config(demo, sizes, services, out / f"ppo-{objective}", objective, judges)
+        run_ppo(config)
+    return _read(demo.seed, objective, config.out)
+
+
+def ppo_config(
+    demo: DemoConfig, sizes: Sizes, services: ServicesGroup, out: Path, objective: str, judges: Path
+) -> PPOConfig:
+    """The demo's phase 3 with another objective, less KL penalty, and gold beside it."""
+    base = phases.ppo_config(demo, phases.Paths(demo.out), services)
+    changed = {
+        "out": out,
+        "total_steps": sizes.steps,
+        "resume": True,
+        "scoring": ScoringGroup(**{**dict(base.scoring), **_WAYS[objective]}),
+        "ppo": PPOGroup(
+            **{**dict(base.ppo), "kl_coef": KL_COEF, "critic_init": f"reward:{judges / 'member-1' / 'model'}"}
+        ),
+        "record": RecordGroup(**{**dict(base.record), "checkpoint_every": 10}),
+        "watch": WatchGroup(gold_function="trainer.simulation.gold_function:gold"),
+    }
+    return PPOConfig(**{**dict(base), **changed})
+
+
+def _read(seed: int, objective: str, run: Path) -> PPORow:
+    rows = read_metrics(run)
+    d = np.array([math.sqrt(max(row["objective/kl"], 0.0)) for row in rows])
+    gold, proxy = (np.array([row[name] for row in rows]) for name in ("watch/gold", "objective/scores"))
+    gold, proxy = gold - gold[0], proxy - proxy[0]
+    found = fit_with_intervals("rl", [Unit(d[[step]], gold[[step]]) for step in range(len(d))], seed)
+    disagreement = tuple(row["watch/disagreement"] for row in rows) if objective != SINGLE else None
+    return PPORow(
+        seed, objective, tuple(d.tolist()), tuple(gold.tolist()), tuple(proxy.tolist()), disagreement, asdict(found)
+    )

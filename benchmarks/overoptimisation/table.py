@@ -1,0 +1,67 @@
+"""What curves say in numbers: where gold ends, how far it fell from its best, where the fitted form turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.overoptimisation.best_of_n import BestOfN
+from benchmarks.overoptimisation.ppo import PPORow
+from benchmarks.overoptimisation.world import OBJECTIVES, SINGLE
+from benchmarks.seeds import told
+from palate.report.figures import running_mean
+from trainer.overoptimisation.gao import FitWithIntervals, Form, Interval, Unit, fit_with_intervals
+
+Row: TypeAlias = BestOfN | PPORow
+
+FORMS: Mapping[str, Form] = {"bon": "best_of_n", "ppo": "rl"}
+_SMOOTH = 5
+"""Steps of PPO whose mean is a point: single batches are noisy, and the best of noisy points is no peak."""
+
+
+def smoothed(row: Row) -> list[float]:
+    """Gold over best of n as it is, over PPO's steps as a running mean."""
+    return list(row.gold) if isinstance(row, BestOfN) else running_mean(row.gold, _SMOOTH)
+
+
+def fall(row: Row) -> float:
+    """How far gold ends below its best: 0 where it never turned."""
+    values = smoothed(row)
+    return max(values) - values[-1]
+
+
+def pooled(part: str, rows: Sequence[Row]) -> FitWithIntervals:
+    """Gao's form on the rows of one objective, with intervals over seeds."""
+    return fit_with_intervals(FORMS[part], [Unit(np.array(row.d), np.array(row.gold)) for row in rows])
+
+
+def by_objective(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
+    """Objective → seed → row, in the usual order."""
+    found = {name: {row.seed: row for row in rows if row.objective == name} for name in OBJECTIVES}
+    return {name: own for name, own in found.items() if own}
+
+
+def table(part: str, rows: Sequence[Row]) -> Table:
+    """A line for each objective; means with 90 % intervals over seeds, fits with 95 % ones."""
+    title = "best of n" if part == "bon" else "PPO"
+    header = ("objective", "seeds", "gold at the end", "fall from the best", "over single", "α", "β", "turns at √KL")
+    found = by_objective(rows)
+    made = Table(*header, title=f"{title}: gain in gold")
+    for name, own in found.items():
+        fitted = pooled(part, list(own.values()))
+        ends = {seed: smoothed(row)[-1] for seed, row in own.items()}
+        single = {seed: smoothed(row)[-1] for seed, row in found.get(SINGLE, {}).items()}
+        over = [ends[seed] - single[seed] for seed in ends if seed in single and name != SINGLE]
+        numbers = (told(list(ends.values())), told([fall(row) for row in own.values()]), told(over) if over else "")
+        intervals = (fitted.alpha, fitted.beta, fitted.turning_point)
+        made.add_row(name, str(len(own)), *numbers, *map(interval, intervals))
+    return made
+
+
+def interval(found: Interval) -> str:
+    """A value and its ends."""
+    value, low, high = (f"{each:.2f}" if each < 1e4 else "never" for each in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"

@@ -1,0 +1,125 @@
+"""What both parts start from: a seed's policy, pairs with noisy labels, and an ensemble that learnt them, served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from palate.client import Aggregate, AggregateLike, MeanMinusVariance
+from palate.local_server import LocalServer, local_server
+from trainer.data.lines import write_rows
+from trainer.demo import phases
+from trainer.demo.config import DemoConfig
+from trainer.reward_model.config import RewardTrainConfig
+from trainer.reward_model.train import run_reward
+from trainer.simulation.gold import gold_reward
+
+NOISE = 0.25
+"""Share of labels that say the contrary of gold (Coste et al. 2023)."""
+
+VARIANCE_WEIGHT = 1.0
+ENSEMBLE: Mapping[str, AggregateLike] = {
+    "mean": Aggregate.MEAN,
+    "min": Aggregate.MIN,
+    "mean-var": MeanMinusVariance(VARIANCE_WEIGHT),
+}
+"""Objectives of the whole ensemble; "single" is one of its members alone."""
+
+SINGLE, JUDGES = "single", "judges"
+OBJECTIVES = (SINGLE, *ENSEMBLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        pairs: Labelled pairs, those held out among them.
+        epochs: Of every member.
+        members: Of the ensemble.
+        prompts: Held-out prompts of best of n.
+        samples: N, completions of each.
+        steps: Of a PPO run.
+    """
+
+    pairs: int = 1000
+    epochs: float = 3.0
+    members: int = 4
+    prompts: int = 24
+    samples: int = 256
+    steps: int = 40
+
+
+QUICK = Sizes(pairs=200, epochs=1.0, members=3, prompts=4, samples=16, steps=2)
+"""Shows that everything runs; says nothing."""
+
+
+def make_judges(demo: DemoConfig, sizes: Sizes, out: Path) -> Path:
+    """Trains the ensemble, or finds it; returns its run's folder.
+
+    A member alone is what `SINGLE` names: trained as the others, so that what differs is the ensemble.
+    """
+    if not (out / "report.json").exists():
+        paths = phases.Paths(demo.out)
+        rows = noisy(_rows(paths.comparisons), sizes.pairs, Random(f"labels {demo.seed}"))
+        write_rows(out.with_name("comparisons.jsonl"), rows)
+        run_reward(_training(paths.base, demo, sizes, out))
+    return out
+
+
+def noisy(rows: Iterator[dict[str, Any]], count: int, rng: Random) -> list[dict[str, Any]]:
+    """The first `count` pairs on which gold differs, labelled by gold and turned around with probability `NOISE`."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        difference = gold_reward(row["prompt"], row["a"]) - gold_reward(row["prompt"], row["b"])
+        if difference and len(found) < count:
+            right = rng.random() >= NOISE
+            label = "a" if (difference > 0) == right else "b"
+            found.append({"prompt": row["prompt"], "a": row["a"], "b": row["b"], "label": label})
+    return found
+
+
+def serve_judges(run: Path, log: Path, stack: ExitStack) -> LocalServer:
+    """The ensemble as `JUDGES`, and its first member as `SINGLE`, in one server."""
+    command = ["-m", "services.reward", "--model", str(run / "model"), "--name", JUDGES, "--threads", "1"]
+    command += ["--models", f"{SINGLE}={run / 'member-1' / 'model'}"]
+    return stack.enter_context(local_server(command, log=log))
+
+
+def _training(base: Path, demo: DemoConfig, sizes: Sizes, out: Path) -> RewardTrainConfig:
+    return RewardTrainConfig(
+        out=out,
+        model=base,
+        data=out.with_name("comparisons.jsonl"),
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        epochs=sizes.epochs,
+        members=sizes.members,
+        bootstrap=True,
+        seed=demo.seed,
+        threads=1,
+        samples=0,
+        progress=False,
+        resume=True,
+    )
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def by_objective(scores: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """What each objective of an ensemble makes of (N, M) members' scores; the same as a server does."""
+    made: dict[str, list[float]] = {"mean": [], "min": [], "mean-var": []}
+    for members in scores:
+        mean = sum(members) / len(members)
+        variance = sum((score - mean) ** 2 for score in members) / len(members)
+        for name, value in zip(made, (mean, min(members), mean - VARIANCE_WEIGHT * variance), strict=True):
+            made[name].append(value)
+    return made

@@ -1,0 +1,62 @@
+"""Has a policy answer every question, the same seed for the same question whoever is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from palate.audit.policy.behaviours import Turns
+from palate.client import Message, PolicyClient, SamplingParams
+from palate.client.types import ContentLike
+
+Answers: TypeAlias = Mapping[Turns, str]
+
+CHUNK = 64
+"""Most questions of a call; the server's own limit holds too."""
+
+_SEED_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a policy is asked.
+
+    Attributes:
+        sampling: How tokens are drawn.
+        seed: Of all answers.
+        chat: Send messages, for a model with a chat template; else text, turns marked by `User:` and `Assistant:`.
+    """
+
+    sampling: SamplingParams
+    seed: int
+    chat: bool
+
+
+def answer(
+    policy: PolicyClient, asked: Sequence[Turns], manner: Manner, done: Callable[[int], None] = lambda _: None
+) -> Answers:
+    """What the policy says to each of the questions; `done` is told how many more have an answer.
+
+    Raises:
+        CallError: The service refuses, or does not answer.
+    """
+    answers: dict[Turns, str] = {}
+    size = min(CHUNK, policy.policy_info().max_prompts)
+    for begin in range(0, len(asked), size):
+        part = asked[begin : begin + size]
+        seeds = [manner.seed * _SEED_STRIDE + begin + place for place in range(len(part))]
+        contents = [_content(turns, chat=manner.chat) for turns in part]
+        for completion in policy.generate(contents, sampling=manner.sampling, seeds=seeds):
+            answers[part[completion.prompt_index]] = completion.text
+        done(len(part))
+    return answers
+
+
+def _content(turns: Turns, *, chat: bool) -> ContentLike:
+    if chat:
+        return [Message("assistant" if place % 2 else "user", text) for place, text in enumerate(turns)]
+    if len(turns) == 1:
+        return turns[0]
+    said = [f"{'Assistant' if place % 2 else 'User'}: {text}" for place, text in enumerate(turns)]
+    return "\n\n".join((*said, "Assistant: "))

@@ -12,6 +12,7 @@ from services.runtime.callers import current_caller
 from services.runtime.errors import NotReady, Overloaded
 from services.runtime.fairness import Holdings
 from services.runtime.health import Health
+from services.runtime.limits import UNLIMITED, CallLimits, Rates
 
 _MOMENT_SECONDS = 0.05
 _MOMENTS = 10
@@ -32,6 +33,7 @@ class Admission:
         self._health = health
         self._calls = Holdings(max_calls)
         self._max_calls = max_calls
+        self._rates = Rates()
         self._refusing = False
         self._asked = 0
         self._none_open = asyncio.Event()
@@ -42,12 +44,17 @@ class Admission:
         """Whether there is nothing to serve yet."""
         return not self._health.loaded
 
-    def admit(self, context: grpc.aio.ServicerContext) -> Callable[[], None]:
+    def admit(self, context: grpc.aio.ServicerContext, limits: CallLimits = UNLIMITED) -> Callable[[], None]:
         """Takes a call on; it is open until its answer is sent or its caller is gone, or what is given is called.
+
+        Args:
+            context: The call's.
+            limits: Of its caller.
 
         Raises:
             NotReady: The server loads, or takes no more calls.
-            Overloaded: Too many calls are open, or so many of this caller's that the rest is kept for others.
+            Overloaded: Too many calls are open, or so many of this caller's that the rest is kept for others; or he has
+                reached a limit of his own.
         """
         self._asked += 1
         if self._refusing:
@@ -57,6 +64,7 @@ class Admission:
             waiting_for = ", ".join(self._health.missing())
             raise NotReady(f"the server is still loading (waiting for {waiting_for}); try again soon", retry_after=1.0)
         caller = current_caller()
+        self._check_limits(caller, limits)
         if self._calls.excess(caller, 1) > 0:
             raise Overloaded(
                 f"{self._calls.total} calls are in flight, the server takes {self._max_calls} and keeps some for those "
@@ -73,6 +81,14 @@ class Admission:
 
         context.add_done_callback(end)
         return end
+
+    def _check_limits(self, caller: str, limits: CallLimits) -> None:
+        if limits.max_calls is not None and self._calls.of(caller) >= limits.max_calls:
+            message = f"{limits.max_calls} calls at once are all that this identity may have; wait for one to end"
+            raise Overloaded(message, retry_after=_MOMENT_SECONDS)
+        if limits.calls_per_second is not None and (wait := self._rates.take(caller, limits.calls_per_second)) > 0:
+            message = f"this identity may begin {limits.calls_per_second:g} calls a second; send more items in a call"
+            raise Overloaded(message, retry_after=wait)
 
     def refuse(self) -> None:
         """Takes no call on any more."""

@@ -1,4 +1,4 @@
-"""A thread that runs the engine: batch after batch without waiting for the event loop; a failing one item by item."""
+"""A thread that runs the engine: batch after batch without waiting for the event loop; a failing one in halves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run(Generic[Item, Result]):
         jobs: What it was for.
         values: One per job; empty where it failed.
         error: What the engine raised.
-        final: False where the jobs will be tried again one by one.
+        final: False where the jobs will be tried again, half of them at a time.
     """
 
     jobs: Sequence[Job[Item, Result]]
@@ -103,13 +103,19 @@ class EngineThread(Generic[Item, Result]):
             self._post(_in_order, tuple(news))
 
     def _runs(self, batch: Batch[Item, Result]) -> Iterator[Run[Item, Result]]:
-        """The whole batch; where it fails, its jobs one by one, so that only those to blame fail."""
-        if not batch.jobs:
-            return
-        run = self._run(batch.jobs, batch.alone, final=len(batch.jobs) == 1)
+        """The whole batch, where there is one."""
+        if batch.jobs:
+            yield from self._halved(batch.jobs, batch.alone)
+
+    def _halved(self, jobs: Sequence[Job[Item, Result]], alone: bool) -> Iterator[Run[Item, Result]]:
+        """All jobs at once; where that fails, each half of them, so that only those to blame fail, and soon."""
+        run = self._run(jobs, alone, final=len(jobs) == 1)
         yield run
-        if not run.final:
-            yield from (self._run([job], batch.alone, final=True) for job in batch.jobs if not job.abandoned)
+        if run.final:
+            return
+        for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
+            if wanted := [job for job in half if not job.abandoned]:
+                yield from self._halved(wanted, alone)
 
     def _run(self, jobs: Sequence[Job[Item, Result]], alone: bool, *, final: bool) -> Run[Item, Result]:
         begin = self._clock()

@@ -55,9 +55,13 @@ class Holdings:
         if not self._held[caller]:
             del self._held[caller]
 
+    def of(self, caller: str) -> int:
+        """How much `caller` holds."""
+        return self._held.get(caller, 0)
+
     def excess(self, caller: str, amount: int) -> int:
         """How much must go before `caller` may hold so much more; not positive where he may now."""
-        held = self._held.get(caller, 0)
+        held = self.of(caller)
         callers = len(self._held) + (not held)
         over_share = held * max(callers, 2) > self._limit
         return self.total + amount - (self._limit - (self._limit // _RESERVED if over_share else 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import yaml
 
 from palate.yaml_document import read_yaml
 from services.runtime.errors import PermissionDenied, Unauthenticated
+from services.runtime.limits import UNLIMITED, CallLimits
 from services.runtime.roles import OPEN, TABLE, Role
 
 logger = logging.getLogger(__name__)
 
 _BEARER = "bearer "
-_FIELDS = {"name", "roles", "token_sha256", "certificate", "expires"}
+_FIELDS = {"name", "roles", "token_sha256", "certificate", "expires", "max_calls", "calls_per_second"}
 
 
 class IdentityFileError(Exception):
@@ -38,6 +40,7 @@ class Identity:
         token_sha256: SHA-256 of the bearer token, hexadecimal; None for certificates.
         certificate: Common name of the client certificate; None for tokens.
         expires: The moment from which it counts no more; None = never.
+        limits: How much it may call.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Identity:
     token_sha256: str | None
     certificate: str | None
     expires: datetime | None
+    limits: CallLimits = UNLIMITED
 
     def valid_at(self, moment: datetime) -> bool:
         """Whether it still counts."""
@@ -52,7 +56,8 @@ class Identity:
 
 
 class Identities:
-    """The identities of a YAML file: a list of {name, roles, token_sha256 | certificate, expires?}.
+    """The identities of a YAML file: a list of {name, roles, token_sha256 | certificate, expires?, max_calls?,
+    calls_per_second?}.
 
     The file is looked at again every second at most, so a token that is taken out stops working without a restart. A
     file that has become wrong keeps the last good state and says so in the log.
@@ -100,8 +105,10 @@ class Guard:
     def __init__(self, identities: Identities | None) -> None:
         self._identities = identities
 
-    def check(self, method: str, metadata: Mapping[str, str], common_names: Callable[[], Sequence[str]]) -> str:
-        """The caller's name, for logs and fairness.
+    def check(
+        self, method: str, metadata: Mapping[str, str], common_names: Callable[[], Sequence[str]]
+    ) -> Identity | None:
+        """Who calls; None where everyone may.
 
         Args:
             method: Full name, "/package.Service/Method".
@@ -113,12 +120,12 @@ class Guard:
             PermissionDenied: The caller's roles may not call this.
         """
         if self._identities is None or method in OPEN:
-            return ""
+            return None
         identity = self._identify(metadata, common_names)
         if not identity.roles & TABLE.get(method, frozenset()):
             allowed = ", ".join(sorted(TABLE.get(method, ()))) or "nobody"
             raise PermissionDenied(f"{identity.name} may not call {method}; it is for: {allowed}")
-        return identity.name
+        return identity
 
     def _identify(self, metadata: Mapping[str, str], common_names: Callable[[], Sequence[str]]) -> Identity:
         assert self._identities is not None
@@ -168,7 +175,17 @@ def _identity(entry: Any, where: str) -> Identity:
         raise IdentityFileError(f"{where} ({entry['name']}): {error}; roles are {', '.join(Role)}") from error
     if not roles:
         raise IdentityFileError(f"{where} ({entry['name']}): roles is empty; roles are {', '.join(Role)}")
-    return Identity(entry["name"], roles, digest, entry.get("certificate"), _moment(entry.get("expires"), where))
+    expires, limits = _moment(entry.get("expires"), where), _limits(entry, f"{where} ({entry['name']})")
+    return Identity(entry["name"], roles, digest, entry.get("certificate"), expires, limits)
+
+
+def _limits(entry: dict[str, Any], where: str) -> CallLimits:
+    most, rate = entry.get("max_calls"), entry.get("calls_per_second")
+    if most is not None and not (type(most) is int and most >= 1):
+        raise IdentityFileError(f"{where}: max_calls is how many calls it may have at once, 1 or more")
+    if rate is not None and not (type(rate) in (int, float) and 0 < rate < math.inf):
+        raise IdentityFileError(f"{where}: calls_per_second is a number above 0")
+    return CallLimits(most, rate)
 
 
 def _is_name(value: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,6 +20,7 @@ from services.runtime.admission import Admission
 from services.runtime.callers import enter_call
 from services.runtime.errors import InvalidRequest, NotServed, ServiceError
 from services.runtime.identity import Guard
+from services.runtime.limits import UNLIMITED
 from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
 from services.runtime.slow_readers import cut_after
@@ -55,6 +56,12 @@ class Method:
 
 
 _UNTRACED = Traces()
+
+_TRUST_SECONDS = 1.0
+"""How long a stream's caller is taken at his word: credentials may expire, or be taken out, while it is open."""
+
+Check: TypeAlias = Callable[[], object]
+"""Raises where a caller's credentials do not count any more."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -103,14 +110,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         inner = _inner(handler)
 
         async def one_reply(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            async with self._call(method, context):
-                reply = await inner(_parsed(handler, method, request), context)
+            async with self._call(method, context) as check:
+                reply = await inner(_parsed(handler, method, request, check), context)
                 method.metrics.sent.inc()
                 return reply
 
         async def many_replies(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            async with self._call(method, context):
-                async for reply in inner(_parsed(handler, method, request), context):
+            async with self._call(method, context) as check:
+                async for reply in inner(_parsed(handler, method, request, check), context):
                     method.metrics.sent.inc()
                     with cut_after(self._slow_reader_seconds, context):
                         yield reply
@@ -139,8 +146,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     @asynccontextmanager
-    async def _call(self, method: Method, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-        """Counts the call, admits it, and turns what it raises into a status."""
+    async def _call(self, method: Method, context: grpc.aio.ServicerContext) -> AsyncIterator[Check]:
+        """Counts the call, admits it, and turns what it raises into a status; gives what checks its caller again."""
         begin, code, metadata = time.perf_counter(), "OK", _metadata(context)
         request_id = _request_id(metadata)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
@@ -150,11 +157,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics.in_flight.set(self._in_flight)
         end: Callable[[], None] | None = None
         try:
-            identity = self._guard.check(method.path, metadata, partial(_common_names, context))
-            enter_call(identity, context.peer())
+            check = partial(self._guard.check, method.path, metadata, partial(_common_names, context))
+            identity = check()
+            enter_call("" if identity is None else identity.name, context.peer())
             if method.service in self._services and method.path not in OPEN:
-                end = self._admission.admit(context)
-            yield
+                end = self._admission.admit(context, UNLIMITED if identity is None else identity.limits)
+            yield check
             code = _code_name(context.code())
         except ServiceError as error:
             code = _camel(error.code)
@@ -181,15 +189,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
 
 
-def _parsed(handler: Any, method: Method, request: Any) -> Any:
+def _parsed(handler: Any, method: Method, request: Any, check: Check) -> Any:
     received = method.metrics.received
     if not handler.request_streaming:
         received.inc()
         return parse_message(handler.request_deserializer, request)
 
     async def messages() -> AsyncIterator[Any]:
+        checked = time.monotonic()
         async for raw in request:
             received.inc()
+            if time.monotonic() - checked > _TRUST_SECONDS:
+                check()
+                checked = time.monotonic()
             yield parse_message(handler.request_deserializer, raw)
 
     return messages()

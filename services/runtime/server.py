@@ -29,6 +29,10 @@ from services.runtime.tracing import Traces, TracingUnavailable, open_traces
 
 logger = logging.getLogger(__name__)
 
+_HANDSHAKE_SECONDS = 20.0
+"""How long a connection may take to say hello, TLS included; gRPC's own two minutes hold a descriptor for each of those
+who never do."""
+
 _GOOD_BYE_SECONDS = 0.5
 """What may still be open when all calls are answered, e.g. watchers of the health, is cut after this time."""
 
@@ -197,6 +201,7 @@ def _build(
     except SecurityError as error:
         raise StartupError(str(error)) from error
     options = [
+        ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE_SECONDS)),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),

@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from palate.client import Tls
 from palate.local_server import LocalServer, local_server
 
 READY_SECONDS = 600.0
@@ -18,18 +19,44 @@ READY_SECONDS = 600.0
 class Service:
     """A server process at one address."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        probe_tls: Tls | None = None,
+    ) -> None:
         self.name = name
         self.kills = 0
         self._command = command
         self._log = log
+        self._host = host
+        self._probe_tls = probe_tls
         self._stack = ExitStack()
-        self._server = self._start(0)
+        self._server = self._start(port)
 
     @property
     def target(self) -> str:
         """Its address."""
         return self._server.target
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._server.process.pid
+
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self._log
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is over."""
+        return self._server.process.poll() is not None
 
     @property
     def port(self) -> int:
@@ -43,6 +70,10 @@ class Service:
         self._server.process.wait()
         self._stack.close()
 
+    def send(self, number: int) -> None:
+        """Sends it a signal."""
+        self._server.process.send_signal(number)
+
     def drain(self) -> int:
         """Ends it as Kubernetes does, by SIGTERM; gives its exit code."""
         code = self._server.stop()
@@ -53,9 +84,14 @@ class Service:
         """Starts it again where it was, and waits until it is ready."""
         self._server = self._start(self.port)
 
+    @property
+    def metrics_target(self) -> str:
+        """Where its metrics are."""
+        return self._server.metrics_target
+
     def samples(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that have these labels."""
-        with urlopen(f"http://{self._server.metrics_target}/metrics", timeout=30) as page:
+        with urlopen(f"http://{self.metrics_target}/metrics", timeout=30) as page:
             families = text_string_to_metric_families(page.read().decode())
         found = (sample for family in families for sample in family.samples if sample.name == name)
         return sum(sample.value for sample in found if labels.items() <= sample.labels.items())
@@ -66,5 +102,12 @@ class Service:
 
     def _start(self, port: int) -> LocalServer:
         return self._stack.enter_context(
-            local_server(self._command, port=port, log=self._log, ready_seconds=READY_SECONDS)
+            local_server(
+                self._command,
+                port=port,
+                log=self._log,
+                ready_seconds=READY_SECONDS,
+                host=self._host,
+                probe_tls=self._probe_tls,
+            )
         )

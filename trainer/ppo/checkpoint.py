@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palate.models.weights import untied_state_dict
 from trainer.ppo import points
-from trainer.ppo.errors import CheckpointDamaged, CheckpointRefused
+from trainer.ppo.errors import CheckpointDamaged, CheckpointNotWritten, CheckpointRefused
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.rewards import ScoreScale
 from trainer.ppo.state import RunIdentity, RunState
@@ -68,29 +69,51 @@ class CheckpointFolder:
         state: RunState,
         identity: RunIdentity,
     ) -> Path:
-        """Writes a checkpoint beside the others, then makes it count by renaming it; returns its folder."""
+        """Writes a checkpoint beside the others, then makes it count by renaming it; returns its folder.
+
+        Raises:
+            CheckpointNotWritten: There is no room, or the disk takes nothing; the checkpoints before it stay.
+        """
         points.reach("checkpoint")
         target = self._path / f"{_PREFIX}{state.step:06d}"
         draft = self._path / f".draft-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
+        try:
+            self._write(draft, model, optimizer, shuffler, {"state": asdict(state), "identity": asdict(identity)})
+            self._put(draft, target)
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch says RuntimeError of a disk that is full
+            shutil.rmtree(draft, ignore_errors=True)
+            raise CheckpointNotWritten(_explain(target, error)) from error
+        self._rotate()
+        return target
+
+    def _write(
+        self,
+        draft: Path,
+        model: ActorCritic,
+        optimizer: Stateful,
+        shuffler: torch.Generator,
+        document: dict[str, Any],
+    ) -> None:
+        """All files, on the disk."""
         draft.mkdir(parents=True)
         save_file({k: v.contiguous() for k, v in _learnt(model).items()}, draft / _MODEL)
         points.reach("checkpoint-half")
         generators = {"torch": torch.get_rng_state(), "shuffler": shuffler.get_state()}
         torch.save({"optimizer": optimizer.state_dict(), "generators": generators}, draft / _TRAINER)
-        document = {"format": _FORMAT, "state": asdict(state), "identity": asdict(identity)}
-        (draft / _STATE).write_text(json.dumps(document, indent=2) + "\n")
+        (draft / _STATE).write_text(json.dumps({"format": _FORMAT, **document}, indent=2) + "\n")
         seal(draft)
         for file in [*draft.iterdir(), draft]:
             _sync(file)
         points.reach("checkpoint-whole")
+
+    def _put(self, draft: Path, target: Path) -> None:
+        """Gives what is whole its name."""
         if target.exists():  # written by an earlier start that was gone back on; the one before it is still there
             shutil.rmtree(target)
         draft.rename(target)
         _sync(self._path)
         points.reach("checkpoint-counts")
-        self._rotate()
-        return target
 
     def newest(self) -> Path | None:
         """The last checkpoint; None where there is none."""
@@ -199,6 +222,14 @@ def _state(values: dict[str, Any]) -> RunState:
         scale=None if scale is None else ScoreScale(**scale),
         drop_window=window,
         reward_scales=scales,
+    )
+
+
+def _explain(target: Path, error: Exception) -> str:
+    room = f"{shutil.disk_usage(target.parent).free // 2**20} MiB are free" if target.parent.exists() else "no folder"
+    return (
+        f"{target} cannot be written ({error}; {room}). The run is whole up to the checkpoint before it: make room, or "
+        "the disk writable, and go on with --resume"
     )
 
 

@@ -18,6 +18,7 @@ TrainingError
 ├── UnusableModel        a model folder does not fit its place
 ├── CheckpointRefused    a run cannot be started, continued or resumed like this
 │   └── CheckpointDamaged  a checkpoint is not what was written
+├── CheckpointNotWritten a checkpoint has no place; the one before it stays
 ├── NotStrict            strict mode cannot be kept with these services or settings
 ├── NoTeam               the process was not started as --distributed needs it
 ├── RankFailed           another of the processes that learn together failed
@@ -121,6 +122,10 @@ class CheckpointRefused(TrainingError):
 
 class CheckpointDamaged(CheckpointRefused):
     """A checkpoint lacks files, or they are not those that were written."""
+
+
+class CheckpointNotWritten(TrainingError):
+    """The disk is full, read-only or broken; nothing counts of what was written."""
 
 
 class NotStrict(TrainingError):

@@ -67,7 +67,7 @@ class ExampleServicer(reward_service_pb2_grpc.RewardServiceServicer):
 
     async def ScoreStream(self, requests, context):
         options = (await anext(requests)).options
-        waited = self._waited(options.model)
+        waited = self._waited(options.model) if options.model else 0.0
         async for request in requests:
             result = reward_service_pb2.ScoreResult(scored={"score": waited})
             yield reward_service_pb2.ScoreStreamResponse(id=request.item.id, result=result)

@@ -89,8 +89,21 @@ async def test_only_the_poisoned_item_fails():
     outcomes = [(await task)[0] for task in tasks]
     assert values(outcomes) == [10, FailureKind.FAILED, 30]
     assert "ArithmeticError" in outcomes[1].message
-    assert bench.engine.batches == [[0], [1, 2, 3], [1], [2], [3]]
+    assert bench.engine.batches == [[0], [1, 2, 3], [1], [2, 3], [2], [3]]
     assert values(await bench.submit(4)) == [40]
+    await bench.scheduler.close()
+
+
+async def test_one_poisoned_item_costs_few_batches():
+    bench = Bench(rows=64, tokens=1000, poisoned=[64])
+    first = await bench.occupy()
+    tasks = [bench.submit(item) for item in range(1, 65)]
+    await settle()
+    bench.engine.release()
+    await asyncio.gather(first)
+    outcomes = [(await task)[0] for task in tasks]
+    assert values(outcomes) == [*(10 * item for item in range(1, 64)), FailureKind.FAILED]
+    assert [len(batch) for batch in bench.engine.batches] == [1, 64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
     await bench.scheduler.close()
 
 

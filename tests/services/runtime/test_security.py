@@ -2,13 +2,18 @@
 
 import asyncio
 import hashlib
+import queue
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
+import warnings
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count, product
 from pathlib import Path
 
 import grpc
@@ -31,6 +36,8 @@ from palate.client import (
 from palate.local_server import local_server
 from palate.oip.messages import NAME, SERVICE
 from palate.v1 import admin_service_pb2, policy_service_pb2, reward_service_pb2
+from palate.v1.reward_service_pb2 import ScoreStreamRequest
+from palate.v1.reward_service_pb2_grpc import RewardServiceStub
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import OPEN, TABLE, Role
 from tests.protected import make_protection, token_of
@@ -346,6 +353,10 @@ def test_a_token_taken_out_of_the_file_stops_working(tmp_path, monkeypatch):
         ("- name: a\n  certificate: c", "roles is empty"),
         ("- name: a\n  roles: [admin]\n  token_sha256: abc", "64 hexadecimal digits"),
         ("- name: a\n  roles: [admin]\n  certificate: c\n  expires: soon", "expires is a date"),
+        ("- name: a\n  roles: [admin]\n  certificate: c\n  max_calls: 0", "max_calls is how many"),
+        ("- name: a\n  roles: [admin]\n  certificate: c\n  max_calls: true", "max_calls is how many"),
+        ("- name: a\n  roles: [admin]\n  certificate: c\n  calls_per_second: .nan", "calls_per_second is a number"),
+        ("- name: a\n  roles: [admin]\n  certificate: c\n  calls_per_second: 0", "calls_per_second is a number"),
     ],
 )
 def test_a_wrong_identities_file_is_explained(tmp_path, text, message):
@@ -360,3 +371,129 @@ def test_an_identity_with_a_key_given_twice_is_refused(tmp_path):
     file.write_text("- name: a\n  roles: [scorer]\n  certificate: a\n  roles: [admin]\n")
     with pytest.raises(IdentityFileError, match="roles is given twice, again in line 4"):
         read_identities(file)
+
+
+def test_a_token_that_is_taken_out_ends_a_stream_at_its_next_message(tmp_path):
+    """Of two streams that are open, the one whose token goes is told so; the other goes on."""
+    path = write_identities(tmp_path / "identities.yaml")
+
+    def stream_of(channel, role):
+        requests = queue.SimpleQueue()
+        requests.put(ScoreStreamRequest(options={}))
+        metadata = (("authorization", f"Bearer {role}-token"),)
+        return requests, RewardServiceStub(channel).ScoreStream(iter(requests.get, None), metadata=metadata, timeout=60)
+
+    def answer(requests, call, number):
+        requests.put(ScoreStreamRequest(item={"id": number, "item": {}}))
+        return next(call).id
+
+    with (
+        local_server([SERVER, "--identities", str(path)]) as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        gone, stays = stream_of(channel, "scorer"), stream_of(channel, "admin")
+        assert answer(*gone, 1) == answer(*stays, 1) == 1
+        write_identities(path, without=("scorer-team",))
+        with pytest.raises(grpc.RpcError) as refusal:
+            deque((answer(*gone, number) for number in count(2)), maxlen=0)
+        assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert answer(*stays, 2) == 2
+        stays[0].put(None)
+        assert list(stays[1]) == []
+        gone[0].put(None)
+
+
+def with_limits(path, **limits):
+    """The identities, of whom the scorer's token has these limits."""
+    write_identities(path)
+    entries = yaml.safe_load(path.read_text())
+    entries[0].update(limits)
+    assert entries[0]["roles"] == ["scorer"]
+    path.write_text(yaml.safe_dump(entries))
+    return path
+
+
+def test_an_identity_has_no_more_calls_at_once_than_it_may(tmp_path):
+    identities = with_limits(tmp_path / "identities.yaml", max_calls=2)
+
+    def client_of(role, target):
+        return AsyncRewardClient(target, timeout=30, options=ChannelOptions(token=f"{role}-token", max_attempts=1))
+
+    async def scenario(target):
+        async with client_of("scorer", target) as limited, client_of("admin", target) as other:
+            calls = [asyncio.create_task(limited.score(["wait"], ["x"])) for _ in range(3)]
+            (refused,), held = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            assert isinstance(refused.exception(), Overloaded)
+            assert "2 calls at once are all that this identity may have" in str(refused.exception())
+            await other.score(["release"], ["x"])
+            return len(await asyncio.gather(*held))
+
+    with local_server([SERVER, "--identities", str(identities)]) as server:
+        assert asyncio.run(scenario(server.target)) == 2
+
+
+def test_an_identity_begins_no_more_calls_than_its_rate(tmp_path):
+    identities = with_limits(tmp_path / "identities.yaml", calls_per_second=0.001)
+    options = ChannelOptions(token="scorer-token", max_attempts=1)
+    with (
+        local_server([SERVER, "--identities", str(identities)]) as server,
+        RewardClient(server.target, timeout=20, options=options) as limited,
+        RewardClient(server.target, timeout=20, options=replace(options, token="admin-token")) as other,
+    ):
+        limited.score(["p"], ["c"])
+        with pytest.raises(Overloaded, match=r"may begin 0\.001 calls a second") as refusal:
+            limited.score(["p"], ["c"])
+        assert 900 < refusal.value.retry_after <= 1000
+        for _ in range(5):
+            other.score(["p"], ["c"])
+
+
+def handshake(target, authority, version):
+    """One with a certificate that counts, in this version of TLS alone."""
+    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    authority.issue_cert("client.example", common_name="scorer.pod").configure_cert(context)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.set_alpn_protocols(["h2"])
+    host, port = target.rsplit(":", 1)
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="reward.example") as wrapped,
+    ):
+        return wrapped.version()
+
+
+def test_old_tls_is_refused(protected):
+    server, authority = protected
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        with pytest.raises(ssl.SSLError):
+            handshake(server.target, authority, version)
+    assert handshake(server.target, authority, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+    assert handshake(server.target, authority, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+
+
+def test_secrets_are_in_no_log_metric_or_error(tmp_path):
+    """A server that talks as much as it can, called with tokens that count, that do not, and in broken headers."""
+    files = make_protection(tmp_path)
+    secrets = [token_of(role) for role in Role] + ["a-token-that-nobody-has"]
+    told = []
+    command = [SERVER, *files.tls_flags, *files.token_flags, "--log-level", "DEBUG"]
+    with local_server(command, probe_tls=files.tls) as server:
+        credentials = grpc.ssl_channel_credentials(files.ca.read_bytes())
+        with grpc.secure_channel(server.target, credentials) as channel:
+            for secret, scheme in product(secrets, ("Bearer ", "bearer  ", "Basic ", "")):
+                call = channel.stream_stream("/palate.v1.RewardService/Score")
+                try:
+                    list(call(iter([b""]), timeout=20, metadata=(("authorization", scheme + secret),)))
+                except grpc.RpcError as error:
+                    told.append(f"{error.code()} {error.details()} {error.trailing_metadata()}")
+        told.append(urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10).read().decode())
+        told.append(server.log.read_text())
+    private = files.folder.joinpath("key.pem").read_text().splitlines()[1]
+    digests = [digest(secret) for secret in secrets]
+    text = "\n".join(told)
+    assert "StatusCode.UNAUTHENTICATED" in text
+    assert "StatusCode.PERMISSION_DENIED" in text
+    assert "configuration" in text
+    assert [secret for secret in [*secrets, *digests, private] if secret in text] == []

@@ -1,0 +1,109 @@
+"""Breaks what can break, and looks at what callers see of it: `python -m tests.checks.faults`.
+
+Every case states its promise and shows the account: calls made = answered + refused + expired + cancelled + failed. No
+case may leave a process or a file behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.checks.faults import clocks, connections, disks, engines, processes
+from tests.checks.faults.case import Case, Report, Skipped
+from tests.checks.faults.servers import make_models
+
+CASES = (*processes.CASES, *engines.CASES, *connections.CASES, *disks.CASES, *clocks.CASES)
+_CASE_SECONDS = 600.0
+
+
+def play(case: Case) -> Report:
+    """Plays one case in a folder of its own, and looks whether anything is left of it."""
+    report, before = Report(), _left_over()
+    with tempfile.TemporaryDirectory(prefix="palate-fault-") as folder:
+        try:
+            asyncio.run(asyncio.wait_for(case.play(Path(folder), report), _CASE_SECONDS))
+        except Skipped as reason:
+            report.facts["skipped"] = str(reason)
+        except Exception as error:
+            traceback.print_exc()
+            report.broken.append(f"the case itself failed: {error!r}")
+            report.broken += [
+                f"{log.name}: {log.read_text(errors='replace')[-400:]}" for log in Path(folder).glob("*.log")
+            ]
+    report.close()
+    if left := _left_over() - before:
+        report.broken.append(f"left behind: {', '.join(sorted(left))}")
+    return report
+
+
+def _left_over() -> set[str]:
+    """Our processes, temporary files and mounts."""
+    own = tempfile.gettempdir()
+    mine, processes_now = os.getpid(), set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue  # it has ended
+        if int(parent) == mine:
+            processes_now.add(f"process {folder.name} {command[:80]}")
+    files = {str(path) for path in Path(own).iterdir()}
+    mounts = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if own in line}
+    return processes_now | files | mounts
+
+
+def main() -> None:
+    """Exits with 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=1, help="how often in a row")
+    parser.add_argument("--only", nargs="*", choices=[case.name for case in CASES], help="these cases")
+    parser.add_argument("--json", type=Path, help="where figures go")
+    given = parser.parse_args()
+    chosen = [case for case in CASES if not given.only or case.name in given.only]
+    with tempfile.TemporaryDirectory(prefix="palate-faults-") as own:
+        tempfile.tempdir = own  # other people's files come and go
+        make_models()
+        rounds = [{case.name: _told(case, number) for case in chosen} for number in range(1, given.times + 1)]
+    table = Table("case", "promise", "account", "seen", "broken", title="faults", show_lines=True)
+    for number, found in enumerate(rounds, 1):
+        for case in chosen:
+            table.add_row(f"{number}: {case.name}", case.promise, *_cells(found[case.name]))
+    Console(width=180).print(table)
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps([{n: asdict(r) for n, r in found.items()} for found in rounds], indent=1))
+    sys.exit(any(report.broken for found in rounds for report in found.values()))
+
+
+def _told(case: Case, number: int) -> Report:
+    begin = time.monotonic()
+    report = play(case)
+    accounts = "; ".join(f"{name}: {ledger.told()}" for name, ledger in report.ledgers.items())
+    verdict = "BROKEN" if report.broken else "skipped" if "skipped" in report.facts else "kept"
+    print(f"{number} {case.name}: {verdict}, {time.monotonic() - begin:.0f} s; {accounts}; {report.facts}", flush=True)
+    for each in report.broken:
+        print(f"    {each}", flush=True)
+    return report
+
+
+def _cells(report: Report) -> tuple[str, str, str]:
+    accounts = "\n".join(f"{name}: {ledger.told()}" for name, ledger in report.ledgers.items())
+    facts = "\n".join(f"{name}: {fact}" for name, fact in report.facts.items())
+    return accounts, facts, "\n".join(report.broken) or "nothing"
+
+
+if __name__ == "__main__":
+    main()

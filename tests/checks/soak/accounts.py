@@ -1,0 +1,63 @@
+"""Three accounts of the same calls: what callers saw, what metrics counted, what the access log says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.checks.faults.accounting import Fate
+
+_LINE = re.compile(r"interceptors (\S+)/(\w+) (\w+) [\d.]+ s, request (\S+)$")
+
+FATE_OF_CODE = {
+    "OK": Fate.ANSWERED,
+    "InvalidArgument": Fate.REFUSED,
+    "ResourceExhausted": Fate.REFUSED,
+    "Unavailable": Fate.REFUSED,
+    "DeadlineExceeded": Fate.EXPIRED,
+    "Cancelled": Fate.CANCELLED,
+}
+"""Every other code is a failure."""
+
+
+def logged(log: Path) -> Iterator[tuple[str, str]]:
+    """(id, code) of every call in an access log."""
+    with log.open(errors="replace") as lines:
+        for line in lines:
+            if (found := _LINE.search(line)) is not None:
+                yield found[4], found[3]
+
+
+def counted(metrics_target: str) -> tuple[int, Counter[Fate]]:
+    """Calls begun, and how they ended, by the metrics; reflection and health are not counted there."""
+    with urlopen(f"http://{metrics_target}/metrics", timeout=60) as page:
+        families = list(text_string_to_metric_families(page.read().decode()))
+    samples = [sample for family in families for sample in family.samples]
+    begun = sum(int(sample.value) for sample in samples if sample.name == "grpc_server_started_total")
+    ended: Counter[Fate] = Counter()
+    for sample in samples:
+        if sample.name == "grpc_server_handled_total":
+            ended[FATE_OF_CODE.get(sample.labels["grpc_code"], Fate.FAILED)] += int(sample.value)
+    return begun, ended
+
+
+def disagreements(seen: Mapping[str, Fate], codes: Mapping[str, list[str]]) -> list[str]:
+    """Calls of which a caller and the servers' logs cannot both be right.
+
+    What a caller gave up or lost on the way may have ended in any way at the server, or never have come there; what he
+    got, the server must have given, once.
+    """
+    wrong = [f"{name} was logged {len(found)} times" for name, found in codes.items() if len(found) != 1]
+    wrong += [f"{name} was logged, and nobody called" for name in codes.keys() - seen.keys()]
+    for name, fate in seen.items():
+        told = {FATE_OF_CODE.get(code, Fate.FAILED) for code in codes.get(name, ())}
+        if fate in (Fate.ANSWERED, Fate.REFUSED) and told != {fate}:
+            wrong.append(f"{name} was {fate} for its caller, for the server {told or 'unknown'}")
+        if Fate.FAILED in told:
+            wrong.append(f"{name} failed at the server: {codes[name]}")
+    return wrong

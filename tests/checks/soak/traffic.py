@@ -1,0 +1,154 @@
+"""Mixed calls with faults, each under an id of its own, so that servers' logs can be held against what callers saw."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+
+from palate.client.errors import call_error
+from palate.v1 import policy_service_pb2 as policy
+from palate.v1 import reward_service_pb2 as reward
+from palate.v1.policy_service_pb2_grpc import PolicyServiceStub
+from palate.v1.reward_service_pb2_grpc import RewardServiceStub
+from tests.checks.faults.accounting import Fate, fate_of
+from tests.checks.faults.network import Way
+
+_NO_RETRIES = [
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+_TEXTS = [f"Text {number} is honest, " + "and so on " * (number % 17) for number in range(2000)]
+_SECONDS = 10.0
+_HURRY_SECONDS = 0.004
+_PATIENCE_SECONDS = 0.003
+_WIDEST = 4
+_CUT_EVERY_SECONDS = 5.0
+
+
+@dataclass
+class Sight:
+    """What callers saw.
+
+    Attributes:
+        fates: Id of a call → how it ended.
+        wrong: Answers that are not whole.
+        seconds: How long answered calls took, since it was last looked at.
+    """
+
+    fates: dict[str, Fate] = field(default_factory=dict)
+    made: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+    def count(self) -> Counter[Fate]:
+        """Calls by how they ended."""
+        return Counter(self.fates.values())
+
+
+Metadata = tuple[tuple[str, str], ...]
+Call = Callable[[Metadata, float], Awaitable[bool]]
+"""Makes a call with this metadata and deadline; whether its answer is whole."""
+
+
+class Caller:
+    """One connection to both servers.
+
+    Args:
+        way: To the reward server; the policy server is called without one.
+        policy_target: Address.
+        sight: What is written down.
+        seed: Of what is called.
+    """
+
+    def __init__(self, way: Way, policy_target: str, sight: Sight, seed: int) -> None:
+        own = [*_NO_RETRIES, ("palate.own", seed)]
+        self._channels = [grpc.aio.insecure_channel(target, options=own) for target in (way.target, policy_target)]
+        self._reward, self._policy = RewardServiceStub(self._channels[0]), PolicyServiceStub(self._channels[1])
+        self._draw = random.Random(seed)
+        self._sight = sight
+
+    async def call(self, over: asyncio.Event) -> None:
+        """Calls until told to stop."""
+        kinds: tuple[Call, ...] = (self._score, self._rank, self._stream, self._generate, self._wrong)
+        while not over.is_set():
+            (kind,) = self._draw.choices(kinds, weights=(70, 10, 5, 10, 5))
+            await self._enter(kind)
+        for channel in self._channels:
+            await channel.close()
+
+    async def _enter(self, kind: Call) -> None:
+        self._sight.made += 1
+        name, begin = f"soak-{self._sight.made}", time.perf_counter()
+        seconds = _HURRY_SECONDS if self._draw.random() < 0.03 else _SECONDS
+        task = asyncio.ensure_future(kind((("palate-request-id", name),), seconds))
+        if self._draw.random() < 0.03:
+            asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, task.cancel)
+        try:
+            whole = await task
+        except grpc.RpcError as error:
+            self._sight.fates[name] = fate_of(call_error(error, "the server", "a service"))
+        except asyncio.CancelledError:
+            self._sight.fates[name] = Fate.CANCELLED
+        else:
+            self._sight.fates[name] = Fate.ANSWERED
+            self._sight.wrong[kind.__name__] += not whole
+            self._sight.seconds.append(time.perf_counter() - begin)
+
+    def _items(self, most: int = _WIDEST) -> list[reward.ScoreItem]:
+        chosen = self._draw.choices(_TEXTS, k=self._draw.randint(1, most))
+        return [reward.ScoreItem(prompt={"text": "Is this honest?"}, completion={"text": text}) for text in chosen]
+
+    async def _score(self, metadata: Metadata, seconds: float) -> bool:
+        items = self._items()
+        reply = await self._reward.Score(reward.ScoreRequest(items=items), timeout=seconds, metadata=metadata)
+        return [result.WhichOneof("outcome") for result in reply.results] == ["scored"] * len(items)
+
+    async def _rank(self, metadata: Metadata, seconds: float) -> bool:
+        completions = [item.completion for item in self._items()]
+        request = reward.RankRequest(prompt={"text": "Is this honest?"}, completions=completions)
+        return len((await self._reward.Rank(request, timeout=seconds, metadata=metadata)).results) == len(completions)
+
+    async def _stream(self, metadata: Metadata, seconds: float) -> bool:
+        items = self._items(8 * _WIDEST)
+
+        async def requests() -> AsyncIterator[reward.ScoreStreamRequest]:
+            yield reward.ScoreStreamRequest(options={})
+            for number, item in enumerate(items, 1):
+                yield reward.ScoreStreamRequest(item={"id": number, "item": item})
+
+        call = self._reward.ScoreStream(requests(), timeout=seconds, metadata=metadata)
+        got = [reply.id async for reply in call if reply.result.WhichOneof("outcome") == "scored"]
+        return sorted(got) == list(range(1, len(items) + 1))
+
+    async def _generate(self, metadata: Metadata, seconds: float) -> bool:
+        request = policy.GenerateRequest(
+            prompts=[{"prompt": {"text": "Once upon a time"}}],
+            completions_per_prompt=2,
+            sampling={"max_new_tokens": 8, "ignore_eos": True},
+        )
+        events = [
+            event.WhichOneof("event")
+            async for event in self._policy.Generate(request, timeout=seconds, metadata=metadata)
+        ]
+        return events.count("completion") == 2
+
+    async def _wrong(self, metadata: Metadata, seconds: float) -> bool:
+        """A request that no server takes."""
+        await self._reward.Score(reward.ScoreRequest(), timeout=seconds, metadata=metadata)
+        return False
+
+
+async def disturb(way: Way, over: asyncio.Event) -> None:
+    """Cuts the connections of the reward server now and then."""
+    while not over.is_set():
+        try:
+            await asyncio.wait_for(over.wait(), _CUT_EVERY_SECONDS)
+        except TimeoutError:
+            way.hang_up()

@@ -18,6 +18,8 @@ from tests.checks.faults.servers import reward_server
 
 _LIBRARY = "/usr/lib/*/faketime/libfaketime.so.1"
 _JUMPS = ("+3600", "-86400", "+0")
+_SEEN_SECONDS = 1.5
+"""libfaketime looks at its file once a second."""
 
 
 def _library() -> Path:
@@ -30,7 +32,7 @@ def _library() -> Path:
 
 async def jumps(folder: Path, report: Report) -> None:
     """Both clocks jump three times while calls are out; durations are counted by the clock that does not."""
-    faked = {"LD_PRELOAD": str(_library()), "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+    faked = {"LD_PRELOAD": str(_library()), "FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1"}
     servers, callers = folder / "server-clock", folder / "caller-clock"
     for clock in (servers, callers):
         clock.write_text("+0")
@@ -44,7 +46,7 @@ async def jumps(folder: Path, report: Report) -> None:
             for jump in _JUMPS:
                 for clock in (servers, callers):
                     await more(ledger, 50)
-                    clock.write_text(jump)
+                    await _jump(clock, jump)
             await more(ledger, 50)
         report.ledgers["Score, the caller's clock jumps"] = theirs = await asyncio.to_thread(_account, caller)
         for name, each in report.ledgers.items():
@@ -57,6 +59,14 @@ async def jumps(folder: Path, report: Report) -> None:
         report.expect(await answers(reward.target, right), "a new caller is not answered")
     finally:
         await context.__aexit__(None, None, None)
+
+
+async def _jump(clock: Path, offset: str) -> None:
+    """Sets a clock in one move and waits until it is seen: one who reads half a file sees the clock go back and forth."""
+    draft = clock.with_suffix(".draft")
+    draft.write_text(offset)
+    draft.replace(clock)
+    await asyncio.sleep(_SEEN_SECONDS)
 
 
 async def _caller(target: str, variables: dict[str, str]) -> subprocess.Popen[str]:

@@ -13,8 +13,7 @@ CPU := --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env demo test bench peers lint format protos docs buf-check check-demo check-resume check-restarts check-audit check-trained-audit check-noise stories clean check-labels faults soak ops-env images images-gpu images-local check-ops
-.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-noise check-labels check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
+.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-noise check-labels faults soak check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -105,7 +104,6 @@ faults: $(STAMP)  ## break what can break, three times over: what callers see, a
 soak: $(STAMP)  ## mixed load with faults: make soak [MINUTES=20]; into runs/checks/soak.json and .html
 	$(BIN)/python -m tests.checks.soak --minutes $(or $(MINUTES),20)
 
-check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, replicas behind proxies, autoscaling
 check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, proxies, autoscaling, Prometheus (half an hour)
 	$(BIN)/python -m tests.checks.ops_images
 	$(BIN)/python -m tests.checks.ops_fleet --json runs/checks/ops_fleet.json

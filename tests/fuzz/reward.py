@@ -149,7 +149,7 @@ class _Loop:
         registry.put(folders.model())
         with registry.using("") as served:
             self.scorer = served.scorer
-        self.admin = AdminServicer(registry, self.config)
+        self.admin = AdminServicer(registry, self.config, self.metrics)
 
     async def stream(self, requests: Iterable[reward.ScoreStreamRequest], demand: Any) -> list[Any]:
         async def sent() -> Any:

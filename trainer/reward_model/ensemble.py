@@ -11,20 +11,27 @@ from trainer.model_folder import replaced_folder
 from trainer.reward_model.annotators import together
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.held_out import side_by_side
-from trainer.reward_model.learn import Learnt, learn, scale_of
+from trainer.reward_model.learn import Learnt, Ready, get_ready, learn, scale_of
 from trainer.reward_model.splits import Split
 from trainer.run_folder import begin_run
 
 
-def learn_ensemble(config: RewardTrainConfig, split: Split) -> Learnt:
+def learn_ensemble(config: RewardTrainConfig, split: Split, first: Ready) -> Learnt:
     """Trains every member in member-1/, member-2/ … and writes model/, which names them.
 
     All members have the same held-out pairs: what one is measured on, none has seen.
 
+    Args:
+        config: Of the ensemble.
+        split: What all learn from.
+        first: Its first member, ready.
+
     Raises:
-        As `learn`; RunFolderError: a member's folder holds another run.
+        As `get_ready` and `learn`; RunFolderError: a member's folder holds another run.
     """
-    members = [_learn_member(config.member(number), split) for number in range(config.members)]
+    others = [config.member(number) for number in range(1, config.members)]
+    members = [_learn_member(config.member(0), first)]
+    members += [_learn_member(other, get_ready(other, split)) for other in others]
     held_out = side_by_side([member.held_out for member in members])
     scale = scale_of(held_out)
     with replaced_folder(config.out / "model") as draft:
@@ -40,9 +47,9 @@ def learn_ensemble(config: RewardTrainConfig, split: Split) -> Learnt:
     )
 
 
-def _learn_member(config: RewardTrainConfig, split: Split) -> Learnt:
+def _learn_member(config: RewardTrainConfig, ready: Ready) -> Learnt:
     with begin_run(config) as writer:
-        return learn(config, split, writer)
+        return learn(config, ready, writer)
 
 
 def _fitted(parts: list[Fitted]) -> Fitted:

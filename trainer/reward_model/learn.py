@@ -16,7 +16,7 @@ from trainer.reward_model.annotators import Reliability
 from trainer.reward_model.calibrate import calibration_of, fitted_logit_scale
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.held_out import HeldOut
-from trainer.reward_model.lesson import make_lesson
+from trainer.reward_model.lesson import Lesson, make_lesson
 from trainer.reward_model.rows import RenderedPair, collator, render_pairs, scores_of
 from trainer.reward_model.splits import DataCounts, Split, counts_of
 from trainer.reward_model.start import Start, load_start
@@ -58,29 +58,65 @@ class Learnt:
     new_head: bool
 
 
-def learn(config: RewardTrainConfig, split: Split, writer: MetricsWriter) -> Learnt:
-    """Trains on `split` and writes model/.
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A model and what it is to learn, before anything is written.
+
+    Attributes:
+        start: The model.
+        pad_id: What pads its rows.
+        learnt: What there is to learn from.
+        held_out: What it is measured on.
+        data: How many comparisons are used, and how.
+        lesson: What is learnt of each pair, and the loss.
+    """
+
+    start: Start
+    pad_id: int
+    learnt: tuple[RenderedPair, ...]
+    held_out: tuple[RenderedPair, ...]
+    data: DataCounts
+    lesson: Lesson
+
+
+def get_ready(config: RewardTrainConfig, split: Split) -> Ready:
+    """Loads the model and renders its data; writes nothing.
 
     Raises:
         FolderError: The model cannot be trained like this.
-        DataError: The comparisons cannot be rendered, or taught it nothing.
-        FitError: The loss is no longer finite.
+        DataError: The comparisons cannot be rendered, or have nothing to teach.
     """
     prepare_process(config)
     start = load_start(config)
     renderer = Renderer.from_folder(config.model, start.manifest)
     pad_id = _pad_id(start, renderer)
     (learnt, validation, held_out), data = _rendered(split, renderer)
-    lesson = make_lesson(config, start.classifier, learnt, validation)
-    collate, rows = collator(pad_id), (lesson.rows, lesson.validation)
+    return Ready(start, pad_id, learnt, held_out, data, make_lesson(config, start.classifier, learnt, validation))
+
+
+def learn(config: RewardTrainConfig, ready: Ready, writer: MetricsWriter) -> Learnt:
+    """Trains and writes model/.
+
+    Raises:
+        DataError: All scores are the same in the end.
+        FitError: The loss is no longer finite.
+    """
+    start, lesson = ready.start, ready.lesson
+    collate, rows = collator(ready.pad_id), (lesson.rows, lesson.validation)
     fitted = fit(Task("reward model", lesson.model, *rows, collate, lesson.loss, config.patience), config, writer)
-    sides = [scores_of(start.classifier, [getattr(row, side) for row in held_out], pad_id) for side in ("a", "b")]
-    scored = HeldOut(tuple(row.pair for row in held_out), *sides)
+    scored = _scored(ready)
     scale = scale_of(scored)
     manifest = replace(start.manifest, calibration=scale.calibration, logit_scale=scale.logit_scale)
     save_model_folder(start.model, config.model, manifest, config.out / "model")
-    pairs = tuple(row.pair for row in learnt)
-    return Learnt(fitted, data, pairs, scored, scale, lesson.reliabilities(), start.new_head)
+    pairs = tuple(row.pair for row in ready.learnt)
+    return Learnt(fitted, ready.data, pairs, scored, scale, lesson.reliabilities(), start.new_head)
+
+
+def _scored(ready: Ready) -> HeldOut:
+    """What the model says now of the pairs it has not seen."""
+    sides = ([getattr(row, side) for row in ready.held_out] for side in ("a", "b"))
+    scores = [scores_of(ready.start.classifier, texts, ready.pad_id) for texts in sides]
+    return HeldOut(tuple(row.pair for row in ready.held_out), *scores)
 
 
 def scale_of(held_out: HeldOut) -> Scale:

@@ -17,7 +17,7 @@ from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.ensemble import learn_ensemble
 from trainer.reward_model.evaluate import evaluate
 from trainer.reward_model.labels import check_annotators
-from trainer.reward_model.learn import Learnt, learn
+from trainer.reward_model.learn import Learnt, get_ready, learn
 from trainer.reward_model.members import compare_members
 from trainer.reward_model.result import RewardResult
 from trainer.reward_model.splits import split_data
@@ -39,9 +39,10 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     if config.annotators == "reliability":
         check_annotators(split.learnt)
     several = config.members > config.heads
+    first = get_ready(config.member(0) if several else config, split)
     # Members are runs of their own, with metrics of their own: only one process has the port.
     with begin_run(config.model_copy(update={"prometheus_port": None}) if several else config) as writer:
-        learnt = learn_ensemble(config, split) if several else learn(config, split, writer)
+        learnt = learn_ensemble(config, split, first) if several else learn(config, first, writer)
         result = _measured(config, learnt)
         writer.log(learnt.fitted.steps, _metrics(result))
         return result

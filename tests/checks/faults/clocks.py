@@ -62,7 +62,7 @@ async def jumps(folder: Path, report: Report) -> None:
 
 
 async def _jump(clock: Path, offset: str) -> None:
-    """Sets a clock in one move and waits until it is seen; who reads half a file sees it go back and forth."""
+    """Sets a clock in one move and waits until it is seen: of half a file the clock would go back and forth."""
     draft = clock.with_suffix(".draft")
     draft.write_text(offset)
     draft.replace(clock)

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-COMMAND = (sys.executable, "-c", "from palate.command import main; main()", "collect")
+_AS_IN_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""What a shell runs in the background would ignore Ctrl-C, and so would all that it starts."""
+
+COMMAND = (sys.executable, "-c", f"{_AS_IN_A_TERMINAL}; from palate.command import main; main()", "collect")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.seeds import OtherSettings, keep_rows, kept_rows, mean_and_margin, told
+from benchmarks.seeds import keep_rows, kept_rows, mean_and_margin, told
 from palate.local_server import local_server
 from palate.terminal import stdout_console
 from trainer.command import share_processors
@@ -94,10 +94,7 @@ def main() -> None:
     """Runs what the file does not hold yet; exits with 1 where a way does not do what it shall."""
     arguments = _arguments()
     share_processors()
-    try:
-        rows = _measured(arguments)
-    except OtherSettings as error:
-        raise SystemExit(str(error)) from None
+    rows = _measured(arguments)
     stdout_console().print(_table(rows))
     raise SystemExit(0 if holds(rows) else 1)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _COVERAGE = 0.90
 
 
-class OtherSettings(Exception):
-    """A file holds rows that were found with other settings; the message says what to do."""
+class OtherSettings(SystemExit):
+    """A file holds rows that were found with other settings: ends the program, and the message says what to do."""
 
 
 def kept_rows(file: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from benchmarks.overoptimisation.page import write_curves
 from benchmarks.overoptimisation.ppo import KL_COEF, PPORow, ppo_row
 from benchmarks.overoptimisation.table import table
 from benchmarks.overoptimisation.world import NOISE, OBJECTIVES, QUICK, VARIANCE_WEIGHT, Sizes
-from benchmarks.seeds import OtherSettings, keep_rows, kept_rows
+from benchmarks.seeds import keep_rows, kept_rows
 from trainer.command import share_processors
 from trainer.demo import phases
 from trainer.demo.config import DemoConfig
@@ -36,13 +36,10 @@ def main() -> None:
     arguments = _arguments()
     share_processors()
     console = Console(width=150)
-    try:
-        for part in arguments.only:
-            rows = _best_of_n(arguments) if part == "bon" else _ppo(arguments)
-            console.print(table(part, rows))
-            print(f"curves: {write_curves(_file(arguments, part).with_suffix('.html'), part, rows)}")
-    except OtherSettings as error:
-        raise SystemExit(str(error)) from None
+    for part in arguments.only:
+        rows = _best_of_n(arguments) if part == "bon" else _ppo(arguments)
+        console.print(table(part, rows))
+        print(f"curves: {write_curves(_file(arguments, part).with_suffix('.html'), part, rows)}")
 
 
 def _best_of_n(arguments: Namespace) -> list[BestOfN]:

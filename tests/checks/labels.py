@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.seeds import OtherSettings, keep_rows, kept_rows, mean_and_margin, told
+from benchmarks.seeds import keep_rows, kept_rows, mean_and_margin, told
 from tests.checks.noise import FRESH, clean_pairs
 from trainer.collect.choosing import disagreement
 from trainer.data.comparisons import PREFERENCE, Comparison
@@ -166,10 +166,7 @@ def main() -> int:
         "target": TARGET, "drawn": DRAWN, "begin": BEGIN, "round": ROUND, "most": MOST, "members": MEMBERS,
         "label_error": asked.label_error, "l2": asked.l2,
     }  # fmt: skip
-    try:
-        rows = [Row(**row) for row in kept_rows(asked.json, settings)]
-    except OtherSettings as error:
-        raise SystemExit(str(error)) from None
+    rows = [Row(**row) for row in kept_rows(asked.json, settings)]
     for seed in asked.seeds:
         for choice in POOLS:
             if not any((row.seed, row.choice) == (seed, choice) for row in rows):

@@ -21,7 +21,7 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.seeds import OtherSettings, keep_rows, kept_rows
+from benchmarks.seeds import keep_rows, kept_rows
 from palate.audit.ask import ask
 from palate.audit.findings import Finding, judge
 from palate.audit.items import Probe, Text
@@ -87,10 +87,7 @@ def main() -> None:
     """Trains and audits what the file does not hold yet; prints what was found."""
     arguments = _arguments()
     share_processors()
-    try:
-        rows = _measured(arguments)
-    except OtherSettings as error:
-        raise SystemExit(str(error)) from None
+    rows = _measured(arguments)
     stdout_console().print(_power_table(rows), _alarm_table(rows))
 
 

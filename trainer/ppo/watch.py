@@ -6,6 +6,7 @@ Called when the update is done, and what it finds goes to the files of the run a
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from scipy.stats import spearmanr
 from trainer.ppo.scoring import RewardSource
 from trainer.ppo.watch_config import WatchGroup
 from trainer.types import DroppedRollout, ScoredRollout
+
+_LOG = logging.getLogger(__name__)
 
 GOLD, DISAGREEMENT, KL = "watch/gold", "watch/disagreement", "objective/kl"
 """The numbers of a step that brakes look at."""
@@ -103,6 +106,10 @@ class Watch:
         ]
         metrics = {"watch/gold_missing": float(len(scored) - len(pairs))}
         if not pairs:
+            why = next(outcome.message for outcome in outcomes if isinstance(outcome, DroppedRollout))
+            _LOG.warning(
+                "gold has no score for any of the step's %d rollouts, and no brake sees it: %s", len(scored), why
+            )
             return metrics
         proxy, gold = zip(*pairs, strict=True)
         metrics[GOLD] = statistics.fmean(gold)

@@ -2,8 +2,10 @@
 
 import pytest
 
-from trainer.ppo.watch import End, EndReason, brake, read_end, write_end
+from palate.client.types import FinishReason, PolicyVersion
+from trainer.ppo.watch import End, EndReason, Watch, brake, read_end, write_end
 from trainer.ppo.watch_config import WatchGroup
+from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
 
 
 def rows(**columns):
@@ -62,3 +64,18 @@ def test_the_end_is_written_down(tmp_path):
     end = End(EndReason.KL, 7, "the mean of objective/kl is too high")
     write_end(tmp_path, end)
     assert read_end(tmp_path) == end
+
+
+class NoGold:
+    """A gold reward that fails for whatever it is asked."""
+
+    def score(self, rollouts):
+        return [DroppedRollout(each, DropCause.FAILED, "the function raised TypeError in line 3") for each in rollouts]
+
+
+def test_gold_that_says_nothing_at_all_is_told_with_its_cause(caplog):
+    rollout = Rollout("p", "c", (1,), (2,), (-1.0,), FinishReason.STOP, PolicyVersion("run", 1, 1, "digest"), 9)
+    found = Watch(WatchGroup(**GOLD), {}, NoGold()).look([ScoredRollout(rollout, 0.5, "revision")] * 2)
+    assert found == {"watch/gold_missing": 2.0}
+    assert "no score for any of the step's 2 rollouts" in caplog.text
+    assert "the function raised TypeError in line 3" in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from palate.doctor.findings import Answer, Role, bad, good
@@ -18,7 +17,11 @@ def examine_metrics(host: str, port: int, role: Role, timeout: float) -> Answer:
     try:
         with urlopen(f"http://{place}/metrics", timeout=timeout) as reply:
             values = parsed(reply.read(_MOST_BYTES).decode("utf-8", "replace"))
-    except (OSError, URLError, http.client.HTTPException) as error:
+    except http.client.HTTPException:
+        return bad(
+            CHECK, f"what listens at {place} does not speak HTTP", "Give the metrics port, not that of the calls"
+        )
+    except OSError as error:
         remedy = "Its --metrics-host is loopback by default: set it, and let the monitoring through network policies"
         return bad(CHECK, f"no answer from {place}: {getattr(error, 'reason', error)}", remedy)
     queue = f"palate_{'reward' if role is Role.REWARD else 'policy'}_queue_tokens"

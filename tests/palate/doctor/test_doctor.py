@@ -279,6 +279,8 @@ def test_somebody_elses_server(diagnose, policy, files):
     assert is_bad(findings, policy.target, "calls", "it serves palate.v1.PolicyService")
     _, findings = diagnose("--reward", policy.target, "--reward-metrics", policy.metrics_target.rpartition(":")[2])
     assert is_bad(findings, policy.target, "metrics", "shows no palate_reward_queue_tokens")
+    _, findings = diagnose("--policy", policy.target, "--policy-metrics", policy.target.rpartition(":")[2])
+    assert is_bad(findings, policy.target, "metrics", "does not speak HTTP")
 
 
 def test_who_hangs(diagnose, files):

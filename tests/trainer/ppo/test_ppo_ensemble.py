@@ -14,7 +14,7 @@ from tests.servers import start_server
 from tests.trainer.reward_model.test_rm_train import config as reward_config
 from tests.trainer.reward_model.test_rm_train import toy_rows
 from trainer.metrics import read_metrics
-from trainer.ppo.errors import BrakeUnusable
+from trainer.ppo.errors import BrakeUnusable, TrainingError
 from trainer.ppo.run import run_ppo
 from trainer.reward_model.train import run_reward
 
@@ -70,6 +70,13 @@ def watched(configure, ensemble_server, tmp_path, monkeypatch):
         return configure("--services.reward", ensemble_server.target, "--no-ppo.anneal", *flags)
 
     return make
+
+
+def test_a_gold_function_that_is_not_there_leaves_nothing_behind(watched):
+    config = watched("--total-steps", 1, "--watch.gold-function", "my_gold:absent")
+    with pytest.raises(TrainingError, match="there is no such function"):
+        run_ppo(config)
+    assert not config.out.exists()
 
 
 def test_a_brake_ends_a_run_and_says_so(watched):

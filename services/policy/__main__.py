@@ -104,6 +104,8 @@ def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
     """The engine that the configuration names, and the weights it starts with."""
     import torch
 
+    if config.engine != "transformers" and config.device != "auto":
+        raise StartupError(f"--device {config.device[:40]!r} is for --engine transformers; leave it away")
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.engine == "fake":
@@ -121,8 +123,8 @@ def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
             return VllmEngine.start(
                 config.model, config.dtype, renderer.eos_id, _batch_limits(config), renderer.manifest.max_tokens
             )
-        return TransformersEngine.load(config.model, config.dtype, renderer.eos_id)
-    except ModelError as error:
+        return TransformersEngine.load(config.model, config.dtype, renderer.eos_id, config.device)
+    except (FolderError, ModelError) as error:
         raise StartupError(str(error)) from error
 
 

@@ -24,6 +24,9 @@ class PolicyConfig(ServerConfig):
         "fixed distribution with the folder's tokenizer.",
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the forward pass.")
+    device: str = Field(
+        "auto", description="auto (a GPU where PyTorch sees one), cpu, cuda, cuda:1 and so on; vllm chooses its own."
+    )
     threads: int = Field(
         0,
         ge=0,

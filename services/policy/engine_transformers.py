@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as hf_logging
 
 from palate.models.logprobs import masked_positions, sampled_logprobs
+from palate.models.torch_device import torch_device
 from palate.models.weights import TensorEntry, describe_tensors, untied_state_dict
 from services.policy.caches import OwnCache, SlotCache, has_slots
 from services.policy.decoding import Decoding, left_padded
@@ -23,10 +24,12 @@ class ModelError(Exception):
 
 
 class TransformersEngine:
-    """A causal language model on the CPU; weights are modules that share nothing but code.
+    """A causal language model, on a CPU or a GPU; weights are modules that share nothing but code.
+
+    A seed draws one thing on a CPU and another on a GPU, whose random numbers are not the same.
 
     Args:
-        model: A loaded model; its layout is kept, its tensors are not.
+        model: A loaded model, on the device where it is to compute; its layout is kept, its tensors are not.
         dtype: "float32" or "bfloat16", as the model was loaded.
         eos_token_id: The tokenizer's; it ends a completion beside those that the model's configurations name.
     """
@@ -38,19 +41,30 @@ class TransformersEngine:
     def __init__(self, model: Any, dtype: str, eos_token_id: int | None = None) -> None:
         self.dtype = dtype
         self.threads = torch.get_num_threads()
+        self._device: torch.device = model.device
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self.eos_token_ids = _eos_token_ids(model, eos_token_id)
         self.joins = has_slots(model.config)
         self._skeleton = _without_tensors(model)
 
     @classmethod
-    def load(cls, folder: Path, dtype: str, eos_token_id: int | None = None) -> tuple[TransformersEngine, nn.Module]:
+    def load(
+        cls, folder: Path, dtype: str, eos_token_id: int | None = None, device: str = "cpu"
+    ) -> tuple[TransformersEngine, nn.Module]:
         """The engine and the folder's weights; safetensors only, no remote code, nothing is downloaded.
+
+        Args:
+            folder: A Hugging Face causal language model.
+            dtype: "float32" or "bfloat16".
+            eos_token_id: The tokenizer's.
+            device: "auto", "cpu", "cuda", "cuda:1" and so on.
 
         Raises:
             ModelError: The folder holds no complete causal language model.
+            FolderError: There is no such device.
         """
-        model = _loaded(folder, getattr(torch, dtype))
+        place = torch_device(device)
+        model = _loaded(folder, getattr(torch, dtype)).to(place)
         return cls(model, dtype, eos_token_id), model
 
     def describe(self, weights: nn.Module) -> list[TensorEntry]:
@@ -58,11 +72,11 @@ class TransformersEngine:
         return describe_tensors(self.tensors(weights))
 
     def tensors(self, weights: nn.Module) -> Mapping[str, Tensor]:
-        """The module's tensors, tied ones once."""
-        return untied_state_dict(weights)
+        """The module's tensors, tied ones once, in the processor's memory."""
+        return {name: tensor.cpu() for name, tensor in untied_state_dict(weights).items()}
 
     def build(self, state: Mapping[str, Tensor]) -> nn.Module:
-        """A module that holds the tensors of `state` themselves, without a copy.
+        """A module that holds the tensors of `state` themselves, copied only where it computes on a GPU.
 
         Raises:
             ModelError: A tensor is missing, or the model has none of that name.
@@ -74,7 +88,7 @@ class TransformersEngine:
         module.tie_weights()  # type: ignore[operator]  # transformers gives it to every model
         if empty := [name for name, parameter in module.named_parameters() if parameter.is_meta]:
             raise ModelError(f"the weights lack {', '.join(empty)}")
-        return module.requires_grad_(False).eval()
+        return module.to(self._device).requires_grad_(False).eval()
 
     def batch(self, weights: nn.Module) -> Decoding:
         """A batch without rows."""

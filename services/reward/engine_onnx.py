@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from palate.models.device import gpu_number
 from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
 from services.reward.engine import DtypeName, EngineOptions, Row
-from services.reward.hardware import adds_bytes_exactly, gpu_number
+from services.reward.hardware import adds_bytes_exactly
 from services.reward.layout import ONE_LANE, Layout
 from services.reward.padding import pad
 from services.reward.reading import read_scores

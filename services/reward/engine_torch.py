@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from palate.models.classifier import MaskedClassifier, load_classifier
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest
+from palate.models.torch_device import torch_device
 from services.reward.engine import DtypeName, EngineOptions, Row
-from services.reward.hardware import gpu_number
 from services.reward.layout import MOST_TOKENS, Layout
 from services.reward.padding import pad
 from services.reward.prefix_reuse import obstacle_to_reuse
@@ -41,7 +41,7 @@ class TorchEngine:
         torch.set_num_threads(options.threads.alone)
         folder = ModelFolder(path)
         self._manifest = manifest
-        self._device = _device(options.device)
+        self._device = torch_device(options.device)
         dtype = _dtype(options.dtype, self._device)
         self.dtype = str(dtype).removeprefix("torch.")
         self._model = load_classifier(path, manifest, dtype).to(self._device)
@@ -98,16 +98,6 @@ def _can_reuse(model: MaskedClassifier) -> bool:
     if obstacle := obstacle_to_reuse(model):
         logger.info("shared prompts are computed for every completion: %s", obstacle)
     return obstacle is None
-
-
-def _device(wanted: str) -> torch.device:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = gpu_number(wanted, is_there=gpus > 0, otherwise="PyTorch sees no GPU here; use --device cpu")
-    if number is None:
-        return torch.device("cpu")
-    if number >= gpus:
-        raise FolderError(f"--device {wanted}, but PyTorch sees {gpus} GPU here, counted from 0")
-    return torch.device("cuda", number)
 
 
 def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:

@@ -13,7 +13,7 @@ CPU := --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-noise check-labels faults soak check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
+.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-gpu check-noise check-labels faults soak check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -91,6 +91,9 @@ check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: w
 
 check-trained-audit: $(STAMP)  ## 140 trained reward models: what the audit says, and what a large sample says (an hour)
 	$(BIN)/python -m tests.checks.trained_audit --json runs/checks/trained-audit.json
+
+check-gpu: $(STAMP)  ## what a GPU must do as a processor does: engines, services, training (skips where there is none)
+	$(BIN)/python -m tests.checks.gpu --json runs/checks/gpu.json
 
 check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt with the scores: what comes back of what noise costs
 	$(BIN)/python -m tests.checks.noise --json runs/checks/noise.json

@@ -20,7 +20,7 @@ from services.reward.layout import MOST_TOKENS, Layout
 from services.reward.padding import pad
 from services.reward.prefix_reuse import obstacle_to_reuse
 from services.reward.reading import read_scores
-from services.reward.sharing import Group, choose_groups, chunks_of
+from services.reward.sharing import CPU_GROUP_COST, GPU_GROUP_COST, Group, choose_groups, chunks_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class TorchEngine:
         self._max_tokens = options.max_batch_tokens
         self.reuses_prefixes = not self._one_by_one and _can_reuse(self._model)
         on_cpu = self._device.type == "cpu"
+        self._group_cost = CPU_GROUP_COST if on_cpu else GPU_GROUP_COST
         self.layout = Layout(
             options.lanes if on_cpu else 1, _CPU_TOKENS if on_cpu and not self.reuses_prefixes else MOST_TOKENS
         )
@@ -71,7 +72,7 @@ class TorchEngine:
         if self._one_by_one:
             return [Group((place,), 0) for place in range(len(rows))]
         if self.reuses_prefixes:
-            return choose_groups([row.token_ids for row in rows])
+            return choose_groups([row.token_ids for row in rows], self._group_cost)
         return [Group(tuple(range(len(rows))), 0)]
 
     def _compute(self, group: Group, rows: Sequence[Row]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:

@@ -10,8 +10,11 @@ from itertools import pairwise
 MIN_PREFIX = 16
 """Fewest tokens worth sharing; below, a group is not even considered."""
 
-GROUP_COST = 64
-"""What a group costs beside its tokens, in tokens: one more forward pass, and keys and values that are copied."""
+CPU_GROUP_COST, GPU_GROUP_COST = 64, 4096
+"""What a group costs beside its tokens, in tokens: one more forward pass, and keys and values that are copied.
+
+A GPU computes so many tokens in the time that it takes to start the kernels of a pass (docs/decisions.md).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +30,23 @@ class Group:
     prefix: int
 
 
-def choose_groups(rows: Sequence[tuple[int, ...]]) -> list[Group]:
+def choose_groups(rows: Sequence[tuple[int, ...]], group_cost: int = CPU_GROUP_COST) -> list[Group]:
     """Divides a batch; every row is in exactly one group.
 
     Minimises the computed tokens: a row by itself costs its length, a group its prefix once, its longest rest for every
-    row (rests are padded), and GROUP_COST. Rows with a common prefix stand together once the batch is sorted, so
+    row (rests are padded), and `group_cost`. Rows with a common prefix stand together once the batch is sorted, so
     groups are sought among its runs, and their cheapest division is found by going through it once for every row.
     Leaving out a row in the middle of a run, because it is much longer, is not considered.
 
     Args:
         rows: Token ids; at least one row, at least one id each.
+        group_cost: What a group costs beside its tokens, in tokens.
 
     Returns:
         Groups with a prefix, each of two rows or more that go on after it, then one of all rows that share nothing.
     """
     order = sorted(range(len(rows)), key=rows.__getitem__)
-    runs = _cheapest_runs([rows[place] for place in order])
+    runs = _cheapest_runs([rows[place] for place in order], group_cost)
     shared = [Group(tuple(sorted(order[begin:end])), prefix) for begin, end, prefix in runs if prefix]
     alone = tuple(sorted(order[begin] for begin, _, prefix in runs if not prefix))
     return [*shared, *([Group(alone, 0)] if alone else [])]
@@ -65,7 +69,7 @@ def chunks_of(group: Group, lengths: Sequence[int], max_tokens: int) -> list[tup
     return chunks
 
 
-def _cheapest_runs(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+def _cheapest_runs(rows: Sequence[tuple[int, ...]], group_cost: int) -> list[tuple[int, int, int]]:
     """(begin, end, prefix) of the runs of sorted `rows` that cost least; runs of one row have no prefix."""
     shared = [0, *(_common(first, second) for first, second in pairwise(rows))]
     best: list[tuple[int, int, int]] = [(0, 0, 0)]  # (cost of the first n rows, begin of the last run, its prefix)
@@ -78,7 +82,7 @@ def _cheapest_runs(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]
             prefix = min(prefix, shared[begin + 1], len(rows[begin]) - 1, len(rows[end - 1]) - 1)
             if prefix < MIN_PREFIX:
                 break
-            cost = best[begin][0] + prefix + (end - begin) * (longest - prefix) + GROUP_COST
+            cost = best[begin][0] + prefix + (end - begin) * (longest - prefix) + group_cost
             choice = min(choice, (cost, begin, prefix), key=lambda option: option[0])
         best.append(choice)
     return _walk_back(best)

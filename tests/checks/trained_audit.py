@@ -104,7 +104,8 @@ class FolderScorer:
         rendered = self._renderer.render_pairs([(text.prompt, text.completion) for text in texts])
         assert all(isinstance(each, Rendered) for each in rendered), "the world writes nothing that cannot be rendered"
         pad_id = self._renderer.pad_id or 0
-        yield scores_of(self._classifier, [each for each in rendered if isinstance(each, Rendered)], pad_id).tolist()
+        readable = [each for each in rendered if isinstance(each, Rendered)]
+        yield scores_of(self._classifier, readable, pad_id)[:, 0].tolist()
 
 
 def comparisons(judge_of: Planted, seed: int) -> list[dict[str, str]]:

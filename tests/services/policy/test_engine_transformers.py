@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Lfm2Config, Lfm2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from palate.models.folder import FolderError
 from palate.models.weights import describe_tensors, untied_state_dict
 from services.policy.engine import Row
 from services.policy.engine_transformers import ModelError, TransformersEngine
@@ -347,6 +348,12 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
         TransformersEngine.load(folder, "float32")
+
+
+def test_a_gpu_that_is_not_there_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(FolderError, match="--device cuda, but PyTorch sees no GPU here; use --device cpu"):
+        TransformersEngine.load(folder, "float32", device="cuda")
 
 
 @pytest.mark.parametrize("ignore_eos", [True, False])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.reward.sharing import GROUP_COST, MIN_PREFIX, Group, choose_groups, chunks_of
+from services.reward.sharing import CPU_GROUP_COST, GPU_GROUP_COST, MIN_PREFIX, Group, choose_groups, chunks_of
 
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=30).map(tuple)
 
@@ -17,7 +17,7 @@ def cost(group: Group, rows: list[tuple[int, ...]]) -> int:
     lengths = [len(rows[row]) for row in group.rows]
     if not group.prefix:
         return sum(lengths)
-    return group.prefix + len(lengths) * (max(lengths) - group.prefix) + GROUP_COST
+    return group.prefix + len(lengths) * (max(lengths) - group.prefix) + CPU_GROUP_COST
 
 
 @given(batches())
@@ -90,7 +90,7 @@ def test_equal_rows_and_rows_that_begin_others_keep_a_token_to_read_the_score_at
 def test_little_in_common_is_not_worth_a_group():
     prompt = tuple(range(MIN_PREFIX))
     assert choose_groups([(*prompt, 1), (*prompt, 2)]) == [Group((0, 1), 0)]
-    assert choose_groups([tuple(range(GROUP_COST + MIN_PREFIX)), (5,)])[0].prefix == 0
+    assert choose_groups([tuple(range(CPU_GROUP_COST + MIN_PREFIX)), (5,)])[0].prefix == 0
 
 
 @given(batches(), st.integers(1, 400))
@@ -103,3 +103,10 @@ def test_chunks_hold_every_row_once_and_fit(rows: list[tuple[int, ...]], max_tok
             for chunk in chunks:
                 held = group.prefix + len(chunk) * max(lengths[row] for row in chunk)
                 assert held <= max_tokens or len(chunk) == 1
+
+
+def test_where_a_pass_costs_much_only_large_groups_share():
+    prompt = tuple(range(512))
+    few, many = ([(*prompt, place) for place in range(count)] for count in (8, 16))
+    assert choose_groups(few, GPU_GROUP_COST) == [Group(tuple(range(8)), 0)]
+    assert choose_groups(many, GPU_GROUP_COST) == [Group(tuple(range(16)), 512)]

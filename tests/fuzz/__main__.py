@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from tests.fuzz import corpus
 from tests.fuzz.decoders import NAMES, harness_of
+from tests.fuzz.folders import memory
 
 _HANG_SECONDS = 600
 """One input may stand so long, however busy the machine is; what it may cost of the processor is checked apart."""
@@ -80,11 +82,12 @@ def _options() -> argparse.Namespace:
 def _fuzz(name: str, runs: int, options: argparse.Namespace) -> Outcome:
     begin = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="palate-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="palate-fuzz-", dir=memory()) as scratch:
         inputs, log = Path(scratch) / "corpus", Path(scratch) / "log"
         corpus.unpack(name, inputs, _made(name))
         with log.open("wb") as sink:
-            done = subprocess.run(_command(name, inputs, runs, options.out), stderr=sink, stdout=sink, check=False)
+            command, environment = _command(name, inputs, runs, options.out), os.environ | {"TMPDIR": scratch}
+            done = subprocess.run(command, stderr=sink, stdout=sink, env=environment, check=False)
         said = log.read_text(errors="replace")
         if options.keep:
             corpus.keep(name, inputs)

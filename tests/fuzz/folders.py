@@ -103,7 +103,7 @@ def memory() -> str | None:
 
 
 def _made() -> Path:
-    """A folder that goes when Python ends; libFuzzer does not let it, so `TMPDIR` is there one that goes with the run."""
+    """A folder that goes when Python ends; libFuzzer does not let it, so a run has a `TMPDIR` that goes with it."""
     folder = tempfile.mkdtemp(prefix="palate-fuzz-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,7 +31,7 @@ from services.reward.streaming import ItemStream
 from services.reward.unary import check_count
 from services.runtime.errors import ServiceError
 from services.runtime.interceptors import parse_message
-from tests.fuzz import folders
+from tests.fuzz import folders, mutation
 from tests.fuzz.harness import Harness, framed, frames_of, spoilt
 from tests.fuzz.messages import TEXTS, Values, messages
 
@@ -231,6 +231,7 @@ def harnesses() -> list[Harness]:
             _scoring(kind),
             (ServiceError,),
             st.deferred(lambda kind=kind: spoilt(messages(kind, _values()))),  # type: ignore[misc]
+            mutate=mutation.message,
             prepare=_renderers,
         )
         for kind in kinds
@@ -238,7 +239,9 @@ def harnesses() -> list[Harness]:
     return [
         *scoring,
         Harness("reward.ScoreStream", _stream, (ServiceError,), st.deferred(lambda: spoilt(_stream_requests())),
-                prepare=_loop),
-        Harness("admin", _administer, (ServiceError,), spoilt(_administrations()), prepare=_loop),
-        Harness("oip.ModelInfer", _infer, (ServiceError,), spoilt(_inferences()), prepare=folders.model),
+                mutate=mutation.messages, prepare=_loop),
+        Harness("admin", _administer, (ServiceError,), spoilt(_administrations()),
+                mutate=partial(mutation.message, head=1), prepare=_loop),
+        Harness("oip.ModelInfer", _infer, (ServiceError,), spoilt(_inferences()),
+                mutate=mutation.message, prepare=folders.model),
     ]  # fmt: skip

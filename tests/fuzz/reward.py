@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from google.protobuf.message import Message
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from palate.models.folder import FolderError
 from palate.oip import messages as oip
 from palate.v1 import admin_service_pb2 as admin
 from palate.v1 import reward_service_pb2 as reward
@@ -204,8 +206,8 @@ def _administer(data: bytes) -> object:
     name = sorted(_ADMIN)[data[0] % len(_ADMIN)] if data else "LoadModel"
     request = parse_message(_ADMIN[name].FromString, data[1:])
     if name == "LoadModel" and "/" in request.path:
-        found = inside(_model_root(), request.path)
-        assert found.is_relative_to(_model_root().resolve()), found
+        with suppress(FolderError, OSError):  # which loading tells of
+            assert inside(_model_root(), request.path).is_relative_to(_model_root().resolve())
     call = getattr(_loop().admin, name)(request, SimpleNamespace())
     return _loop().loop.run_until_complete(call)
 

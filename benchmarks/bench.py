@@ -21,6 +21,7 @@ from benchmarks.figures import Finding
 from benchmarks.load import Load
 from benchmarks.paired import Answer, Contest, Inputs, Run, take_turns
 from benchmarks.texts import Texts, dialogues, sentences, short_texts, simulated
+from palate.client import Tls
 from palate.local_server import LocalServer, local_server
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
@@ -131,12 +132,17 @@ class Bench:
         return short_texts(self.data, self.renderer)
 
     @contextmanager
-    def server(self, log: str, *flags: str, model: Path | None = None) -> Iterator[LocalServer]:
-        """A reward server that computes every item it is sent, unless `flags` say otherwise; ready, and then ended."""
+    def server(
+        self, log: str, *flags: str, model: Path | None = None, probe_tls: Tls | None = None
+    ) -> Iterator[LocalServer]:
+        """A reward server that computes every item it is sent, unless `flags` say otherwise; ready, and then ended.
+
+        Where `flags` ask for TLS, `probe_tls` is how to ask whether it is ready.
+        """
         given = {flag.split("=")[0].replace("--no-", "--") for flag in flags}
         off = [switch for flag, switch in NO_REUSE.items() if flag in self.flags and flag not in given]
         command = ("-m", "services.reward", "--model", str(model or self.served), *off, *flags)
-        with local_server(command, log=self.logs / f"{log}.log") as server:
+        with local_server(command, log=self.logs / f"{log}.log", probe_tls=probe_tls) as server:
             yield server
 
     @cached_property

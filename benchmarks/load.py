@@ -18,6 +18,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import grpc
 
+from palate.client.channel import Tls
+
 OK = "OK"
 _PATIENCE_SECONDS = 120.0
 _MAX_BYTES = 16 * 1024 * 1024
@@ -25,11 +27,21 @@ _MAX_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go: a gRPC method or an HTTP path of host:port."""
+    """Where requests go, and who sends them.
+
+    Attributes:
+        scheme: Of the address.
+        address: host:port.
+        path: A gRPC method, or an HTTP path.
+        tls: Encryption, gRPC only; None = none.
+        metadata: What every gRPC call carries, such as a token.
+    """
 
     scheme: Literal["grpc", "http"]
     address: str
     path: str
+    tls: Tls | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +142,7 @@ async def _stream(target: Target, requests: Sequence[bytes]) -> Sent:
     async with _channel(target) as channel:
         clock = _Clock()
         begin = time.perf_counter()
-        call = channel.stream_stream(target.path)(iter(requests), timeout=_PATIENCE_SECONDS)
+        call = channel.stream_stream(target.path)(iter(requests), timeout=_PATIENCE_SECONDS, metadata=target.metadata)
         return clock.sent([Answer(OK, time.perf_counter() - begin, body) async for body in call])
 
 
@@ -167,7 +179,7 @@ async def _grpc(target: Target, timeout: float) -> AsyncIterator[Send]:
 
         async def send(request: bytes) -> tuple[str, bytes]:
             try:
-                return OK, await method(request, timeout=timeout)
+                return OK, await method(request, timeout=timeout, metadata=target.metadata)
             except grpc.aio.AioRpcError as error:
                 return error.code().name, b""
 
@@ -178,7 +190,13 @@ async def _grpc(target: Target, timeout: float) -> AsyncIterator[Send]:
 async def _channel(target: Target) -> AsyncIterator[grpc.aio.Channel]:
     """Connected, and without retries: what a server refuses shall be seen."""
     options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", _MAX_BYTES)]
-    async with grpc.aio.insecure_channel(target.address, options=options) as channel:
+    tls = target.tls
+    if tls is None:
+        opened = grpc.aio.insecure_channel(target.address, options=options)
+    else:
+        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+        opened = grpc.aio.secure_channel(target.address, credentials, options=options)
+    async with opened as channel:
         await asyncio.wait_for(channel.channel_ready(), _PATIENCE_SECONDS)
         yield channel
 

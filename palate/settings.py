@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from palate.environment import misspelt, variable_of
 from palate.spelling import unknown
-from palate.yaml_document import KeyGivenTwice, read_yaml
+from palate.yaml_document import KeyGivenTwice, TooMuch, read_yaml
 
 
 class Group(BaseModel):
@@ -92,7 +92,7 @@ def read_config(file: Path) -> dict[str, Any]:
     """The names and values that a configuration file holds; none for an empty file.
 
     Raises:
-        ConfigFileError: It is missing, no YAML, or holds something else.
+        ConfigFileError: It is missing, no YAML, or holds too much or something else.
     """
     try:
         content = read_yaml(file)
@@ -102,6 +102,8 @@ def read_config(file: Path) -> dict[str, Any]:
         raise ConfigFileError(f"the configuration file {file} cannot be read: {error.strerror}") from error
     except KeyGivenTwice as error:
         raise ConfigFileError(f"the configuration file {file} contradicts itself: {error}") from error
+    except TooMuch as error:
+        raise ConfigFileError(f"the configuration file {file} holds too much: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigFileError(f"the configuration file {file} is not YAML: {error}") from error
     if content is not None and not (isinstance(content, dict) and all(isinstance(name, str) for name in content)):

@@ -13,6 +13,7 @@ from benchmarks.serving.latency import idle_latency
 from benchmarks.serving.overload import overload
 from benchmarks.serving.precision import precision
 from benchmarks.serving.reuse import reuse
+from benchmarks.serving.security import security
 
 
 def _prefix_reuse(bench: Bench) -> Iterator[Finding]:
@@ -42,6 +43,7 @@ PARTS: Mapping[str, Part] = {
     "reuse": reuse,
     "precision": precision,
     "cost": cost,
+    "security": security,
     "batching": _batching,
     "generating": _generating,
 }

@@ -97,6 +97,7 @@ def inside(root: Path, path: str) -> Path:
     Raises:
         PermissionDenied: Something lies outside; whether it exists there is not told.
         FolderError: It is an ensemble that cannot be read.
+        OSError: It cannot be looked at, such as one whose name is too long.
     """
     if not path or "\0" in path:
         raise InvalidRequest("path: a folder, absolute or from the server's model root on")

@@ -1,17 +1,23 @@
 """What a round of overload and a change of number format are judged to be; and all of it on a tiny model, for real."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from benchmarks.bench import Bench
 from benchmarks.command import exit_with, order_from
-from benchmarks.load import Answer, Sent
+from benchmarks.load import Answer, Sent, closed_loop, load_generator
 from benchmarks.models import make_encoder
+from benchmarks.paired import Run
+from benchmarks.protected import make_protection
 from benchmarks.serving.__main__ import PARTS
 from benchmarks.serving.overload import arrivals, judged
 from benchmarks.serving.precision import fidelity
+from benchmarks.serving.security import _doors, _latency, _target, _throughput
 from benchmarks.texts import simulated
+from benchmarks.wire import score_requests, scores
 from palate.models.export import export
 from palate.v1 import reward_service_pb2 as reward
 
@@ -100,6 +106,26 @@ def test_a_quick_run_measures_what_it_is_asked_for(served, tmp_path, monkeypatch
         assert figure["beside"]["client CPU share"] > 0
     assert 0 <= found["overload/late-compute"]["value"] <= 1
     assert found["overload/goodput"]["value"] > 0
+
+
+def test_behind_a_door_that_asks_for_a_token_only_a_caller_with_one_is_measured(served, tmp_path):
+    door = _doors(make_protection(tmp_path))["token"]
+    with load_generator() as load:
+        bench = Bench(quick=True, data=None, model=served, work=tmp_path, stays=tmp_path, load=load)
+        with bench.server("token", "--engine=fake", *door.flags, probe_tls=door.tls) as server:
+            target, requests = _target(server, door), score_requests([("a", "b"), ("c", "d")], 1)
+            assert len(scores(load(closed_loop, target, requests, 2).answers)) == 2
+            refused = load(closed_loop, replace(target, metadata=()), requests, 2)
+    assert {answer.status for answer in refused.answers} == {"UNAUTHENTICATED"}
+
+
+def test_security_is_a_ratio_to_the_server_without():
+    secure, insecure = [Run(0.003, [0.5, 0.6])] * 3, [Run(0.002, [0.5, 0.6])] * 3
+    slower, fewer = _latency("x", "tls", secure, insecure), _throughput("x", "tls", secure, insecure)
+    assert (slower.name, slower.found.value, slower.found.n) == ("x-latency-tls", pytest.approx(1.5), 3)
+    assert slower.beside == pytest.approx({"ms": 3.0, "insecure, ms": 2.0})
+    assert (fewer.name, fewer.found.value) == ("x-throughput-tls", pytest.approx(2 / 3))
+    assert fewer.beside["insecure, items/s"] == pytest.approx(1000.0)
 
 
 def test_what_cannot_be_measured_is_named_with_its_reason_and_takes_nothing_with_it(tmp_path, monkeypatch):

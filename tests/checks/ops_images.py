@@ -25,11 +25,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.protected import make_protection
 from palate.client import ChannelOptions, RewardClient
 from palate.models.export import export
 from tests.checks.containers import BASE, ROOT, Containers, missing
 from tests.checks.pods import CONTAINER, Ports, confinement, manifests, memory_of, pod_of
-from tests.protected import make_protection
 from tests.tiny_models import make_tiny_reward
 
 SERVICE = "palate.v1.RewardService"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.protected import Protection, make_protection, token_of
 from palate.client import ChannelOptions, PolicyClient, RewardClient, SamplingParams
 from palate.local_server import local_server
 from palate.models.export import export
 from tests.examples.toolchains import CLIENTS, buf, java_build, node_client
-from tests.protected import Protection, make_protection, token_of
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
 TOKEN = token_of("trainer")

@@ -1,7 +1,7 @@
 """Every decoder under fire: `python -m tests.fuzz`. Exits with 1 where one does not keep its promise.
 
 Each starts from its corpus and a handful of inputs that Hypothesis makes, and is driven by atheris (coverage-guided,
-one process a decoder). A finding stands in `--out` as a file, and its first lines are shown. The JSON counts every
+one process a decoder). A finding stands in `--out` as a file, and what was said of it is shown. The JSON counts every
 execution, also over several runs with the same `--json`.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from hypothesis import HealthCheck, Phase, given, settings
 from rich.console import Console
@@ -24,12 +25,16 @@ from rich.table import Table
 
 from tests.fuzz import corpus
 from tests.fuzz.decoders import NAMES, harness_of
+from tests.fuzz.folders import memory
 
 _HANG_SECONDS = 600
 """One input may stand so long, however busy the machine is; what it may cost of the processor is checked apart."""
 
 _RSS_MB = 2048
 _SEEDS = 40
+_TELLING = re.compile(
+    r"(?<=Uncaught Python exception: ===\n).+|^==\d+== ?ERROR.+|Test unit written to .+", re.MULTILINE
+)
 _EXECUTED = re.compile(r"number_of_executed_units: (\d+)|^#(\d+)\s", re.MULTILINE)
 
 
@@ -54,8 +59,8 @@ def main() -> None:
     before = json.loads(options.json.read_text()) if options.json.exists() else {}
     outcomes: dict[str, Outcome] = {name: Outcome(**told) for name, told in before.items() if name in NAMES}
     for name in options.decoders or NAMES:
-        missing = options.runs - outcomes[name].executions if options.resume and name in outcomes else options.runs
-        if missing > 0:
+        done = outcomes[name].executions if options.resume and _counts(outcomes.get(name)) else 0
+        if (missing := options.runs - done) > 0:
             outcomes[name] = _added(outcomes.get(name), _fuzz(name, missing, options))
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps({n: asdict(o) for n, o in outcomes.items()}, indent=2) + "\n")
@@ -77,11 +82,12 @@ def _options() -> argparse.Namespace:
 def _fuzz(name: str, runs: int, options: argparse.Namespace) -> Outcome:
     begin = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="palate-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="palate-fuzz-", dir=memory()) as scratch:
         inputs, log = Path(scratch) / "corpus", Path(scratch) / "log"
         corpus.unpack(name, inputs, _made(name))
         with log.open("wb") as sink:
-            done = subprocess.run(_command(name, inputs, runs, options.out), stderr=sink, stdout=sink, check=False)
+            command, environment = _command(name, inputs, runs, options.out), os.environ | {"TMPDIR": scratch}
+            done = subprocess.run(command, stderr=sink, stdout=sink, env=environment, check=False)
         said = log.read_text(errors="replace")
         if options.keep:
             corpus.keep(name, inputs)
@@ -126,18 +132,17 @@ def _executed(said: str) -> int:
 
 
 def _finding(said: str) -> str:
-    """What libFuzzer and Python said of it."""
-    return " | ".join(_telling(said)) or said[-500:]
+    """What libFuzzer and Python said of it: the exception, or why it was ended, and the input's file."""
+    return " | ".join(dict.fromkeys(line[:300] for line in _TELLING.findall(said))) or said[-500:]
 
 
-def _telling(said: str) -> Iterator[str]:
-    for line in said.splitlines():
-        if re.match(r"\w[\w.]*(Error|Exception|Broken|Warning)?: |=+ Uncaught|==\d+== ?ERROR|Test unit written", line):
-            yield line.strip()[:300]
+def _counts(outcome: Outcome | None) -> TypeGuard[Outcome]:
+    """Where an input broke a promise, the executions before it say nothing of the decoder as it was mended."""
+    return outcome is not None and not outcome.finding
 
 
 def _added(before: Outcome | None, now: Outcome) -> Outcome:
-    if before is None or before.finding:
+    if not _counts(before):
         return now
     return Outcome(before.executions + now.executions, before.seconds + now.seconds, now.finding)
 

@@ -4,7 +4,9 @@ nothing."""
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -38,7 +40,7 @@ TEMPLATES = {
 @cache
 def renderer(template: str | None = "plain") -> Renderer:
     """Of a decoder with one of the chat templates; of an encoder that reads pairs for None."""
-    folder = Path(tempfile.mkdtemp(prefix="palate-fuzz-"))
+    folder = _made()
     return write_decoder(folder, TEMPLATES[template]) if template is not None else _write_encoder(folder)
 
 
@@ -91,6 +93,17 @@ class InlineLoop(asyncio.SelectorEventLoop):
 
 
 def scratch(name: str) -> Path:
-    """A file to put an input into, in memory where the system has such a place."""
-    place = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    return Path(tempfile.mkdtemp(prefix="palate-fuzz-", dir=place)) / name
+    """A file to put an input into."""
+    return _made() / name
+
+
+def memory() -> str | None:
+    """A folder that is in memory, where the system has one: every input is written to a file."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def _made() -> Path:
+    """A folder that goes when Python ends; libFuzzer does not let it, so a run has a `TMPDIR` that goes with it."""
+    folder = tempfile.mkdtemp(prefix="palate-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -35,6 +36,7 @@ class Harness:
         expected: The exceptions that the edge turns into a clear status or message; no other may leave.
         inputs: Bytes that are more or less well-formed.
         max_bytes: Longest input.
+        mutate: Changes an input so that it stays of its kind; None = bytes are changed wherever they stand.
         prepare: Builds what `decode` needs, so that the first input does not pay for it.
     """
 
@@ -43,6 +45,7 @@ class Harness:
     expected: tuple[type[Exception], ...]
     inputs: SearchStrategy[bytes]
     max_bytes: int = 4096
+    mutate: Callable[[bytes, Random], bytes] | None = None
     prepare: Callable[[], object] = field(default=lambda: None)
 
     def check(self, data: bytes) -> bool:

@@ -25,7 +25,7 @@ from services.policy.requests import Limits, generate_call, logprobs_call
 from services.policy.staging import Publication, Served
 from services.runtime.errors import ServiceError
 from services.runtime.interceptors import parse_message
-from tests.fuzz import folders
+from tests.fuzz import folders, mutation
 from tests.fuzz.harness import Harness, frame, frames_of, spoilt
 from tests.fuzz.messages import Values, filled, messages
 
@@ -269,9 +269,13 @@ def harnesses() -> list[Harness]:
     flags = st.sampled_from([b"\x00", b"\x01", b"\x01"])
     return [
         Harness("policy.Generate", _generate, (ServiceError,),
-                st.deferred(lambda: spoilt(messages(pb.GenerateRequest, _values())))),
+                st.deferred(lambda: spoilt(messages(pb.GenerateRequest, _values()))),
+                mutate=mutation.message),
         Harness("policy.ComputeLogprobs", _measure, (ServiceError,),
-                st.deferred(lambda: spoilt(messages(pb.ComputeLogprobsRequest, _values())))),
-        Harness("policy.StageWeights", _stage, (ServiceError,), st.builds(bytes.__add__, flags, spoilt(_staged()))),
-        Harness("policy.publishing", _publish, (ServiceError,), spoilt(_publications())),
+                st.deferred(lambda: spoilt(messages(pb.ComputeLogprobsRequest, _values()))),
+                mutate=mutation.message),
+        Harness("policy.StageWeights", _stage, (ServiceError,), st.builds(bytes.__add__, flags, spoilt(_staged())),
+                mutate=lambda data, rng: data[:1] + mutation.messages(data[1:], rng)),
+        Harness("policy.publishing", _publish, (ServiceError,), spoilt(_publications()),
+                mutate=lambda data, rng: data[:1] + mutation.messages(data[1:], rng, head=1)),
     ]  # fmt: skip

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.protected import make_protection
 from palate.client import ChannelOptions, PolicyClient, RewardClient, Unauthenticated
 from palate.local_server import local_server
 from palate.models.export import export
 from tests.k8s.rendering import ROOT, of_kind, pod_specs, variables
-from tests.protected import make_protection
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.config import PPOConfig
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from benchmarks.protected import make_protection, token_of
 from palate.access import Access, AccessError, channel_options
 from palate.client import ChannelOptions, Tls
-from tests.protected import make_protection, token_of
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.protected import make_protection, token_of
 from palate.client import ChannelOptions, RewardClient
 from palate.local_server import local_server
-from tests.protected import make_protection, token_of
 from tests.tiny_models import make_tiny_reward
 
 NAME = "reward.example"

@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from palate.settings import Group, Settings
+from palate.settings import Group, Settings, read_config
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
 from trainer.sft_config import SftConfig
@@ -72,6 +72,15 @@ def test_wrong_input_is_explained(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+LISTS_OF_ALIASES = b"a0: &a0 [x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (level, level, b"*a%d, " % (level - 1) * 9) for level in range(1, 10)
+)
+MERGED_ALIASES = b"a0: &a0 {k: 1}\n" + b"".join(
+    b"a%d: &a%d {<<: [%s]}\n" % (level, level, b"*a%d, " % (level - 1) * 2) for level in range(1, 30)
+)
+"""Under 2,000 bytes, and a thousand million values."""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -85,7 +94,16 @@ def test_wrong_input_is_explained(flags, message, capsys):
         (b"1: x", "holds no names with values"),
         (b"model: 2026-99-99", "is not YAML: a value cannot be read (ValueError: month must be in 1..12"),
         (b"model: " + b"9" * 5000, "is not YAML: a value cannot be read (ValueError: Exceeds the limit"),
-        (b"model: " + b"[" * 5000, "is not YAML: a value cannot be read (RecursionError"),
+        (b"model: " + b"[" * 5000, "holds too much: it has more than 64 brackets in brackets"),
+        (b"model: " + b"{" * 5000, "holds too much: it has more than 64 brackets in brackets"),
+        (b"model: " + b"[" * 65 + b"]" * 65, "holds too much: it has more than 64 brackets in brackets"),
+        (b"- " * 5000, "is not YAML: a value cannot be read (RecursionError"),
+        (b"model: x" + b" " * (1 << 20), "holds too much: it is longer than 1048576 bytes"),
+        (b"model: [" + b"x, " * 100_000 + b"]", "holds too much: it stands for more than 100000 values"),
+        (LISTS_OF_ALIASES, "holds too much: it stands for more than 100000 values"),
+        (MERGED_ALIASES, "holds too much: it stands for more than 100000 values"),
+        (b"model: &a [*a]", "holds too much: it stands for more than 100000 values"),
+        (b"model: &a {<<: *a}", "holds too much: it stands for more than 100000 values"),
         (b"model: !!int ''", "is not YAML: a value cannot be read (IndexError"),
         (None, "cannot be read: Is a directory"),
     ],
@@ -98,6 +116,14 @@ def test_a_file_that_is_no_configuration_is_explained(tmp_path, content, message
     told = capsys.readouterr().err
     assert f"{file} " in told
     assert message in told
+
+
+def test_brackets_and_aliases_of_a_usual_depth_and_number_are_read(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("a: &a {b: " + "[" * 63 + "x" + "]" * 63 + "}\nc: {<<: *a, d: 1}\ne: [*a, *a]\n")
+    content = read_config(file)
+    assert content["e"] == [content["a"], content["a"]]
+    assert content["c"] == {"b": content["a"]["b"], "d": 1}
 
 
 def test_an_empty_file_says_nothing(tmp_path):

@@ -22,9 +22,9 @@ def read_table(source: Path) -> Iterator[Row]:
         DataError: The source is missing, broken, empty, or has more rows or longer texts than allowed.
     """
     if source.is_dir():
-        return _rows(source, _saved(source))
+        return _rows(source, _readable(source, _saved(source)))
     if source.suffix == ".parquet":
-        return _rows(source, _parquet(source))
+        return _rows(source, _readable(source, _parquet(source)))
     return read_rows(source)
 
 
@@ -41,16 +41,24 @@ def _rows(source: Path, objects: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         raise DataError(f"{source} holds no rows")
 
 
-def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _readable(source: Path, objects: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The same rows; texts that are no UTF-8 and dates that are none leave pyarrow as errors of many types."""
+    from pyarrow import ArrowException
 
     try:
-        with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=_BATCH):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {error}") from error
+        yield from objects
+    except (OSError, ValueError, ArithmeticError, ArrowException) as error:
+        raise DataError(
+            f"{source} cannot be read as a table ({error}); write it again, or give the rows as JSONL"
+        ) from error
+
+
+def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as table:
+        for batch in table.iter_batches(batch_size=_BATCH):
+            yield from batch.to_pylist()
 
 
 def _saved(folder: Path) -> Iterator[Mapping[str, Any]]:

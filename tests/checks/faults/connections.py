@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from benchmarks.protected import make_protection
 from palate.client import ChannelOptions
 from palate.client.errors import call_error
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
@@ -18,7 +19,6 @@ from tests.checks.faults.network import Weather, way_to
 from tests.checks.faults.servers import descriptors, reward_server, settles
 from tests.checks.service import Service
 from tests.palate.client.name_server import name_server
-from tests.protected import make_protection
 
 _BAD_SECONDS = 3.0
 _IDLE_STREAMS, _PER_CONNECTION = 1000, 100

@@ -13,11 +13,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from benchmarks.protected import make_protection
 from palate.client import ChannelOptions, DeadlineExceeded, RewardClient, Tls, Unavailable
 from palate.client.errors import call_error
 from palate.local_server import local_server
 from tests.palate.client.test_errors import Refusal
-from tests.protected import make_protection
 
 SERVER = str(Path(__file__).parents[2] / "services" / "runtime" / "example_server.py")
 

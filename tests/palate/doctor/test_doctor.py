@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.protected import make_protection
 from palate.client import PolicyClient, PolicyVersion, TensorSpec, WeightsChunk
 from palate.doctor.command import app
 from palate.local_server import local_server
 from palate.models.weights import TensorEntry, weights_digest
-from tests.protected import make_protection
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 

@@ -164,6 +164,8 @@ def test_what_cannot_be_served_changes_nothing_and_says_why(
     broken = Path(shutil.copytree(root / "new", root / "broken"))
     try:
         (broken / "tokenizer.json").unlink()
+        with pytest.raises(FailedPrecondition, match=r"nothing was changed: .*File name too long"):
+            admin.load_model("main", "x" * 300)
         with pytest.raises(FailedPrecondition, match=r"nothing was changed: .* has no tokenizer\.json"):
             admin.load_model("main", "broken")
     finally:

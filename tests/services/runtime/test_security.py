@@ -22,6 +22,7 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.protected import make_protection, token_of
 from palate.client import (
     AsyncRewardClient,
     ChannelOptions,
@@ -40,7 +41,6 @@ from palate.v1.reward_service_pb2 import ScoreStreamRequest
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
 from services.runtime.identity import Identities, IdentityFileError, read_identities
 from services.runtime.roles import OPEN, TABLE, Role
-from tests.protected import make_protection, token_of
 
 SERVER = str(Path(__file__).with_name("example_server.py"))
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.protected import make_protection, token_of
 from palate.access import AccessError
 from palate.client import (
     InvalidArgument,
@@ -15,7 +16,6 @@ from palate.client import (
     Unavailable,
 )
 from palate.local_server import local_server
-from tests.protected import make_protection, token_of
 from tests.tiny_models import make_tiny_policy
 from trainer.collect import CollectConfig, run_collect
 from trainer.collect.pairs import places

@@ -59,15 +59,40 @@ def test_more_than_one_batch_is_read_in_order(tmp_path, form):
 
 def test_broken_and_empty_sources_are_refused(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"no table")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="cannot be read as a table"):
         list(read_table(tmp_path / "broken.parquet"))
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="cannot be read as a table"):
         list(read_table(tmp_path / "absent.parquet"))
     with pytest.raises(DataError, match="holds no rows"):
         list(read_table(write(tmp_path, "parquet", [{"a": "x"}][:0])))
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="no folder that `datasets` saved"):
         list(read_table(tmp_path / "other"))
+
+
+ODD = {
+    "a text that is no UTF-8": pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    ),
+    "a date that is none": pa.array([2**40], pa.timestamp("s")),
+    "a time nowhere": pa.array([1], pa.timestamp("us", "Nowhere/X")),
+}
+
+
+@pytest.mark.parametrize("cells", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("form", ["parquet", "folder"])
+def test_cells_that_cannot_be_read_are_refused(tmp_path, form, cells):
+    table, source = pa.table({"prompt": cells}), tmp_path / f"rows.{form}"
+    pq.write_table(table, source) if form == "parquet" else datasets.Dataset(table).save_to_disk(str(source))
+    with pytest.raises(DataError, match=rf"{source} cannot be read as a table .*; write it again, or give"):
+        list(read_table(source))
+
+
+def test_a_column_whose_name_is_no_utf8_is_refused(tmp_path):
+    source = write(tmp_path, "parquet", [{"prompt": "x"}])
+    source.write_bytes(source.read_bytes().replace(b"prompt", b"\x94rompt"))
+    with pytest.raises(DataError, match=r"cannot be read as a table .*'utf-8' codec"):
+        list(read_table(source))
 
 
 def test_a_folder_of_several_splits_asks_for_one(tmp_path):

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.protected import ROLES, make_protection, token_of
 from palate.access import AccessError
 from palate.client import ChannelOptions, PalateError, PolicyClient, Unavailable
 from palate.local_server import local_server
-from tests.protected import ROLES, make_protection, token_of
 from trainer.config import PPOConfig
 from trainer.ppo.errors import AccessRefused, PublishFailed
 from trainer.ppo.run import run_ppo

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from benchmarks.protected import make_protection
 from palate.access import AccessError
 from palate.client import Message, Scored, Unauthenticated, Unavailable
 from palate.client.adapters.endpoint import (
@@ -15,7 +16,6 @@ from palate.client.adapters.endpoint import (
     scorer_of,
 )
 from palate.local_server import local_server
-from tests.protected import make_protection
 from tests.tiny_models import make_tiny_reward
 
 

@@ -11,6 +11,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from benchmarks.protected import make_protection, token_of
 from palate.client import RewardClient, Truncation
 from palate.oip.messages import NAME, message
 from palate.v1 import reward_service_pb2 as reward
@@ -26,7 +27,6 @@ from services.runtime.identity import Guard
 from services.runtime.interceptors import CallInterceptor
 from services.runtime.metrics import ServerMetrics
 from tests.oip_client import OipClient, column, infer_request, outputs_of, packed, table, texts_request
-from tests.protected import make_protection, token_of
 from tests.reward_folders import texts
 from tests.servers import start_server
 

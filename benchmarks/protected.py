@@ -1,4 +1,4 @@
-"""A certificate authority, a server certificate and an identity for every role, as files for servers and clients."""
+"""A certificate authority, a server certificate and an identity for every role, as files: for tests and measuring."""
 
 import hashlib
 from dataclasses import dataclass
@@ -31,34 +31,43 @@ class Protection:
 
     @property
     def ca(self) -> Path:
+        """The certificate of the authority."""
         return self.folder / "ca.pem"
 
     @property
     def tls(self) -> Tls:
+        """For a client that knows the authority."""
         return Tls(ca=self.ca.read_bytes())
 
     @property
     def token_flags(self) -> list[str]:
+        """For a server that asks who calls, by token or certificate."""
         return ["--identities", str(self.folder / "identities.yaml")]
 
     @property
     def tls_flags(self) -> list[str]:
+        """For a server with a certificate."""
         return ["--tls-certificate", str(self.folder / "cert.pem"), "--tls-key", str(self.folder / "key.pem")]
 
     @property
     def mtls_flags(self) -> list[str]:
+        """For a server that also asks for certificates."""
         return [*self.tls_flags, "--tls-client-ca", str(self.ca)]
 
     def token_file(self, role: str) -> Path:
+        """Holds the token of the identity with this role."""
         return self.folder / f"{role}.token"
 
     def certificate(self, role: str) -> Path:
+        """That of the identity with this role."""
         return self.folder / f"{role}.pem"
 
     def key(self, role: str) -> Path:
+        """What belongs to its certificate."""
         return self.folder / f"{role}.key"
 
     def mutual_tls(self, role: str) -> Tls:
+        """For a client that is the identity with this role."""
         return Tls(self.ca.read_bytes(), self.certificate(role).read_bytes(), self.key(role).read_bytes())
 
     def mutual_tls_of(self, common_name: str) -> Tls:

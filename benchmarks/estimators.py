@@ -7,6 +7,7 @@ learns, as the first one otherwise: what that costs in gold is the difference of
 
 from __future__ import annotations
 
+import math
 import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,7 +117,7 @@ def main() -> None:
     rows = _measured(arguments)
     differences = overlap_differences(rows)
     console = stdout_console()
-    console.print(_table(rows))
+    console.print(_table(rows, arguments.kl_target))
     if differences:
         console.print(f"gold with overlap less without, SD, over {len(differences)} seeds: {told(differences)}")
     raise SystemExit(0 if holds(rows) else 1)
@@ -173,6 +174,14 @@ def mean_gains(rows: Sequence[Row]) -> dict[str, float]:
     """Estimator → gain, the mean over seeds."""
     names = dict.fromkeys(row.estimator for row in rows)
     return {name: statistics.fmean(row.gain for row in rows if row.estimator == name) for name in names}
+
+
+def at_kl(row: Row, kl: float) -> float:
+    """What the run would have gained at another KL, as long as gold rises with √KL.
+
+    Source: the linear term of d = √KL in Gao, Schulman and Hilton (2022); only for a KL near that of the run.
+    """
+    return row.gain * math.sqrt(kl / row.kl)
 
 
 def _arguments() -> Namespace:
@@ -251,16 +260,23 @@ def estimator_config(demo: DemoConfig, services: ServicesGroup, name: str, steps
     return PPOConfig(**{**dict(base), **changed})
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[Row], kl: float) -> Table:
     """Gain at KL for every seed, and their means with 90 % intervals over seeds."""
     seeds = sorted({row.seed for row in rows})
     columns = [f"seed {seed}" for seed in seeds]
-    table = Table("estimator", *columns, "gold gain, SD", "KL, nats", title="gold gain in SD (at KL in nats)")
+    table = Table(
+        "estimator",
+        *columns,
+        "gold gain, SD",
+        "KL, nats",
+        f"gain at {kl:g} nats",
+        title="gold gain in SD (at KL in nats)",
+    )
     for name in mean_gains(rows):
         own = {row.seed: row for row in rows if row.estimator == name}
         cells = [f"{own[seed].gain:.2f} ({own[seed].kl:.1f})" if seed in own else "" for seed in seeds]
-        means = (told([getattr(row, what) for row in own.values()]) for what in ("gain", "kl"))
-        table.add_row(name, *cells, *means)
+        values = ([row.gain, row.kl, at_kl(row, kl)] for row in own.values())
+        table.add_row(name, *cells, *map(told, zip(*values, strict=True)))
     return table
 
 

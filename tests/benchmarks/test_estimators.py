@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.estimators import ESTIMATORS, GROUP_SIZE, Row, estimator_config, holds, overlap_differences
+from benchmarks.estimators import ESTIMATORS, GROUP_SIZE, Row, at_kl, estimator_config, holds, overlap_differences
 from trainer.config import ServicesGroup
 from trainer.demo.config import DemoConfig
 from trainer.demo.results import PolicyMeasure
@@ -47,3 +47,8 @@ def test_overlap_must_change_little_with_the_whole_interval(gains, bar):
 def test_an_estimator_must_gain_in_the_mean_over_seeds():
     assert holds([row(0, "gae", 0.8), row(1, "gae", 1.3)])
     assert not holds([row(0, "gae", 0.8), row(1, "gae", 1.1)])
+
+
+def test_gold_rises_with_the_root_of_kl():
+    assert at_kl(row(0, "gae", 1.2), 4.0) == 1.2
+    assert at_kl(row(0, "gae", 1.2), 9.0) == pytest.approx(1.8)

@@ -13,7 +13,7 @@ CPU := --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-trained-audit check-gpu check-noise check-labels faults soak check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
+.PHONY: help install triton-env ops-env demo test bench peers lint buf-check format protos check-demo check-resume check-restarts check-audit check-audit-restart check-trained-audit check-gpu check-noise check-labels faults soak check-ops images images-torch images-gpu images-local check-biased check-dependencies fuzz stories docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -88,6 +88,9 @@ check-restarts: $(STAMP)  ## kill and restart the services under a PPO run: noth
 
 check-audit: $(STAMP)  ## 200 score functions with and without a planted bias: what the audit finds, and invents
 	$(BIN)/python -m tests.checks.audit
+
+check-audit-restart: $(STAMP)  ## an audit of 2,000 items of a served MiniLM: within three minutes, through a restart of the server
+	$(BIN)/python -m tests.checks.audit_restart
 
 check-trained-audit: $(STAMP)  ## 140 trained reward models: what the audit says, and what a large sample says (an hour)
 	$(BIN)/python -m tests.checks.trained_audit --json runs/checks/trained-audit.json

@@ -25,7 +25,7 @@ from tests.checks.faults.accounting import Fate
 from tests.checks.faults.network import way_to
 from tests.checks.faults.servers import descriptors, make_models, policy_server, resident_bytes, reward_server, threads
 from tests.checks.service import Service
-from tests.checks.soak.accounts import FATE_OF_CODE, counted, disagreements, logged
+from tests.checks.soak.accounts import FATE_OF_CODE, complaints, counted, disagreements, logged
 from tests.checks.soak.growth import growth_of
 from tests.checks.soak.traffic import Caller, Sight, disturb
 
@@ -83,8 +83,10 @@ async def record(services: Sequence[Service], sight: Sight, seconds: float) -> C
     return course
 
 
-async def soak(folder: Path, seconds: float, least: int) -> tuple[dict[str, object], Course, list[str]]:
-    """Figures, the course of things, and what is wrong."""
+async def soak(
+    folder: Path, seconds: float, least: int, complained: Path
+) -> tuple[dict[str, object], Course, list[str]]:
+    """Figures, the course of things, and what is wrong; `complained` gets what servers said beside their calls."""
     sight, over = Sight(), asyncio.Event()
     async with reward_server(folder, *_FLAGS) as reward, policy_server(folder, *_FLAGS) as policy:
         services = (reward, policy)
@@ -101,6 +103,7 @@ async def soak(folder: Path, seconds: float, least: int) -> tuple[dict[str, obje
     for service in services:
         for name, code in logged(service.log):
             codes[name].append(code)
+    complained.write_text("".join(line for service in services for line in complaints(service.log)))
     return _judged(sight, metrics, codes, course, least)
 
 
@@ -188,16 +191,19 @@ def main() -> None:
     parser.add_argument("--least-calls", type=int, default=_LEAST_CALLS, help="fewer are no soak")
     parser.add_argument("--json", type=Path, default=Path("runs/checks/soak.json"), help="figures; a page beside it")
     given = parser.parse_args()
+    complained = given.json.with_suffix(".log")
+    given.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="palate-soak-") as folder:
         tempfile.tempdir = folder
         make_models()
-        figures, course, wrong = asyncio.run(soak(Path(folder), 60 * given.minutes, given.least_calls))
-    given.json.parent.mkdir(parents=True, exist_ok=True)
+        figures, course, wrong = asyncio.run(soak(Path(folder), 60 * given.minutes, given.least_calls, complained))
     given.json.write_text(json.dumps({**figures, "wrong": wrong, "course": asdict(course)}) + "\n")
     lead = f"{given.minutes:g} minutes of mixed calls with faults. Wrong: {'; '.join(wrong) or 'nothing'}."
     _draw(course, given.json.with_suffix(".html"), lead)
     print(json.dumps(figures, indent=1))
-    print(f"wrong: {wrong or 'nothing'}; {given.json}, {given.json.with_suffix('.html')}")
+    print(
+        f"wrong: {wrong or 'nothing'}; {given.json}, {given.json.with_suffix('.html')}, servers' complaints in {complained}"
+    )
     sys.exit(bool(wrong))
 
 

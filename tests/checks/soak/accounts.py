@@ -33,6 +33,12 @@ def logged(log: Path) -> Iterator[tuple[str, str]]:
                 yield found[4], found[3]
 
 
+def complaints(log: Path) -> list[str]:
+    """What else a log says than who called, and what stands under it: warnings, errors and the code they come from."""
+    with log.open(errors="replace") as lines:
+        return [line for line in lines if _LINE.search(line.rstrip()) is None and " INFO " not in line]
+
+
 def counted(metrics_target: str) -> tuple[int, Counter[Fate]]:
     """Calls begun, and how they ended, by the metrics; reflection and health are not counted there."""
     with urlopen(f"http://{metrics_target}/metrics", timeout=60) as page:

@@ -201,9 +201,7 @@ def main() -> None:
     lead = f"{given.minutes:g} minutes of mixed calls with faults. Wrong: {'; '.join(wrong) or 'nothing'}."
     _draw(course, given.json.with_suffix(".html"), lead)
     print(json.dumps(figures, indent=1))
-    print(
-        f"wrong: {wrong or 'nothing'}; {given.json}, {given.json.with_suffix('.html')}, servers' complaints in {complained}"
-    )
+    print(f"wrong: {wrong or 'nothing'}; {given.json}, {given.json.with_suffix('.html')}, {complained}")
     sys.exit(bool(wrong))
 
 

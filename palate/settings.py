@@ -217,7 +217,7 @@ def _has_children(cls: type[BaseModel], flag: str) -> bool:
 
 
 def _explain(cls: type[BaseModel], problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+    where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = [name.replace("-", "_") for name in flag_names(cls)]
         return _suggestion(where, known)
@@ -225,7 +225,7 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
         return f"--{where.replace('_', '-')} is missing: {_described(cls, problem['loc'])}"
     told = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
     if isinstance(problem["input"], dict):  # several values do not go together: a group is no value to show
-        return f"{where}: {told}"
+        return f"{where}: {told}" if where else told
     return f"{where}: {told} (got {problem['input']!r})"
 
 

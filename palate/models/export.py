@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.file_errors import unwritable
 from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
 from palate.models.manifest import (
@@ -108,7 +108,7 @@ def export(
             made = _fill(source, Path(draft) / "model", loaded.manifest, precision, allowed)
             (Path(draft) / "model").rename(target)
     except OSError as error:
-        raise ExportError(_explain(error, target)) from error
+        raise ExportError(unwritable(target, error)) from error
     manifest, digests, deviation = made
     return Exported(target, manifest, digests, loaded.inferred, deviation)
 
@@ -222,18 +222,6 @@ def _flush(folder: Path) -> None:
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-
-
-def _explain(error: OSError, target: Path) -> str:
-    remedy = {
-        errno.ENOSPC: "the disk is full; free some space, or choose another --out",
-        errno.EACCES: "it may not be written; choose another --out, or change its permissions",
-        errno.EPERM: "it may not be written; choose another --out, or change its permissions",
-        errno.EROFS: "its file system is read-only; choose another --out",
-        errno.EEXIST: "a part of its path is a file; choose another --out",
-        errno.ENOTDIR: "a part of its path is a file; choose another --out",
-    }
-    return f"{target} cannot be written: {remedy.get(error.errno or 0, error.strerror or str(error))}"
 
 
 __all__ = ["ExportError", "Exported", "FolderError", "export"]

@@ -18,7 +18,7 @@ from palate.terminal import stdout_console
 from trainer.collect.causes import Cause, counted, remedy
 from trainer.collect.choosing import Chooser, opened_chooser
 from trainer.collect.config import CollectConfig
-from trainer.collect.file import Done, read_done, write
+from trainer.collect.file import Done, check_out, read_done, write
 from trainer.collect.judge import opened_judge
 from trainer.collect.labelling import Labelled, Labeller, Stopped, Tally, Verdict
 from trainer.collect.page import opened_page
@@ -61,13 +61,15 @@ def run_collect(config: CollectConfig) -> CollectResult:
     """Collects until the file holds `pairs` comparisons, or whoever compares stops.
 
     Raises:
-        DataError: The prompts cannot be used, the file was collected differently, or too many pairs get no label.
+        DataError: The prompts cannot be used, the file was collected differently or cannot be written, or too many
+            pairs get no label.
         PalateError: A service refuses, or is not there, or a file with certificates or a token cannot be used; what was
             collected stands, and can be gone on with.
     """
     prompts, tally = read_prompts(config.prompts), Tally(config.pairs)
     if config.labeller == "simulated":
         check_world(config.prompts, prompts)
+    check_out(config.out)
     options, resumed, stopped = channel_options(config.access()), 0, False
     try:
         with (

@@ -183,6 +183,21 @@ def test_without_a_service_the_call_fails_and_nothing_is_written(config, tmp_pat
     assert not (tmp_path / "c.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("folder", r"folder cannot be written: it is a folder; choose a file as --out"),
+        ("file/c.jsonl", r"c\.jsonl cannot be written: a part of its path is a file; choose another --out"),
+        ("/proc/c.jsonl", r"/proc/c\.jsonl cannot be written: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anybody_is_asked(config, tmp_path, out, told):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=told):
+        run_collect(config(tmp_path / out, policy="127.0.0.1:1"))
+
+
 def test_a_service_behind_tls_is_collected_from_with_the_role_generator(config, tmp_path):
     files = make_protection(tmp_path, "policy.example")
     probe = replace(files.tls, server_name="policy.example")

@@ -84,6 +84,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
 def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
     """What `run` returns; where it fails for a reason one can mend, prints it and exits with 1."""
     from palate.client.errors import PalateError
+    from palate.file_errors import words_of
     from palate.models.folder import FolderError
     from palate.models.frames import RenderingError
     from trainer.errors import TrainerError
@@ -92,7 +93,7 @@ def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
     try:
         return run()
     except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {words_of(error)}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -29,6 +29,7 @@ from palate.bulk.revision import ModelChanged
 from palate.bulk.rows import FileProblem
 from palate.client import ChannelOptions, PalateError
 from palate.connection import Seconds, options_for, with_access
+from palate.file_errors import words_of
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.oip.client import Tensors
@@ -105,7 +106,7 @@ def run(
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, FolderError, ModelChanged, PalateError, ServerStartError, OSError) as error:
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_audit(audit, stdout_console())
     raise typer.Exit(OUTSIDE if audit.breaches else 0)

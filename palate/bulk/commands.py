@@ -26,6 +26,7 @@ from palate.bulk.scoring import SCORE_FIELDS, scored_rows
 from palate.client import ChannelOptions, FailedPrecondition, InvalidInput, PalateError, RewardClient, Truncation
 from palate.client.types import ScoreOptions
 from palate.connection import Seconds, Target, options_for, with_access
+from palate.file_errors import words_of
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
@@ -195,7 +196,7 @@ def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
         remedy = "; serve that revision, or pin another one" if isinstance(error, FailedPrecondition) else ""
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}{remedy}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     _report(errors, out)
 

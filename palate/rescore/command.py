@@ -29,6 +29,7 @@ from palate.bulk.rows import FileProblem
 from palate.client import ChannelOptions, PalateError, Provenance, RewardClient
 from palate.client.types import Aggregate, ScoreOptions, Truncation
 from palate.connection import Seconds, Target, options_for, with_access
+from palate.file_errors import words_of
 from palate.rescore.kept import KeptScores
 from palate.rescore.report import Report, make_report
 from palate.rescore.rescoring import score_missing, side_by_side
@@ -88,7 +89,7 @@ def run(
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_report(report, stdout_console())
     raise typer.Exit(SOME_FAILED if report.failed else 0)

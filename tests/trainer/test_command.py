@@ -60,7 +60,7 @@ def test_a_base_model_comes_of_text_alone(tmp_path):
     ("arguments", "complaint"),
     [
         (["sft", "--model", "absent", "--data", "{data}", "--out", "{out}"], "absent is not a folder"),
-        (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read"),
+        (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read: No such file or directory\n"),
         (
             ["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"],
             "d.jsonl is a file; give a folder as --out",
@@ -136,6 +136,12 @@ def test_a_mistyped_key_of_a_file_is_refused_with_the_right_one(tmp_path, conten
     done = run(command.app, "ppo", "--config", str(tmp_path / "ppo.yaml"), *paths)
     assert done.exit_code == 2
     assert complaint in done.stderr
+
+
+def test_collect_says_what_does_not_go_together_without_names_of_classes(tmp_path):
+    paths = ["--policy", "127.0.0.1:1", "--prompts", "p.jsonl", "--out", str(tmp_path / "c.jsonl")]
+    done = run(collect_command.app, *paths, "--annotator", "ann")
+    assert done.stderr == "palate collect: --annotator goes with --labeller person or page, not simulated\n"
 
 
 def test_collect_says_that_no_service_is_there(tmp_path):

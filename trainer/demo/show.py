@@ -7,6 +7,7 @@ import sys
 from rich.table import Table
 
 from palate.client import PalateError
+from palate.file_errors import words_of
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.terminal import stdout_console
@@ -30,7 +31,7 @@ def main(config: DemoConfig) -> None:
         print("palate demo: stopped; every server has ended", file=sys.stderr)
         raise SystemExit(130) from None
     except _EXPECTED as error:
-        print(f"palate demo: {error}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
+        print(f"palate demo: {words_of(error)}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
         raise SystemExit(1) from error
     print(f"report: {config.out / 'report.html'}")
 

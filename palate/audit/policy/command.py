@@ -23,6 +23,7 @@ from palate.audit.policy.show import PolicyAudit, Subject, as_json, print_policy
 from palate.bulk.commands import INTERRUPTED, STOPPED
 from palate.client import PalateError, PolicyClient, SamplingParams
 from palate.connection import Seconds, options_for, with_access
+from palate.file_errors import words_of
 from palate.local_server import ServerStartError, local_server
 from palate.models.folder import FolderError
 from palate.terminal import stdout_console
@@ -82,7 +83,7 @@ def run(
         _CONSOLE.print("stopped; nothing is written")
         raise typer.Exit(INTERRUPTED) from None
     except (FolderError, PalateError, ServerStartError, OSError) as error:
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_policy_audit(audit, stdout_console())
     raise typer.Exit(WORSE if audit.worse else 0)

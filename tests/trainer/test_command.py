@@ -60,7 +60,10 @@ def test_a_base_model_comes_of_text_alone(tmp_path):
     ("arguments", "complaint"),
     [
         (["sft", "--model", "absent", "--data", "{data}", "--out", "{out}"], "absent is not a folder"),
-        (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read: No such file or directory\n"),
+        (
+            ["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"],
+            "absent cannot be read: No such file or directory\n",
+        ),
         (
             ["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"],
             "d.jsonl is a file; give a folder as --out",
@@ -147,6 +150,6 @@ def test_collect_says_what_does_not_go_together_without_names_of_classes(tmp_pat
 def test_collect_says_that_no_service_is_there(tmp_path):
     write_rows(tmp_path / "p.jsonl", [{"prompt": "x"}])
     paths = ["--prompts", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "c.jsonl")]
-    done = run(collect_command.app, "--policy", "127.0.0.1:1", "--timeout", "2", *paths)
+    done = run(collect_command.app, "--policy", "127.0.0.1:1", "--timeout", "2", "--wait", "0", *paths)
     assert done.exit_code == 1
     assert done.stderr.startswith("palate collect: ")

@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from palate.access import channel_options
 from palate.client import ModelInfo, RewardClient, Scored, ScoreResult
+from palate.waiting import when_ready
 from trainer.collect.causes import Cause
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Tally
@@ -115,7 +116,7 @@ def opened_chooser(config: CollectConfig) -> Iterator[Chooser]:
         return
     options = channel_options(config.access())
     with RewardClient(config.reward, model=config.reward_model, timeout=config.timeout, options=options) as client:
-        info = client.model_info()
+        info = when_ready(client.model_info, config.wait)
         if not info.members:
             raise DataError(
                 f"the reward model {info.provenance.model} has no members that could disagree; serve an ensemble "

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from palate.access import channel_options
 from palate.client import InvalidArgument, PolicyClient, PolicyInfo, SamplingParams
+from palate.waiting import when_ready
 from trainer.collect.causes import Cause
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Labelled, LeftOut, Verdict
@@ -182,7 +183,7 @@ def opened_judge(config: CollectConfig) -> Iterator[Judge]:
     """
     options = channel_options(config.access())
     with PolicyClient(config.judge, timeout=config.timeout, options=options) as client:
-        info = client.policy_info()
+        info = when_ready(client.policy_info, config.wait)
         if "compute_logprobs" not in info.capabilities:
             raise DataError(f"{config.judge} cannot compute log-probabilities; give another --judge")
         yield Judge(client, info, config)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from palate.access import channel_options
 from palate.client import PolicyClient, PolicyVersion
 from palate.terminal import stdout_console
+from palate.waiting import when_ready
 from trainer.collect.causes import Cause, counted, remedy
 from trainer.collect.choosing import Chooser, opened_chooser
 from trainer.collect.config import CollectConfig
@@ -77,7 +78,7 @@ def run_collect(config: CollectConfig) -> CollectResult:
             opened_chooser(config) as chooser,
             opened_labeller(config, tally) as labeller,
         ):
-            version = policy.policy_info().policy_version
+            version = when_ready(policy.policy_info, config.wait).policy_version
             conditions = _conditions(config, version, chooser, labeller)
             done = read_done(config, conditions, prompts, chooser.together)
             tally.held = resumed = done.held

@@ -225,7 +225,7 @@ def _local_ref(
 def open_ref(config: PPOConfig, renderer: Renderer, workload: Workload, stack: ExitStack) -> RemoteRef:
     """The reference policy as a service."""
     client = open_policy(config.services, config.services.ref, stack)
-    info, temperature = policy_info(client), config.sampling.temperature
+    info, temperature = policy_info(client, config.services.wait), config.sampling.temperature
     return RemoteRef(client, info, temperature, renderer, patience_of(config), workload.meter("ref"))
 
 

@@ -179,7 +179,7 @@ def test_options_that_would_be_ignored_or_are_missing_are_refused(served, tmp_pa
 
 def test_without_a_service_the_call_fails_and_nothing_is_written(config, tmp_path):
     with pytest.raises(Unavailable):
-        run_collect(config(tmp_path / "c.jsonl", policy="127.0.0.1:1", timeout=2.0))
+        run_collect(config(tmp_path / "c.jsonl", policy="127.0.0.1:1", timeout=2.0, wait=0))
     assert not (tmp_path / "c.jsonl").exists()
 
 
@@ -210,7 +210,7 @@ def test_a_service_behind_tls_is_collected_from_with_the_role_generator(config, 
             ({"token_file": None}, Unauthenticated, "send a bearer token"),
             ({"token_file": files.token_file("scorer")}, PermissionDenied, "it is for: admin, generator, trainer"),
             ({"token_file": tmp_path / "nowhere"}, AccessError, "nowhere cannot be read"),
-            ({"ca": None, "server_name": "", "timeout": 2.0}, Unavailable, "it may want TLS"),
+            ({"ca": None, "server_name": "", "timeout": 2.0, "wait": 0}, Unavailable, "it may want TLS"),
         ):
             with pytest.raises(error, match=told):
                 run_collect(config(tmp_path / "refused.jsonl", **there | changes))

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from palate.environment import misspelt, variable_of
+from palate.exit_codes import STOPPED
 from palate.spelling import unknown
 from palate.yaml_document import KeyGivenTwice, TooMuch, read_yaml
 
@@ -256,7 +257,7 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
 
 def _refuse(prog: str, message: str) -> NoReturn:
     print(f"{prog}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(STOPPED)
 
 
 def _flatten(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -6,11 +6,10 @@ import sys
 
 import typer
 
+from palate.exit_codes import INTERRUPTED
 from trainer.command import FORWARD, run_or_explain
 
 app = typer.Typer(add_completion=False)
-
-INTERRUPTED = 130
 
 
 @app.command(context_settings=FORWARD, add_help_option=False)

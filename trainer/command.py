@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from palate.exit_codes import STOPPED
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -82,7 +84,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
 
 
 def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
-    """What `run` returns; where it fails for a reason one can mend, prints it and exits with 1."""
+    """What `run` returns; where it fails for a reason one can mend, prints it and exits with 2."""
     from palate.client.errors import PalateError
     from palate.file_errors import words_of
     from palate.models.folder import FolderError
@@ -94,7 +96,7 @@ def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
         return run()
     except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
         print(f"{prog}: {words_of(error)}", file=sys.stderr)
-        raise SystemExit(1) from error
+        raise SystemExit(STOPPED) from error
 
 
 def share_processors() -> None:

@@ -24,11 +24,12 @@ from palate.audit.scorer import Scorer
 from palate.audit.sets import read_set
 from palate.audit.show import Audit, as_json, print_audit
 from palate.audit.subject import Protocol, Server, Way, opened
-from palate.bulk.commands import INTERRUPTED, MESSAGE_BYTES, STOPPED, MessageBytes, Model
+from palate.bulk.commands import MESSAGE_BYTES, MessageBytes, Model
 from palate.bulk.revision import ModelChanged
 from palate.bulk.rows import FileProblem
 from palate.client import ChannelOptions, PalateError
 from palate.connection import Seconds, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
 from palate.file_errors import words_of
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
@@ -38,9 +39,6 @@ from palate.terminal import stdout_console
 from palate.waiting import WAIT_SECONDS, say_waiting
 
 app = typer.Typer(add_completion=False)
-
-OUTSIDE = 1
-"""Exit code where the model is not within the policy."""
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -111,7 +109,7 @@ def run(
         _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_audit(audit, stdout_console())
-    raise typer.Exit(OUTSIDE if audit.breaches else 0)
+    raise typer.Exit(NOT_GOOD if audit.breaches else 0)
 
 
 def _probes(names: Sequence[str] | None, files: Sequence[Path], limit: int) -> list[Probe]:

@@ -34,14 +34,12 @@ from palate.client import (
 )
 from palate.client.types import ScoreOptions
 from palate.connection import Seconds, Target, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, SOME_FAILED, STOPPED
 from palate.file_errors import words_of
 from palate.waiting import WAIT_SECONDS, say_waiting, when_ready
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
-
-SOME_FAILED, STOPPED, INTERRUPTED = 3, 2, 130
-"""Exit codes; 1 is left to what Python says of a crash."""
 
 _CONSOLE = Console(stderr=True, highlight=False)
 

@@ -15,10 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from palate.access import Access
 from palate.bulk.calls import Calls
 from palate.bulk.commands import (
-    INTERRUPTED,
     MESSAGE_BYTES,
-    SOME_FAILED,
-    STOPPED,
     MessageBytes,
     Model,
     limits_of,
@@ -28,6 +25,7 @@ from palate.bulk.rows import FileProblem
 from palate.client import ChannelOptions, PalateError, Provenance, RewardClient
 from palate.client.types import Aggregate, ScoreOptions, Truncation
 from palate.connection import Seconds, Target, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, SOME_FAILED, STOPPED
 from palate.file_errors import words_of
 from palate.rescore.kept import KeptScores
 from palate.rescore.report import Report, make_report

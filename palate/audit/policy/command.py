@@ -21,9 +21,9 @@ from palate.audit.policy.builtin import builtin_behaviours
 from palate.audit.policy.card import write_policy_card
 from palate.audit.policy.findings import judge
 from palate.audit.policy.show import PolicyAudit, Subject, as_json, print_policy_audit
-from palate.bulk.commands import INTERRUPTED, STOPPED
 from palate.client import PalateError, PolicyClient, SamplingParams
 from palate.connection import Seconds, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
 from palate.file_errors import words_of
 from palate.local_server import ServerStartError, local_server
 from palate.models.folder import FolderError
@@ -31,9 +31,6 @@ from palate.terminal import stdout_console
 from palate.waiting import WAIT_SECONDS, when_ready
 
 app = typer.Typer(add_completion=False)
-
-WORSE = 1
-"""Exit code where something is worse than before."""
 
 _CONSOLE = Console(stderr=True, highlight=False)
 _READY_SECONDS = 600.0
@@ -90,7 +87,7 @@ def run(
         _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_policy_audit(audit, stdout_console())
-    raise typer.Exit(WORSE if audit.worse else 0)
+    raise typer.Exit(NOT_GOOD if audit.worse else 0)
 
 
 def _where(target: str, folder: Path | None, names: str) -> str | Path:

@@ -1,12 +1,15 @@
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from palate.exit_codes import STOPPED
+from palate.exit_codes import INTERRUPTED, STOPPED
+from tests.collecting import COMMAND
 from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy
 from trainer import collect_command, command
 from trainer.data.lines import write_rows
@@ -45,6 +48,18 @@ def test_a_mistyped_flag_is_refused_with_the_right_one():
     done = run(command.app, "reward", "--held-ot", "x")
     assert done.exit_code == STOPPED
     assert "did you mean --held-out?" in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    """It comes while the comparisons are read, from a pipe that has none yet."""
+    os.mkfifo(tmp_path / "pairs.jsonl")
+    flags = ["reward", "--model", "absent", "--data", str(tmp_path / "pairs.jsonl"), "--out", str(tmp_path / "out")]
+    train = [*COMMAND[:-1], "train", *flags]
+    with subprocess.Popen(train, stderr=subprocess.PIPE, text=True) as process, (tmp_path / "pairs.jsonl").open("w"):
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == INTERRUPTED
+    assert told.startswith("palate train reward: stopped; the same command with --resume goes on from the last")
 
 
 def test_a_base_model_comes_of_text_alone(tmp_path):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palate.file_errors import unwritable
+from palate.models.ensemble import is_ensemble, read_ensemble
 from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
 from palate.models.manifest import (
@@ -94,10 +95,16 @@ def export(
 
     Raises:
         FolderError: The source is no usable classifier.
-        ExportError: The target exists or cannot be written, or the two engines disagree.
+        ExportError: The target exists or cannot be written, the source is an ensemble, or the two engines disagree.
     """
     if target.exists():
         raise ExportError(f"{target} exists; choose another --out, or remove it first")
+    if is_ensemble(source):
+        members = ", ".join(str((source / member.path).resolve()) for member in read_ensemble(source).members)
+        raise ExportError(
+            f"{source} is an ensemble: export each of its members ({members}), then `palate ensemble` makes one of the "
+            "exported folders"
+        )
     loaded = load_manifest(source, overrides)
     if loaded.manifest.kind != "reward":
         raise ExportError(f"{source} is a policy; export is for reward models (policies are served as they are)")

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.models import export as export_module
+from palate.models.ensemble import write_ensemble
 from palate.models.export import ExportError, export
 from palate.models.export_command import app
 from palate.models.folder import FolderError
@@ -87,6 +88,16 @@ def test_a_length_beyond_the_models_positions_is_refused_with_its_limit(bert: Pa
     assert done.stderr.startswith("palate export: max_tokens is 100000; the model in ")
     assert "reads at most 128 tokens" in done.stderr
     assert everything_in(tmp_path) == []
+
+
+def test_an_ensemble_is_exported_member_by_member(bert: Path, tmp_path: Path):
+    members = [bert, make_bert(tmp_path / "other", seed=1)]
+    write_ensemble(tmp_path / "both", members)
+    done = CliRunner().invoke(app, ["--model", str(tmp_path / "both"), "--out", str(tmp_path / "served")])
+    assert done.exit_code == 2
+    assert "is an ensemble: export each of its members (" in done.stderr
+    assert f"{tmp_path / 'other'}), then `palate ensemble`" in done.stderr
+    assert not (tmp_path / "served").exists()
 
 
 def test_pickled_weights_are_not_exported(bert: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from palate.exit_codes import STOPPED
 from trainer.command import FORWARD, run_or_explain
 
 app = typer.Typer(add_completion=False)
@@ -16,4 +17,4 @@ def collect(context: typer.Context) -> None:
 
     config = CollectConfig.from_command_line(context.args, prog="palate collect")
     kept = f"{config.out} keeps what was compared: the same command goes on from there"
-    print(run_or_explain("palate collect", lambda: run_collect(config), kept).summary())
+    print(run_or_explain("palate collect", lambda: run_collect(config), kept, STOPPED).summary())

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from palate.exit_codes import INTERRUPTED, STOPPED
+from palate.exit_codes import INTERRUPTED, NOT_GOOD
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -87,8 +87,8 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
     print(run_or_explain("palate train report", lambda: write_report(run), "nothing is written"))
 
 
-def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED) -> Result:
-    """What `run` returns; where it fails for a reason one can mend, prints it and exits with 2.
+def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED, code: int = NOT_GOOD) -> Result:
+    """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`.
 
     On Ctrl-C it prints `stopped`, what is kept and how to go on, and exits with 130.
     """
@@ -103,7 +103,7 @@ def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED)
         return run()
     except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
         print(f"{prog}: {words_of(error)}", file=sys.stderr)
-        raise SystemExit(STOPPED) from error
+        raise SystemExit(code) from error
     except KeyboardInterrupt:
         print(f"{prog}: stopped; {stopped}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

@@ -137,7 +137,7 @@ class Decoding:
         arrived = [_Place(row, len(row.token_ids)) for row in rows]
         self._cache.insert(read, owner, max(place.to_come for place in arrived))
         logits: Tensor = output.logits[owner, -1]
-        self._noise.add([row.seed if row.noise is None else row.noise for row in rows])
+        self._noise.add([row.noise_to_come for row in rows])
         self._places += arrived
         return logits
 

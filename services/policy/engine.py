@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from palate.models.weights import TensorEntry
-from services.policy.sampling import Sampling
+from services.policy.sampling import Sampling, SeedNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ class Row:
         seed: Of its generator: what it draws depends on no other row.
         sampling: How tokens are drawn.
         token_ids: Those drawn so far, (T,).
-        noise: What the batch that drew them says of how to go on; None = from the seed.
+        noise: What the batch that drew them says of how to go on; None = from the seed, whose noise they have used.
     """
 
     key: int
@@ -40,6 +40,11 @@ class Row:
     def most_tokens(self) -> int:
         """Tokens of prompt and completion at most."""
         return len(self.prompt_ids) + self.sampling.max_new_tokens
+
+    @property
+    def noise_to_come(self) -> Any:
+        """The `noise` given, or the same made from the seed."""
+        return SeedNoise(self.seed, len(self.token_ids)) if self.noise is None else self.noise
 
 
 class DrawnToken(NamedTuple):
@@ -82,7 +87,11 @@ class Batch(Protocol):
         ...
 
     def step(self) -> DecodeStep:
-        """Draws the next token of the rows, of which there is at least one."""
+        """Draws the next token of the rows, of which there is at least one.
+
+        Raises:
+            Exception: Nothing was drawn, and the batch is in no state to be used again, save to let its rows go.
+        """
         ...
 
 

@@ -53,6 +53,14 @@ class NoiseState:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class SeedNoise:
+    """The noise of a seed, of which so many steps were used before."""
+
+    seed: int
+    steps: int = 0
+
+
 class RowNoise:
     """Gumbel noise, one generator per row, so that a row draws the same whatever rows stand beside it.
 
@@ -67,14 +75,14 @@ class RowNoise:
         self._steps: list[int] = []
         self._block = torch.empty(0, self._size, vocab_size, device=device)  # (B, S, V)
 
-    def add(self, states: Sequence[NoiseState | int]) -> None:
-        """Takes rows in behind the others: new ones, given by their seeds, and those that `state` let go."""
+    def add(self, states: Sequence[NoiseState | SeedNoise]) -> None:
+        """Takes rows in behind the others: those that `state` let go, and others by their seeds."""
         device, before = self._block.device, len(self._steps)
         block = torch.empty(len(states), *self._block.shape[1:], device=device)
         for place, state in enumerate(states):
-            if isinstance(state, int):
-                self._generators.append(torch.Generator(device).manual_seed(state))
-                self._steps.append(self._size)  # nothing is drawn yet
+            if isinstance(state, SeedNoise):
+                self._generators.append(self._drawn(state, block[place]))
+                self._steps.append(self._size - -state.steps % self._size)  # a block is drawn when the last is used up
             else:
                 self._generators.append(state.generator)
                 self._steps.append(state.step)
@@ -100,16 +108,29 @@ class RowNoise:
         self._steps = [self._steps[row] for row in rows]
         self._block = self._block[list(rows)]
 
+    def _drawn(self, noise: SeedNoise, block: Tensor) -> torch.Generator:
+        """A generator that has drawn every block of a row's steps so far, the last of them into `block`, (S, V)."""
+        generator = torch.Generator(block.device).manual_seed(noise.seed)
+        for _ in range(0, noise.steps, self._size):
+            block.exponential_(generator=generator)
+        if noise.steps:
+            _to_gumbel(block)
+        return generator
+
     def _refill(self, rows: Sequence[int]) -> None:
         whole = len(rows) == len(self._steps)
         block = self._block if whole else self._block[rows]
         for part, row in zip(block, rows, strict=True):
             part.exponential_(generator=self._generators[row])
             self._steps[row] = 0
-        # -log of exponential noise is Gumbel noise; the clamp keeps an exact zero from becoming infinite.
-        block.clamp_(min=torch.finfo(block.dtype).tiny).log_().neg_()
+        _to_gumbel(block)
         if not whole:
             self._block[rows] = block
+
+
+def _to_gumbel(exponential: Tensor) -> None:
+    """-log of exponential noise is Gumbel noise; the clamp keeps an exact zero from becoming infinite."""
+    exponential.clamp_(min=torch.finfo(exponential.dtype).tiny).log_().neg_()
 
 
 def draw_each(logits: Tensor, noise: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:

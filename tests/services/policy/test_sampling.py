@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from palate.models.logprobs import sampled_logprobs
-from services.policy.sampling import RowNoise, Sampling, draw, draw_each, keep_likeliest, row_seed
+from services.policy.sampling import RowNoise, Sampling, SeedNoise, draw, draw_each, keep_likeliest, row_seed
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def some_logits(rows, vocab, seed=0):
 
 def noise_of(*seeds, vocab):
     noise = RowNoise(vocab, CPU)
-    noise.add(seeds)
+    noise.add([SeedNoise(seed) for seed in seeds])
     return noise
 
 
@@ -53,7 +53,7 @@ def test_a_row_draws_the_same_noise_whatever_stands_beside_it(vocab):
         if step == 3:
             among.keep([0, 2])
         if step == 5:
-            among.add([6])  # which begins when the others are amid their blocks
+            among.add([SeedNoise(6)])  # which begins when the others are amid their blocks
         row = 2 if step < 3 else 1
         drawn = among.next() if step < 9 else elsewhere.next()
         assert torch.equal(drawn[row], alone.next()[0])
@@ -61,6 +61,18 @@ def test_a_row_draws_the_same_noise_whatever_stands_beside_it(vocab):
             elsewhere.next()
             elsewhere.add([among.state(1)])
             row = 1
+
+
+@pytest.mark.parametrize("vocab", [7, 512, 20_000])
+@pytest.mark.parametrize("used", [1, 31, 32, 33, 64])
+def test_the_noise_of_a_seed_goes_on_after_any_number_of_steps(vocab, used):
+    whole, rest = noise_of(5, vocab=vocab), noise_of(8, vocab=vocab)
+    for _ in range(used):
+        whole.next()
+    rest.next()
+    rest.add([SeedNoise(5, used)])
+    for _ in range(40):
+        assert torch.equal(rest.next()[1], whole.next()[0])
 
 
 def test_rows_that_draw_in_different_ways_draw_as_they_would_alone():

@@ -211,7 +211,7 @@ def _failure(failed: Sequence[Failed], call: GenerateCall) -> str:
         where += f" and on {len(failed) - 1} more"
     remedy = "ask again for what is missing; if it fails again, the server's log has the cause"
     if call.strict:
-        remedy = "those that shared its batch are lost with it, because another batch could draw other bits; " + remedy
+        remedy = "a strict batch fails as a whole, because parts of it could draw other bits; " + remedy
     return f"the engine failed ({first.cause}) on {where}; all others were sent: {remedy}"
 
 

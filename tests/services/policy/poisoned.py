@@ -2,7 +2,6 @@
 
 from services.policy.engine_fake import FakeBatch, FakeEngine
 
-
 WORDS = "what a user sent"
 
 

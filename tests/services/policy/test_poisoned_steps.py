@@ -1,17 +1,23 @@
 """A step that raises: who is to blame fails alone, all others end as if nothing had happened."""
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.policy.jobs import Drawn, Failed
+from services.policy.engine import Row
+from services.policy.engine_transformers import TransformersEngine
+from services.policy.jobs import Drawn, Failed, Group, Job, Wanted
 from services.policy.mailbox import Piece
+from services.policy.sampling import Sampling
 from tests.services.policy.poisoned import WORDS, PoisonedEngine
 from tests.services.policy.test_drawing import ACTIONS, VOCAB, Desk, alone, check, play
+from tests.tiny_models import make_tiny_policy
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +143,46 @@ async def test_a_batch_that_does_not_let_its_rows_go_is_left_behind(caplog):
     desk.rounds()
     assert desk.lengths(job) == [3, 3]
     assert "does not let its rows go" in caplog.text
+
+
+async def test_with_a_real_model_whose_last_layer_raises_the_others_draw_their_tokens(tmp_path):
+    engine, model = TransformersEngine.load(make_tiny_policy(tmp_path, seed=0), "float32")
+    rows = [Row(key, (1, *range(4, 5 + key)), key, Sampling(1.0, 0, 1.0, 20, True)) for key in range(8)]
+    right = {}
+    for row in rows:
+        batch = engine.batch(model)
+        batch.join([row])
+        right[row.key] = [batch.step().tokens[0].token_id for _ in range(20)]
+    prompt_of_6 = torch.tensor(rows[6].prompt_ids)
+    shapes = Counter()
+
+    def poison(module, args, given):
+        """Whether to raise: where row 6 is read, and once where four rows draw; earlier layers have written by then."""
+        ids = given["input_ids"]
+        shapes[ids.shape] += 1
+        reads_6 = any(torch.equal(line[-len(prompt_of_6) :], prompt_of_6) for line in ids)
+        model.raises = reads_6 or (ids.shape == (4, 1) and shapes[ids.shape] == 10)
+
+    def last_layer(module, args):
+        if model.raises:
+            raise ArithmeticError
+
+    model.register_forward_pre_hook(poison, with_kwargs=True)
+    model.model.layers[-1].register_forward_pre_hook(last_layer)
+    desk = Desk(8)
+    desk.drawing._engine = engine
+    desk.publication.current = replace(desk.publication.current, weights=model)
+    job = Job(100, math.inf, groups=[Group((Wanted(row.key, 0, row),)) for row in rows], stream=True)
+    desk.jobs.append(job)
+    desk.events[job] = []
+    desk.drawing.add(job)
+    desk.rounds()
+    assert set(failed(desk, job)) == {6}
+    assert shapes[torch.Size([4, 1])] == 10
+    assert {place: list(drawn.token_ids) for place, drawn in desk.drawn(job).items()} == {
+        key: ids for key, ids in right.items() if key != 6
+    }
+    assert all(pieces(desk, job, place) == right[place] for place in desk.drawn(job))
 
 
 @settings(max_examples=120, deadline=None)

@@ -27,6 +27,7 @@ class Row:
         sampling: How tokens are drawn.
         token_ids: Those drawn so far, (T,).
         noise: What the batch that drew them says of how to go on; None = from the seed, whose noise they have used.
+            Only as far as the tokens go counts of it.
     """
 
     key: int
@@ -42,9 +43,9 @@ class Row:
         return len(self.prompt_ids) + self.sampling.max_new_tokens
 
     @property
-    def noise_to_come(self) -> Any:
-        """The `noise` given, or the same made from the seed."""
-        return SeedNoise(self.seed, len(self.token_ids)) if self.noise is None else self.noise
+    def noise_to_come(self) -> SeedNoise:
+        """What the next tokens are drawn with."""
+        return SeedNoise(self.seed, len(self.token_ids), self.noise)
 
 
 class DrawnToken(NamedTuple):
@@ -83,7 +84,10 @@ class Batch(Protocol):
         ...
 
     def leave(self, keys: Sequence[int]) -> Mapping[int, Any]:
-        """Lets rows go; gives for each key the `noise` with which another batch goes on drawing."""
+        """Lets rows go; gives for each key the `noise` with which another batch goes on drawing.
+
+        After a step that failed, keys may be missing, and a `noise` may be ahead of the tokens.
+        """
         ...
 
     def step(self) -> DecodeStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,6 +108,7 @@ class Lane:
         self.apart = apart
         self.closed = closed
         self._rows: dict[int, _Running] = {}
+        self._noise: Mapping[int, Any] = {}  # of rows that are here before the batch
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -168,11 +169,11 @@ class Lane:
 
     def halves(self) -> list[Lane]:
         """Two lanes with half of the rows each, which go on from where they stand, in batches of their own."""
-        self._abandon()
+        noise = self._abandon()
         rows, middle = list(self._rows.items()), len(self._rows) // 2
         halves = [Lane(self._open_batch, self.served, apart=self.apart, closed=True) for _ in range(2)]
         for half, part in zip(halves, (rows[:middle], rows[middle:]), strict=True):
-            half._rows = dict(part)
+            half._rows, half._noise = dict(part), noise
         return halves
 
     def fail(self, cause: str) -> list[Happened]:
@@ -189,18 +190,18 @@ class Lane:
         if self._batch is None:
             batch = self._open_batch()
             if self._rows:
-                batch.join([running.put_aside(None).row for running in self._rows.values()])
-            self._batch = batch
+                batch.join([running.put_aside(self._noise.get(key)).row for key, running in self._rows.items()])
+            self._batch, self._noise = batch, {}
         return self._batch
 
-    def _abandon(self) -> None:
-        """Takes all rows out of a batch that broke off, for engines that would go on drawing them."""
+    def _abandon(self) -> Mapping[int, Any]:
+        """Takes all rows out of a batch that broke off; where the noise of those stands that say so."""
         batch, self._batch = self._batch, None
         try:
-            if batch is not None:
-                batch.leave(list(self._rows))
+            return self._noise if batch is None else batch.leave(list(self._rows))
         except Exception as error:  # it is in whatever state it is, and not used again
             logger.warning("a batch whose step failed does not let its rows go\n%s", whereabouts(error))
+            return {}
 
     def _take_in(self, step: DecodeStep) -> dict[int, bool]:
         """Takes the tokens in; the rows that they end, and which of these stopped by themselves."""
@@ -230,8 +231,8 @@ class Lane:
         happened[running.job].tokens += running.wanted.row.sampling.max_new_tokens - len(running.token_ids)
 
     def _leave(self, keys: Collection[int]) -> list[tuple[_Running, Any]]:
-        noise = self._batch.leave(list(keys)) if keys and self._batch is not None else dict.fromkeys(keys)
-        left = [(self._rows.pop(key), noise[key]) for key in keys]
+        noise = self._batch.leave(list(keys)) if keys and self._batch is not None else self._noise
+        left = [(self._rows.pop(key), noise.get(key)) for key in keys]
         for running, _ in left:
             running.job.running -= 1
         return left

@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -29,7 +30,8 @@ _SECONDS = 10.0
 _HURRY_SECONDS = 0.004
 _PATIENCE_SECONDS = 0.003
 _WIDEST = 4
-_CUT_EVERY_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
+"""After a call that failed: where nobody listens, callers would do nothing but fail."""
 
 
 @dataclass
@@ -37,15 +39,20 @@ class Sight:
     """What callers saw.
 
     Attributes:
+        name: What ids of calls begin with.
         fates: Id of a call → how it ended.
+        made: Calls that were begun.
         wrong: Answers that are not whole.
         seconds: How long answered calls took, since it was last looked at.
+        latest: By how many seconds a call outlived its deadline at most.
     """
 
+    name: str
     fates: dict[str, Fate] = field(default_factory=dict)
     made: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
+    latest: float = float("-inf")
 
     def count(self) -> Counter[Fate]:
         """Calls by how they ended."""
@@ -78,14 +85,14 @@ class Caller:
         """Calls until told to stop."""
         kinds: tuple[Call, ...] = (self._score, self._rank, self._stream, self._generate, self._wrong)
         while not over.is_set():
-            (kind,) = self._draw.choices(kinds, weights=(70, 10, 5, 10, 5))
+            (kind,) = self._draw.choices(kinds, weights=(75, 10, 4, 6, 5))
             await self._enter(kind)
         for channel in self._channels:
             await channel.close()
 
     async def _enter(self, kind: Call) -> None:
         self._sight.made += 1
-        name, begin = f"soak-{self._sight.made}", time.perf_counter()
+        name, begin = f"{self._sight.name}-{self._sight.made}", time.perf_counter()
         seconds = _HURRY_SECONDS if self._draw.random() < 0.03 else _SECONDS
         task = asyncio.ensure_future(kind((("palate-request-id", name),), seconds))
         if self._draw.random() < 0.03:
@@ -100,6 +107,9 @@ class Caller:
             self._sight.fates[name] = Fate.ANSWERED
             self._sight.wrong[kind.__name__] += not whole
             self._sight.seconds.append(time.perf_counter() - begin)
+        self._sight.latest = max(self._sight.latest, time.perf_counter() - begin - seconds)
+        if self._sight.fates[name] is Fate.FAILED:
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def _items(self, most: int = _WIDEST) -> list[reward.ScoreItem]:
         chosen = self._draw.choices(_TEXTS, k=self._draw.randint(1, most))
@@ -131,7 +141,7 @@ class Caller:
         request = policy.GenerateRequest(
             prompts=[{"prompt": {"text": "Once upon a time"}}],
             completions_per_prompt=2,
-            sampling={"max_new_tokens": 8, "ignore_eos": True},
+            sampling={"max_new_tokens": 4, "ignore_eos": True},
         )
         events = [
             event.WhichOneof("event")
@@ -145,10 +155,13 @@ class Caller:
         return False
 
 
-async def disturb(way: Way, over: asyncio.Event) -> None:
-    """Cuts the connections of the reward server now and then."""
-    while not over.is_set():
-        try:
-            await asyncio.wait_for(over.wait(), _CUT_EVERY_SECONDS)
-        except TimeoutError:
-            way.hang_up()
+@asynccontextmanager
+async def calling(way: Way, policy_target: str, sight: Sight, callers: int) -> AsyncIterator[asyncio.Event]:
+    """Callers who call until the context ends, or its event is set."""
+    over = asyncio.Event()
+    tasks = [asyncio.create_task(Caller(way, policy_target, sight, seed).call(over)) for seed in range(callers)]
+    try:
+        yield over
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)

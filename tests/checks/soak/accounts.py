@@ -16,6 +16,7 @@ from tests.checks.soak.traffic import Sight
 
 _LINE = re.compile(r"interceptors (\S+)/(\w+) (\w+) [\d.]+ s, request (\S+)$")
 _BUG = " a bug in "
+_QUIET = (" DEBUG ", " INFO ")
 
 FATE_OF_CODE = {
     "OK": Fate.ANSWERED,
@@ -39,7 +40,9 @@ def logged(log: Path) -> Iterator[tuple[str, str]]:
 def complaints(log: Path) -> list[str]:
     """What else a log says than who called, and what stands under it: warnings, errors and the code they come from."""
     with log.open(errors="replace") as lines:
-        return [line for line in lines if _LINE.search(line.rstrip()) is None and " INFO " not in line]
+        return [
+            line for line in lines if _LINE.search(line.rstrip()) is None and not any(level in line for level in _QUIET)
+        ]
 
 
 def bugs(log: Path) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -60,8 +60,8 @@ class Sight:
 
 
 Metadata = tuple[tuple[str, str], ...]
-Call = Callable[[Metadata, float], Awaitable[bool]]
-"""Makes a call with this metadata and deadline; whether its answer is whole."""
+Call = Callable[[Metadata, float], Awaitable[str]]
+"""Makes a call with this metadata and deadline; what of its answer is not whole, "" where nothing is."""
 
 
 class Caller:
@@ -98,14 +98,15 @@ class Caller:
         if self._draw.random() < 0.03:
             asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, task.cancel)
         try:
-            whole = await task
+            missing = await task
         except grpc.RpcError as error:
             self._sight.fates[name] = fate_of(call_error(error, "the server", "a service"))
         except asyncio.CancelledError:
             self._sight.fates[name] = Fate.CANCELLED
         else:
             self._sight.fates[name] = Fate.ANSWERED
-            self._sight.wrong[kind.__name__] += not whole
+            if missing:
+                self._sight.wrong[f"{kind.__name__}, {seconds:g} s: {missing}"] += 1
             self._sight.seconds.append(time.perf_counter() - begin)
         self._sight.latest = max(self._sight.latest, time.perf_counter() - begin - seconds)
         if self._sight.fates[name] is Fate.FAILED:
@@ -115,17 +116,18 @@ class Caller:
         chosen = self._draw.choices(_TEXTS, k=self._draw.randint(1, most))
         return [reward.ScoreItem(prompt={"text": "Is this honest?"}, completion={"text": text}) for text in chosen]
 
-    async def _score(self, metadata: Metadata, seconds: float) -> bool:
+    async def _score(self, metadata: Metadata, seconds: float) -> str:
         items = self._items()
         reply = await self._reward.Score(reward.ScoreRequest(items=items), timeout=seconds, metadata=metadata)
-        return [result.WhichOneof("outcome") for result in reply.results] == ["scored"] * len(items)
+        return _missing(reply.results, len(items), seconds)
 
-    async def _rank(self, metadata: Metadata, seconds: float) -> bool:
+    async def _rank(self, metadata: Metadata, seconds: float) -> str:
         completions = [item.completion for item in self._items()]
         request = reward.RankRequest(prompt={"text": "Is this honest?"}, completions=completions)
-        return len((await self._reward.Rank(request, timeout=seconds, metadata=metadata)).results) == len(completions)
+        reply = await self._reward.Rank(request, timeout=seconds, metadata=metadata)
+        return _missing(reply.results, len(completions), seconds)
 
-    async def _stream(self, metadata: Metadata, seconds: float) -> bool:
+    async def _stream(self, metadata: Metadata, seconds: float) -> str:
         items = self._items(8 * _WIDEST)
 
         async def requests() -> AsyncIterator[reward.ScoreStreamRequest]:
@@ -134,10 +136,10 @@ class Caller:
                 yield reward.ScoreStreamRequest(item={"id": number, "item": item})
 
         call = self._reward.ScoreStream(requests(), timeout=seconds, metadata=metadata)
-        got = [reply.id async for reply in call if reply.result.WhichOneof("outcome") == "scored"]
-        return sorted(got) == list(range(1, len(items) + 1))
+        got = {reply.id: reply.result async for reply in call}
+        return _missing(list(got.values()), len(items), seconds)
 
-    async def _generate(self, metadata: Metadata, seconds: float) -> bool:
+    async def _generate(self, metadata: Metadata, seconds: float) -> str:
         request = policy.GenerateRequest(
             prompts=[{"prompt": {"text": "Once upon a time"}}],
             completions_per_prompt=2,
@@ -147,12 +149,25 @@ class Caller:
             event.WhichOneof("event")
             async for event in self._policy.Generate(request, timeout=seconds, metadata=metadata)
         ]
-        return events.count("completion") == 2
+        return "" if events.count("completion") == 2 else f"{Counter(events)}"
 
-    async def _wrong(self, metadata: Metadata, seconds: float) -> bool:
+    async def _wrong(self, metadata: Metadata, seconds: float) -> str:
         """A request that no server takes."""
         await self._reward.Score(reward.ScoreRequest(), timeout=seconds, metadata=metadata)
-        return False
+        return "an answer to what asks nothing"
+
+
+def _missing(results: Sequence[reward.ScoreResult] | Sequence[reward.RankResult], count: int, seconds: float) -> str:
+    """What is missing where so many items should have their results; to one who hurries an item may expire."""
+    ends = Counter(_end(result) for result in results)
+    allowed = {"scored", "ranked"} | ({"ITEM_ERROR_CODE_EXPIRED"} if seconds < _SECONDS else set())
+    return "" if ends.total() == count and ends.keys() <= allowed else f"{dict(ends)} of {count}"
+
+
+def _end(result: reward.ScoreResult | reward.RankResult) -> str:
+    """What became of an item."""
+    outcome = result.WhichOneof("outcome")
+    return reward.ItemErrorCode.Name(result.error.code) if outcome == "error" else str(outcome)
 
 
 @asynccontextmanager

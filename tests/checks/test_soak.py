@@ -1,7 +1,7 @@
 """Whether the soak sees what it looks for."""
 
 from tests.checks.faults.accounting import Fate
-from tests.checks.soak.accounts import broken_promises, bugs
+from tests.checks.soak.accounts import broken_promises, errors
 from tests.checks.soak.course import Course, Record, growths, slowing
 from tests.checks.soak.traffic import Sight
 
@@ -57,7 +57,10 @@ def test_half_an_answer_and_a_late_end_are_seen():
     assert len(broken_promises(wrong)) == 2
 
 
-def test_a_bug_in_a_log_is_seen(tmp_path):
+def test_an_error_in_a_log_is_seen(tmp_path):
     log = tmp_path / "reward.log"
-    log.write_text("now ERROR palate.runtime.interceptors a bug in palate.v1.RewardService/Score, request mixed-7\n")
-    assert bugs(log)[0].endswith("request mixed-7")
+    log.write_text(
+        "now DEBUG services.runtime.interceptors palate.v1.RewardService/Score Internal 0.1 s, request mixed-7\n"
+        "now ERROR services.runtime.interceptors a bug in palate.v1.RewardService/Score, request mixed-7\n"
+    )
+    assert [error.rpartition(" ")[2] for error in errors(log)] == ["mixed-7"]

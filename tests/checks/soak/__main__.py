@@ -27,10 +27,10 @@ from tests.checks.service import Service
 from tests.checks.soak.accounts import (
     FATE_OF_CODE,
     broken_promises,
-    bugs,
     complaints,
     counted,
     disagreements,
+    errors,
     logged,
 )
 from tests.checks.soak.course import Course, Record, growths, record, slowing
@@ -62,7 +62,7 @@ async def soak(folder: Path, seconds: float, least: int, complained: Path) -> tu
     slowed, slower = slowing(course)
     figures = {**accounts, "callers, with kills": _account(killed.made, killed.count()), "faults": faults}
     wrong = disagreed + growing + slower + broken_promises(killed)
-    wrong += [bug for service in services for bug in bugs(service.log)][:_SHOWN]
+    wrong += [error for service in services for error in errors(service.log)][:_SHOWN]
     return {**figures, "growth": grown, **slowed}, course, wrong
 
 

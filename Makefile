@@ -104,10 +104,10 @@ check-noise: $(STAMP)  ## reliabilities of forty simulated annotators, learnt wi
 check-labels: $(STAMP)  ## labels that an accuracy of 0.75 takes, at random and chosen by disagreement
 	$(BIN)/python -m tests.checks.labels --json runs/checks/labels.json
 
-faults: $(STAMP)  ## break what can break, three times over: what callers see, and that all of it adds up (ten minutes)
+faults: $(STAMP)  ## break what can break, three times over: what callers see, that it adds up, that nothing is left (ten minutes)
 	$(BIN)/python -m tests.checks.faults --times 3 --json runs/checks/faults.json
 
-soak: $(STAMP)  ## mixed load with faults: make soak [MINUTES=20]; into runs/checks/soak.json and .html
+soak: $(STAMP)  ## mixed load with faults on tiny real models, kills at the end: make soak [MINUTES=20]; into runs/checks/soak.*
 	$(BIN)/python -m tests.checks.soak --minutes $(or $(MINUTES),20)
 
 check-ops: $(STAMP)  ## what is deployed, in real tools: images, pods, proxies, autoscaling, Prometheus (half an hour)

@@ -7,61 +7,20 @@ case may leave a process or a file behind.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
 import sys
-import tempfile
 import time
-import traceback
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.checks.faults import clocks, connections, disks, engines, processes
-from tests.checks.faults.case import Case, Report, Skipped
+from tests.checks.faults.case import Case, Report, play
+from tests.checks.faults.leftovers import own_temporary_folder
 from tests.checks.faults.servers import make_models
 
 CASES = (*processes.CASES, *engines.CASES, *connections.CASES, *disks.CASES, *clocks.CASES)
-_CASE_SECONDS = 600.0
-
-
-def play(case: Case) -> Report:
-    """Plays one case in a folder of its own, and looks whether anything is left of it."""
-    report, before = Report(), _left_over()
-    with tempfile.TemporaryDirectory(prefix="palate-fault-") as folder:
-        try:
-            asyncio.run(asyncio.wait_for(case.play(Path(folder), report), _CASE_SECONDS))
-        except Skipped as reason:
-            report.facts["skipped"] = str(reason)
-        except Exception as error:
-            traceback.print_exc()
-            report.broken.append(f"the case itself failed: {error!r}")
-            report.broken += [
-                f"{log.name}: {log.read_text(errors='replace')[-400:]}" for log in Path(folder).glob("*.log")
-            ]
-    report.close()
-    if left := _left_over() - before:
-        report.broken.append(f"left behind: {', '.join(sorted(left))}")
-    return report
-
-
-def _left_over() -> set[str]:
-    """Our processes, temporary files and mounts."""
-    own = tempfile.gettempdir()
-    mine, processes_now = os.getpid(), set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-        except OSError:
-            continue  # it has ended
-        if int(parent) == mine:
-            processes_now.add(f"process {folder.name} {command[:80]}")
-    files = {str(path) for path in Path(own).iterdir()}
-    mounts = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if own in line}
-    return processes_now | files | mounts
 
 
 def main() -> None:
@@ -72,8 +31,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where figures go")
     given = parser.parse_args()
     chosen = [case for case in CASES if not given.only or case.name in given.only]
-    with tempfile.TemporaryDirectory(prefix="palate-faults-") as own:
-        tempfile.tempdir = own  # other people's files come and go
+    with own_temporary_folder("palate-faults-"):
         make_models()
         rounds = [{case.name: _told(case, number) for case in chosen} for number in range(1, given.times + 1)]
     table = Table("case", "promise", "account", "seen", "broken", title="faults", show_lines=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from tests.checks.faults.accounting import Ledger
+from tests.checks.faults.leftovers import left_since, present
 
 SLACK_SECONDS = 10.0
 """How long after its deadline a call may end: other people use the machine, and may hold it for a while."""
+
+_CASE_SECONDS = 600.0
 
 
 class Skipped(Exception):
@@ -65,3 +71,23 @@ class Case:
     name: str
     promise: str
     play: Play
+
+
+def play(case: Case) -> Report:
+    """Plays one case in a folder of its own, and looks whether anything is left of it."""
+    report, before = Report(), present()
+    with tempfile.TemporaryDirectory(prefix="palate-fault-") as folder:
+        try:
+            asyncio.run(asyncio.wait_for(case.play(Path(folder), report), _CASE_SECONDS))
+        except Skipped as reason:
+            report.facts["skipped"] = str(reason)
+        except Exception as error:
+            traceback.print_exc()
+            report.broken.append(f"the case itself failed: {error!r}")
+            report.broken += [
+                f"{log.name}: {log.read_text(errors='replace')[-400:]}" for log in Path(folder).glob("*.log")
+            ]
+    report.close()
+    if left := left_since(before):
+        report.broken.append(f"left behind: {', '.join(sorted(left))}")
+    return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -56,7 +57,7 @@ async def reward_server(
     """
     engine = ("--engine", "fake", "--cache-items", "0")
     command = [*program, "--model", str(reward_folder()), *engine, *_DRAIN, *flags]
-    async with _running(name, command, folder, **where) as service:
+    async with running(name, command, folder, **where) as service:
         yield service
 
 
@@ -66,12 +67,13 @@ async def policy_server(
 ) -> AsyncIterator[Service]:
     """A policy server with the fake engine: one distribution, and the same draws for the same seeds."""
     command = [*program, "--model", str(policy_folder()), "--engine", "fake", *_DRAIN, *flags]
-    async with _running(name, command, folder) as service:
+    async with running(name, command, folder) as service:
         yield service
 
 
 @asynccontextmanager
-async def _running(name: str, command: Sequence[str], folder: Path, **where: Any) -> AsyncIterator[Service]:
+async def running(name: str, command: Sequence[str], folder: Path, **where: Any) -> AsyncIterator[Service]:
+    """A server with its log in a folder."""
     service = await asyncio.to_thread(Service, name, command, folder / f"{name}.log", **where)
     try:
         yield service
@@ -87,6 +89,12 @@ def descriptors(service: Service) -> int:
 def threads(service: Service) -> int:
     """Threads of the process."""
     return len(list(Path(f"/proc/{service.pid}/task").iterdir()))
+
+
+def processor_seconds(service: Service) -> float:
+    """Time that the process has computed."""
+    user, system = Path(f"/proc/{service.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(service: Service) -> int:

@@ -1,7 +1,9 @@
 """Mixed load with faults for minutes, and what it leaves: `python -m tests.checks.soak [--minutes 20]`.
 
-Two servers with fake engines take calls of every kind; some callers hurry, some give up, some ask for what nobody
-gives, and connections are cut. Every call must be accounted for; memory, descriptors and threads must not grow.
+Two servers with tiny real models take calls of every kind; some callers hurry, some give up, some ask for what nobody
+gives; connections are cut, and now and then a server is stopped for a second or two. Every call must be accounted for,
+and nothing may grow: not memory, descriptors or threads, and not what a call costs. In the last tenth of the time
+servers are killed and started again, and callers' accounts alone are judged: what a killed server knew is gone.
 """
 
 from __future__ import annotations
@@ -10,101 +12,90 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
+from tempfile import TemporaryDirectory
 
 from palate.report.figures import Axis, curves
 from palate.report.page import Section, write_page
 from tests.checks.faults.accounting import Fate
-from tests.checks.faults.network import way_to
-from tests.checks.faults.servers import descriptors, make_models, policy_server, resident_bytes, reward_server, threads
+from tests.checks.faults.leftovers import left_since, own_temporary_folder, present
+from tests.checks.faults.network import Way, way_to
 from tests.checks.service import Service
-from tests.checks.soak.accounts import FATE_OF_CODE, complaints, counted, disagreements, logged
-from tests.checks.soak.growth import growth_of
-from tests.checks.soak.traffic import Caller, Sight, disturb
+from tests.checks.soak.accounts import (
+    FATE_OF_CODE,
+    broken_promises,
+    complaints,
+    counted,
+    disagreements,
+    errors,
+    logged,
+)
+from tests.checks.soak.course import Course, Record, growths, record, slowing
+from tests.checks.soak.disturbances import cut, kill, stop
+from tests.checks.soak.servers import soaked
+from tests.checks.soak.traffic import Sight, calling
 
 _CALLERS = 12
-_SAMPLE_SECONDS = 1.0
-_WARM_SHARE = 0.25
-"""Of the time, in which caches fill and memory is taken for good; not looked at."""
-
-_MOST_GROWTH = 0.05
 _LEAST_CALLS = 100_000
-_FLAGS = ("--log-level", "DEBUG", "--max-concurrent-calls", "64")
+_KILLING_SHARE = 0.1
+_SHOWN = 20
+"""Wrong calls that are named."""
+
+Figures = dict[str, object]
+Found = tuple[Figures, list[str]]
+"""Figures, and what is wrong."""
 
 
-@dataclass
-class Record:
-    """One server over time."""
-
-    resident: list[int] = field(default_factory=list)
-    descriptors: list[int] = field(default_factory=list)
-    threads: list[int] = field(default_factory=list)
-
-    def take(self, service: Service) -> None:
-        """One sample."""
-        self.resident.append(resident_bytes(service))
-        self.descriptors.append(descriptors(service))
-        self.threads.append(threads(service))
-
-
-@dataclass
-class Course:
-    """What was recorded.
-
-    Attributes:
-        times: Seconds since the begin, of every sample.
-        latency: Median and 99th percentile of answered calls since the sample before, in seconds; NaN where none was.
-        records: Per server.
-    """
-
-    times: list[float] = field(default_factory=list)
-    latency: list[tuple[float, float]] = field(default_factory=list)
-    records: dict[str, Record] = field(default_factory=dict)
-
-
-async def record(services: Sequence[Service], sight: Sight, seconds: float) -> Course:
-    """Looks at everything once a second."""
-    course, begin = Course(), time.monotonic()
-    while (now := time.monotonic() - begin) < seconds:
-        course.times.append(now)
-        for service in services:
-            course.records.setdefault(service.name, Record()).take(service)
-        taken, sight.seconds = sight.seconds, []
-        p50, p99 = np.percentile(taken, (50, 99)) if taken else (float("nan"), float("nan"))
-        course.latency.append((float(p50), float(p99)))
-        await asyncio.sleep(_SAMPLE_SECONDS)
-    return course
-
-
-async def soak(
-    folder: Path, seconds: float, least: int, complained: Path
-) -> tuple[dict[str, object], Course, list[str]]:
+async def soak(folder: Path, seconds: float, least: int, complained: Path) -> tuple[Figures, Course, list[str]]:
     """Figures, the course of things, and what is wrong; `complained` gets what servers said beside their calls."""
-    sight, over = Sight(), asyncio.Event()
-    async with reward_server(folder, *_FLAGS) as reward, policy_server(folder, *_FLAGS) as policy:
-        services = (reward, policy)
-        async with way_to("127.0.0.1", reward.port) as way:
-            callers = [Caller(way, policy.target, sight, seed) for seed in range(_CALLERS)]
-            tasks = [asyncio.create_task(caller.call(over)) for caller in callers]
-            tasks.append(asyncio.create_task(disturb(way, over)))
-            course = await record(services, sight, seconds)
-            over.set()
-            await asyncio.gather(*tasks)
-        await asyncio.gather(*(_quiet(service) for service in services))
-        metrics = [counted(service.metrics_target) for service in services]
+    mixed, killed = Sight("mixed"), Sight("killed")
+    async with soaked(folder) as services, way_to("127.0.0.1", services[0].port) as way:
+        course, faults = await _mixed(services, way, mixed, seconds * (1 - _KILLING_SHARE))
+        accounts, disagreed = await _compared(services, mixed, least)
+        async with calling(way, services[1].target, killed, _CALLERS):
+            faults["kills"] = await kill(services, seconds * _KILLING_SHARE)
+    complained.write_text("".join(line for service in services for line in complaints(service.log)))
+    grown, growing = growths(course)
+    slowed, slower = slowing(course)
+    figures = {**accounts, "callers, with kills": _account(killed.made, killed.count()), "faults": faults}
+    wrong = disagreed + growing + slower + broken_promises(killed)
+    wrong += [error for service in services for error in errors(service.log)][:_SHOWN]
+    return {**figures, "growth": grown, **slowed}, course, wrong
+
+
+async def _mixed(services: Sequence[Service], way: Way, sight: Sight, seconds: float) -> tuple[Course, dict[str, int]]:
+    """Calls while connections are cut and servers stopped: what was recorded, and how often each was done."""
+    async with calling(way, services[1].target, sight, _CALLERS) as over:
+        faults = [asyncio.create_task(fault) for fault in (cut(way, over), stop(services, over))]
+        course = await record(services, sight, seconds)
+        over.set()
+        cuts, stops = await asyncio.gather(*faults)
+    return course, {"cuts": cuts, "stops": stops}
+
+
+async def _compared(services: Sequence[Service], sight: Sight, least: int) -> Found:
+    """Three accounts of the same calls."""
+    await asyncio.gather(*(_quiet(service) for service in services))
+    metrics = [await asyncio.to_thread(counted, service.metrics_target) for service in services]
+    begun, ended = sum(each[0] for each in metrics), sum((each[1] for each in metrics), Counter[Fate]())
     codes: dict[str, list[str]] = defaultdict(list)
     for service in services:
         for name, code in logged(service.log):
             codes[name].append(code)
-    complained.write_text("".join(line for service in services for line in complaints(service.log)))
-    return _judged(sight, metrics, codes, course, least)
+    in_log = Counter(FATE_OF_CODE.get(code, Fate.FAILED) for found in codes.values() for code in found)
+    wrong = broken_promises(sight) + disagreements(sight.fates, codes)[:_SHOWN]
+    for told, kept in (
+        (f"{begun} calls were begun by the metrics, {ended.total()} ended", begun == ended.total()),
+        (f"metrics say {dict(ended)}, the log {dict(in_log)}", ended == in_log),
+        (f"{sight.made} calls are fewer than {least}", sight.made >= least),
+    ):
+        if not kept:
+            wrong.append(told)
+    accounts = {"callers": (sight.made, sight.count()), "metrics": (begun, ended), "log": (begun, in_log)}
+    return {name: _account(*account) for name, account in accounts.items()}, wrong
 
 
 async def _quiet(service: Service) -> None:
@@ -113,56 +104,8 @@ async def _quiet(service: Service) -> None:
         await asyncio.sleep(0.1)
 
 
-def _judged(
-    sight: Sight,
-    metrics: Sequence[tuple[int, Counter[Fate]]],
-    codes: dict[str, list[str]],
-    course: Course,
-    least: int,
-) -> tuple[dict[str, object], Course, list[str]]:
-    seen, begun = sight.count(), sum(each[0] for each in metrics)
-    ended = sum((each[1] for each in metrics), Counter[Fate]())
-    in_log = Counter(FATE_OF_CODE.get(code, Fate.FAILED) for found in codes.values() for code in found)
-    wrong = disagreements(sight.fates, codes)[:20]
-    for told, kept in (
-        (f"{sight.made} calls were made, {seen.total()} ended", sight.made == seen.total()),
-        (f"{begun} calls were begun by the metrics, {ended.total()} ended", begun == ended.total()),
-        (f"metrics say {dict(ended)}, the log {dict(in_log)}", ended == in_log),
-        (f"answers that are not whole: {dict(sight.wrong)}", not sight.wrong.total()),
-        (f"{sight.made} calls are fewer than {least}", sight.made >= least),
-    ):
-        if not kept:
-            wrong.append(told)
-    growths, found = _growths(course)
-    accounts = {
-        "callers": _account(sight.made, seen),
-        "metrics": _account(begun, ended),
-        "log": _account(begun, in_log),
-    }
-    return {**accounts, "growth": growths}, course, wrong + found
-
-
 def _account(made: int, ended: Counter[Fate]) -> dict[str, int]:
     return {"received": made, **{fate.value: ended[fate] for fate in Fate}}
-
-
-def _growths(course: Course) -> tuple[dict[str, object], list[str]]:
-    """Per server and resource, and what grows."""
-    growths: dict[str, object] = {}
-    wrong = []
-    warm = int(len(course.times) * _WARM_SHARE)
-    for name, taken in course.records.items():
-        memory = growth_of(taken.resident[warm:])
-        growths[f"{name}, memory"] = asdict(memory) | {"MiB": [taken.resident[warm] >> 20, taken.resident[-1] >> 20]}
-        if memory.upper > _MOST_GROWTH:
-            wrong.append(f"memory of {name} may grow by {memory.upper:.1%}")
-        for what, values in (("descriptors", taken.descriptors[warm:]), ("threads", taken.threads[warm:])):
-            half = len(values) // 2
-            before, after = max(values[:half]), max(values[half:])
-            growths[f"{name}, {what}"] = {"most in the first half": before, "most in the second": after}
-            if float(np.median(values[half:])) > float(np.median(values[:half])) + 1:
-                wrong.append(f"{what} of {name} grow: at most {before}, then {after}")
-    return growths, wrong
 
 
 def _mebibytes(record: Record) -> list[float]:
@@ -193,10 +136,11 @@ def main() -> None:
     given = parser.parse_args()
     complained = given.json.with_suffix(".log")
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="palate-soak-") as folder:
-        tempfile.tempdir = folder
-        make_models()
-        figures, course, wrong = asyncio.run(soak(Path(folder), 60 * given.minutes, given.least_calls, complained))
+    with own_temporary_folder("palate-soak-"):
+        before = present()
+        with TemporaryDirectory() as folder:
+            figures, course, wrong = asyncio.run(soak(Path(folder), 60 * given.minutes, given.least_calls, complained))
+        wrong += [f"left behind: {left}" for left in sorted(left_since(before))]
     given.json.write_text(json.dumps({**figures, "wrong": wrong, "course": asdict(course)}) + "\n")
     lead = f"{given.minutes:g} minutes of mixed calls with faults. Wrong: {'; '.join(wrong) or 'nothing'}."
     _draw(course, given.json.with_suffix(".html"), lead)

@@ -11,8 +11,12 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.checks.faults.accounting import Fate
+from tests.checks.faults.case import SLACK_SECONDS
+from tests.checks.soak.traffic import Sight
 
 _LINE = re.compile(r"interceptors (\S+)/(\w+) (\w+) [\d.]+ s, request (\S+)$")
+_ERROR = " ERROR "
+_QUIET = (" DEBUG ", " INFO ")
 
 FATE_OF_CODE = {
     "OK": Fate.ANSWERED,
@@ -36,7 +40,14 @@ def logged(log: Path) -> Iterator[tuple[str, str]]:
 def complaints(log: Path) -> list[str]:
     """What else a log says than who called, and what stands under it: warnings, errors and the code they come from."""
     with log.open(errors="replace") as lines:
-        return [line for line in lines if " DEBUG " not in line and " INFO " not in line]
+        return [
+            line for line in lines if _LINE.search(line.rstrip()) is None and not any(level in line for level in _QUIET)
+        ]
+
+
+def errors(log: Path) -> list[str]:
+    """What a log calls an error: every bug that a call met or that nobody caught."""
+    return [f"{log.name}: {line.strip()}" for line in complaints(log) if _ERROR in line]
 
 
 def counted(metrics_target: str) -> tuple[int, Counter[Fate]]:
@@ -67,3 +78,18 @@ def disagreements(seen: Mapping[str, Fate], codes: Mapping[str, list[str]]) -> l
         if Fate.FAILED in told:
             wrong.append(f"{name} failed at the server: {codes[name]}")
     return wrong
+
+
+def broken_promises(sight: Sight) -> list[str]:
+    """What is wrong by what callers saw alone: calls that were lost or outlived their deadline, answers in part."""
+    seen = sight.count()
+    return [
+        f"{sight.name}: {told}"
+        for told, kept in (
+            (f"{sight.made} calls were made, {seen.total()} ended", sight.made == seen.total()),
+            (f"answers that are not whole: {dict(sight.wrong)}", not sight.wrong.total()),
+            (f"a call outlived its deadline by {sight.latest:.0f} s", sight.latest <= SLACK_SECONDS),
+            (f"nobody was answered: {dict(seen)}", seen[Fate.ANSWERED] > 0),
+        )
+        if not kept
+    ]

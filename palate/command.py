@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from palate.exit_codes import STOPPED
+
 GROUP = "palate.commands"
 
 _PURPOSE = {
@@ -37,11 +39,11 @@ def main() -> None:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        raise SystemExit(0 if arguments else 2)
+        raise SystemExit(0 if arguments else STOPPED)
     name = arguments[0]
     if name not in found:
         print(f"palate: there is no command {name!r}\n\n{_help()}", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(STOPPED)
     _run(_loaded(found[name]), name, arguments[1:])
 
 
@@ -60,7 +62,7 @@ def _loaded(entry: EntryPoint) -> Any:
             + ("" if entry.value.startswith("palate") else " and a checkout of the repository (`pip install -e .`)"),
             file=sys.stderr,
         )
-        raise SystemExit(2) from error
+        raise SystemExit(STOPPED) from error
 
 
 def _help() -> str:

@@ -11,6 +11,7 @@ import typer
 from palate.access import Access
 from palate.client import AdminClient, ModelListing, PalateError, RewardClient
 from palate.connection import Seconds, Target, options_for, with_access
+from palate.exit_codes import STOPPED
 
 app = typer.Typer(
     add_completion=False,
@@ -94,9 +95,9 @@ def _cells(model: ModelListing) -> tuple[str, ...]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What goes wrong as one line and exit code 1."""
+    """What goes wrong as one line."""
     try:
         yield
     except PalateError as error:
         typer.echo(f"palate models: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(STOPPED) from error

@@ -8,6 +8,7 @@ from rich.markup import escape
 from palate.access import Access
 from palate.client import CallError, ChannelOptions, PalateError, PolicyClient, RewardClient
 from palate.connection import Seconds, Target, options_for, with_access
+from palate.exit_codes import NOT_GOOD, STOPPED
 from palate.health import ask_health
 from palate.terminal import stdout_console
 
@@ -34,13 +35,13 @@ def ping(
         health, milliseconds = ask_health(target, options, _NAMES, timeout)
     except PalateError as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(STOPPED) from error
     answers = [("round trip", f"{milliseconds:.1f} ms"), *health.items(), *_served(target, options, health, timeout)]
     width = max(len(name) for name, _ in answers)
     for name, value in answers:  # one line each, never cut: a revision is there to be copied
         console.print(f"{name:<{width}}  {escape(value)}", soft_wrap=True)
     if "SERVING" not in {status for name, status in health.items() if name != "live"}:
-        raise typer.Exit(1)
+        raise typer.Exit(NOT_GOOD)
 
 
 def _served(target: str, options: ChannelOptions, health: dict[str, str], timeout: float) -> list[tuple[str, str]]:

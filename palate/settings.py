@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from palate.environment import misspelt, variable_of
+from palate.exit_codes import STOPPED
 from palate.spelling import unknown
 from palate.yaml_document import KeyGivenTwice, TooMuch, read_yaml
 
@@ -217,7 +218,7 @@ def _has_children(cls: type[BaseModel], flag: str) -> bool:
 
 
 def _explain(cls: type[BaseModel], problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+    where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = [name.replace("-", "_") for name in flag_names(cls)]
         return _suggestion(where, known)
@@ -225,7 +226,7 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
         return f"--{where.replace('_', '-')} is missing: {_described(cls, problem['loc'])}"
     told = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
     if isinstance(problem["input"], dict):  # several values do not go together: a group is no value to show
-        return f"{where}: {told}"
+        return f"{where}: {told}" if where else told
     return f"{where}: {told} (got {problem['input']!r})"
 
 
@@ -256,7 +257,7 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
 
 def _refuse(prog: str, message: str) -> NoReturn:
     print(f"{prog}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(STOPPED)
 
 
 def _flatten(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:

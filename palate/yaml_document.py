@@ -56,13 +56,22 @@ def read_yaml(file: Path) -> Any:
         raise TooMuch(f"it is longer than {_MOST_BYTES} bytes")
     text = data.decode("utf-8")
     try:
-        return yaml.load(text, _OnceLoader)
+        return _OnceLoader(text, str(file)).get_single_data()
     except _OF_VALUES as error:
         raise UnreadableValue(f"a value cannot be read ({type(error).__name__}: {error})"[:_MOST_CHARACTERS]) from error
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """A safe loader that refuses keys given twice, and what would cost too much."""
+    """A safe loader that refuses keys given twice, and what would cost too much; its errors name the file."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._file = file
+        super().__init__(text)
+
+    def check_printable(self, data: str) -> None:
+        """PyYAML calls the text "<unicode string>", and then first of all looks at its characters here."""
+        self.name = self._file
+        super().check_printable(data)
 
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
         if self.flow_level == _DEEPEST:

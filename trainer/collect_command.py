@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
+from palate.exit_codes import STOPPED
 from trainer.command import FORWARD, run_or_explain
 
 app = typer.Typer(add_completion=False)
-
-INTERRUPTED = 130
 
 
 @app.command(context_settings=FORWARD, add_help_option=False)
@@ -19,9 +16,5 @@ def collect(context: typer.Context) -> None:
     from trainer.collect import CollectConfig, run_collect
 
     config = CollectConfig.from_command_line(context.args, prog="palate collect")
-    try:
-        result = run_or_explain("palate collect", lambda: run_collect(config))
-    except KeyboardInterrupt:
-        print(f"stopped; {config.out} keeps what was compared: the same command goes on from there", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    print(result.summary())
+    kept = f"{config.out} keeps what was compared: the same command goes on from there"
+    print(run_or_explain("palate collect", lambda: run_collect(config), kept, STOPPED).summary())

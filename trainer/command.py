@@ -10,10 +10,16 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from palate.exit_codes import INTERRUPTED, NOT_GOOD
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 Result = TypeVar("Result")
+
+RESUMED = (
+    "the same command with --resume goes on from the last checkpoint, or from the beginning where there is none yet"
+)
 
 
 @app.command(context_settings=FORWARD, add_help_option=False)
@@ -78,12 +84,16 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
     """Write report.html of a PPO run from what it has recorded so far; a run that ends does so by itself."""
     from trainer.ppo.report import write_report
 
-    print(run_or_explain("palate train report", lambda: write_report(run)))
+    print(run_or_explain("palate train report", lambda: write_report(run), "nothing is written"))
 
 
-def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
-    """What `run` returns; where it fails for a reason one can mend, prints it and exits with 1."""
+def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED, code: int = NOT_GOOD) -> Result:
+    """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`.
+
+    On Ctrl-C it prints `stopped`, what is kept and how to go on, and exits with 130.
+    """
     from palate.client.errors import PalateError
+    from palate.file_errors import words_of
     from palate.models.folder import FolderError
     from palate.models.frames import RenderingError
     from trainer.errors import TrainerError
@@ -92,8 +102,11 @@ def run_or_explain(prog: str, run: Callable[[], Result]) -> Result:
     try:
         return run()
     except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        print(f"{prog}: {words_of(error)}", file=sys.stderr)
+        raise SystemExit(code) from error
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; {stopped}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def share_processors() -> None:

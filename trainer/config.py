@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from palate.aggregate import HELP, AggregateName, aggregate_of
 from palate.client.types import AggregateLike
 from palate.settings import Group
+from palate.waiting import WAIT_HELP, WAIT_SECONDS
 from trainer.access import AccessFields
 from trainer.exposure import LOOPBACK, Exposure
 from trainer.phase_settings import PhaseSettings
@@ -39,6 +40,7 @@ class ServicesGroup(AccessFields):
         "its adapters, which takes no memory), else a frozen service.",
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
+    wait: float = Field(default=WAIT_SECONDS, ge=0, description=WAIT_HELP)
     attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
     patience: float = Field(
         default=900.0,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from palate.file_errors import cause_of
 from trainer.errors import TrainerError
 from trainer.exposure import Exposure
 from trainer.fit_config import FitConfig
@@ -152,7 +153,9 @@ def settings_problem(out: Path, config: PhaseSettings) -> str:
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return f"{file} cannot be read ({error}), so nobody knows how the run in {out} began; give another --out"
+        return (
+            f"{file} cannot be read ({cause_of(error)}), so nobody knows how the run in {out} began; give another --out"
+        )
     if (phase := before.pop(_PHASE, config.phase)) != config.phase:
         return f"the run in {out} is one of `palate train {phase}`: give another --out, or go on with that command"
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]

@@ -24,21 +24,21 @@ from palate.audit.scorer import Scorer
 from palate.audit.sets import read_set
 from palate.audit.show import Audit, as_json, print_audit
 from palate.audit.subject import Protocol, Server, Way, opened
-from palate.bulk.commands import INTERRUPTED, MESSAGE_BYTES, STOPPED, MessageBytes, Model, say_waiting
+from palate.bulk.commands import MESSAGE_BYTES, MessageBytes, Model
 from palate.bulk.revision import ModelChanged
 from palate.bulk.rows import FileProblem
 from palate.client import ChannelOptions, PalateError
-from palate.connection import Seconds, options_for, with_access
+from palate.connection import Seconds, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from palate.file_errors import words_of
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.oip.client import Tensors
 from palate.rescore.kept import KeptScores
 from palate.terminal import stdout_console
+from palate.waiting import WAIT_SECONDS, say_waiting
 
 app = typer.Typer(add_completion=False)
-
-OUTSIDE = 1
-"""Exit code where the model is not within the policy."""
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -76,6 +76,7 @@ def run(
     ] = Path("audit"),
     batch: Annotated[int, typer.Option(help="Texts in one request; the server's own limit holds too.", min=1)] = 32,
     timeout: Seconds = 60.0,
+    wait: Wait = WAIT_SECONDS,
     max_message_bytes: MessageBytes = MESSAGE_BYTES,
     *,
     access: Access,
@@ -84,14 +85,14 @@ def run(
 
     Probes, statistics, sets and policies are in docs/audit.md. Scores are kept in OUT/scores by revision, without
     texts: stopped and started again, it asks for what is missing. A server that goes away is waited for, five minutes
-    at most.
+    at most; one that still starts, as long as --wait says.
 
     Exit code: 0 = within the policy, 1 = not, 2 = stopped, or not begun, 130 = interrupted.
     """
     subject = _subject(target, folder, protocol, model, revision, tensors)
     options = options_for(subject.target, access) if isinstance(subject, Server) else ChannelOptions()
     options = replace(options, max_message_bytes=max_message_bytes)
-    way = Way(timeout, batch, say_waiting, options, out / "scores")
+    way = Way(timeout, wait, batch, say_waiting, options, out / "scores")
     try:
         probes = _probes(probe, data or [], limit)
         policy = Policy() if gate is None else read_policy(gate)
@@ -105,10 +106,10 @@ def run(
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, FolderError, ModelChanged, PalateError, ServerStartError, OSError) as error:
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_audit(audit, stdout_console())
-    raise typer.Exit(OUTSIDE if audit.breaches else 0)
+    raise typer.Exit(NOT_GOOD if audit.breaches else 0)
 
 
 def _probes(names: Sequence[str] | None, files: Sequence[Path], limit: int) -> list[Probe]:

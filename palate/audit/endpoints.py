@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from palate.audit.items import Text
 from palate.audit.scorer import Outcome
-from palate.bulk.calls import Calls, halved, patiently
+from palate.bulk.calls import Calls, halved
 from palate.bulk.items import Columns, Limits
 from palate.bulk.rows import Entry, Row
 from palate.bulk.scoring import scored_rows
 from palate.client import Failed, ItemErrorCode, PalateError
 from palate.oip.client import OipClient, OipModel
+from palate.waiting import patiently
 
 _TEXTS = Columns("prompt", "completion")
 

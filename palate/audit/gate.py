@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palate.audit.findings import Finding, Findings
 from palate.client import PalateError
+from palate.file_errors import cause_of
 from palate.yaml_document import read_yaml
 
 
@@ -61,7 +62,7 @@ def read_policy(file: Path) -> Policy:
     try:
         return Policy.model_validate(read_yaml(file) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolicyProblem(f"{file} cannot be read: {error}") from error
+        raise PolicyProblem(f"{file} cannot be read: {cause_of(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

@@ -13,6 +13,7 @@ from typing import Any
 
 from palate.audit.items import Item, Measure, Probe, Text, pairs
 from palate.bulk.rows import FileProblem, Row, parsed, read_entries
+from palate.file_errors import cause_of
 
 _SEED = 0
 
@@ -69,7 +70,7 @@ def _rows(file: Path) -> Iterator[Row]:
         else:
             yield from _checked(read_entries(file))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise FileProblem(f"{file} cannot be read: {error}") from error
+        raise FileProblem(f"{file} cannot be read: {cause_of(error)}") from error
 
 
 def _checked(entries: Iterable[Any]) -> Iterator[Row]:

@@ -19,6 +19,7 @@ from palate.client.types import Aggregate, ScoreOptions, Truncation
 from palate.local_server import local_server
 from palate.oip.client import OipClient, Tensors
 from palate.verify.subject import COMPUTED, check_folder
+from palate.waiting import when_ready
 
 _HOW = ScoreOptions(truncation=Truncation.MODEL_DEFAULT, aggregate=Aggregate.MODEL_DEFAULT)
 _READY_SECONDS = 600.0
@@ -37,6 +38,7 @@ class Way:
 
     Attributes:
         timeout: Seconds of a call.
+        wait: Seconds for which a server that still starts is waited for.
         batch: Most texts of a call.
         waiting: Is told that a server is waited for.
         options: Access and sizes.
@@ -44,6 +46,7 @@ class Way:
     """
 
     timeout: float
+    wait: float
     batch: int
     waiting: Callable[[PalateError], None]
     options: ChannelOptions
@@ -111,11 +114,11 @@ def opened(subject: Server | Path, way: Way) -> AbstractContextManager[tuple[Sco
 def _running(server: Server, way: Way) -> Iterator[tuple[Scorer, Source]]:
     target, model = server.target, server.model
     with RewardClient(target, timeout=way.timeout, model=model, options=way.options) as client:
-        served = client.model_info().provenance
+        served = when_ready(client.model_info, way.wait).provenance
     _insist(server, served.revision)
     pinned = RewardClient(target, timeout=way.timeout, model=model, revision=served.revision, options=way.options)
     with pinned as client:
-        limits = limits_of(client, way.options, _HOW, way.batch)
+        limits = limits_of(client.model_info(), way.options, _HOW, way.batch)
         calls = Calls(client, _HOW, OneRevision((), way.keep, served.revision), way.waiting)
         yield PalateScorer(calls, limits), Source(served.model, served.revision, served.engine, served.dtype, target)
 
@@ -124,7 +127,7 @@ def _running(server: Server, way: Way) -> Iterator[tuple[Scorer, Source]]:
 def _running_oip(server: Server, tensors: Tensors, way: Way) -> Iterator[tuple[Scorer, Source]]:
     target, model = server.target, server.model
     with OipClient(target, model=model, timeout=way.timeout, tensors=tensors, options=way.options) as client:
-        info = client.model_info()
+        info = when_ready(client.model_info, way.wait)
         _insist(server, info.version)
         source = Source(info.name, info.version, info.platform, "", target)
         yield OipScorer(client, info, way.batch, way.waiting), source

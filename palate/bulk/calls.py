@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,20 +10,16 @@ from palate.bulk.revision import OneRevision
 from palate.client import (
     InvalidArgument,
     MessageTooLarge,
-    Overloaded,
     PalateError,
     Ranking,
     RewardClient,
     ScoreReply,
-    Unavailable,
 )
 from palate.client.types import ContentLike, ScoreOptions
+from palate.waiting import patiently
 
 Answer = TypeVar("Answer")
 Asked = TypeVar("Asked")
-
-PATIENCE_SECONDS = 300.0
-"""How long a server may be away or full before the run stops; what was scored is kept."""
 
 
 class Calls:
@@ -59,29 +54,6 @@ class Calls:
         ranking = patiently(lambda: self._client.rank(prompt, completions, **self._options), self._waiting)
         self._revision.check(ranking.provenance)
         return ranking
-
-
-def patiently(call: Callable[[], Answer], waiting: Callable[[PalateError], None]) -> Answer:
-    """`call`, repeated while the server is full or away, as long as it asked to wait, or a growing while.
-
-    `waiting` is told once where the server is away.
-
-    Raises:
-        CallError: It refuses, or stayed away for longer than `PATIENCE_SECONDS`.
-    """
-    give_up, pause, told = time.monotonic() + PATIENCE_SECONDS, 0.2, False
-    while True:
-        try:
-            return call()
-        except (Overloaded, Unavailable) as error:
-            wait = error.retry_after or pause
-            if time.monotonic() + wait > give_up:
-                raise
-            if isinstance(error, Unavailable) and not told:
-                waiting(error)
-                told = True
-            time.sleep(wait)
-            pause = min(2 * pause, 10.0)
 
 
 def is_refusal(error: PalateError) -> bool:

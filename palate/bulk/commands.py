@@ -16,22 +16,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from palate.access import Access
 from palate.aggregate import HELP, AggregateName, aggregate_of, check_members
-from palate.bulk.calls import PATIENCE_SECONDS, Calls
+from palate.bulk.calls import Calls
 from palate.bulk.items import ENVELOPE_BYTES, Columns, Limits
 from palate.bulk.ranking import RANK_FIELDS, ranked_rows
 from palate.bulk.results import Results
 from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import Entry, FileProblem, Row, count_entries, read_entries, without
 from palate.bulk.scoring import SCORE_FIELDS, scored_rows
-from palate.client import ChannelOptions, FailedPrecondition, InvalidInput, PalateError, RewardClient, Truncation
+from palate.client import (
+    ChannelOptions,
+    FailedPrecondition,
+    InvalidInput,
+    ModelInfo,
+    PalateError,
+    RewardClient,
+    Truncation,
+)
 from palate.client.types import ScoreOptions
-from palate.connection import Seconds, Target, options_for, with_access
+from palate.connection import Seconds, Target, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, SOME_FAILED, STOPPED
+from palate.file_errors import words_of
+from palate.waiting import WAIT_SECONDS, say_waiting, when_ready
 
 score_app = typer.Typer(add_completion=False)
 rank_app = typer.Typer(add_completion=False)
-
-SOME_FAILED, STOPPED, INTERRUPTED = 3, 2, 130
-"""Exit codes; 1 is left to what Python says of a crash."""
 
 _CONSOLE = Console(stderr=True, highlight=False)
 
@@ -78,6 +86,7 @@ def score(
     aggregate: Way = None,
     variance_weight: Weight = None,
     timeout: Seconds = 60.0,
+    wait: Wait = WAIT_SECONDS,
     max_message_bytes: MessageBytes = MESSAGE_BYTES,
     *,
     access: Access,
@@ -88,7 +97,8 @@ def score(
     no row becomes a row with its `error`.
 
     All rows are scored by one revision: where the server's model is exchanged, the job stops. Stopped and started
-    again, it goes on where it was. A server that goes away is waited for, five minutes at most.
+    again, it goes on where it was. A server that goes away is waited for, five minutes at most; one that still starts,
+    as long as --wait says.
 
     Exit code: 0 = every row has a score, 3 = done, but some rows have an error instead, 2 = stopped, or not begun.
     """
@@ -100,7 +110,7 @@ def score(
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            limits = limits_of(client, options, how, batch)
+            limits = limits_of(when_ready(client.model_info, wait), options, how, batch)
             return scored_rows(Calls(client, how, held, say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, SCORE_FIELDS, _unscored, told))
@@ -120,6 +130,7 @@ def rank(
     aggregate: Way = None,
     variance_weight: Weight = None,
     timeout: Seconds = 60.0,
+    wait: Wait = WAIT_SECONDS,
     max_message_bytes: MessageBytes = MESSAGE_BYTES,
     *,
     access: Access,
@@ -131,7 +142,8 @@ def rank(
     its `error`.
 
     All rows are ranked by one revision: where the server's model is exchanged, the job stops. Stopped and started
-    again, it goes on where it was. A server that goes away is waited for, five minutes at most.
+    again, it goes on where it was. A server that goes away is waited for, five minutes at most; one that still starts,
+    as long as --wait says.
 
     Exit code: 0 = every completion has a score, 3 = done, but some rows have errors, 2 = stopped, or not begun.
     """
@@ -143,7 +155,8 @@ def rank(
     with RewardClient(target, timeout=timeout, model=model, revision=revision, options=options) as client:
 
         def results(entries: Iterable[Entry], held: OneRevision) -> Iterator[list[Row]]:
-            return ranked_rows(Calls(client, how, held, say_waiting), entries, columns, limits_of(client, options, how))
+            limits = limits_of(when_ready(client.model_info, wait), options, how)
+            return ranked_rows(Calls(client, how, held, say_waiting), entries, columns, limits)
 
         _run(source, out, revision, _Work(results, RANK_FIELDS, _partly_unranked, told))
 
@@ -179,9 +192,8 @@ def _told(truncation: Truncation, name: AggregateName | None, variance_weight: f
     return {"--truncation": cut, "--aggregate": name or "", "--variance-weight": weight}
 
 
-def limits_of(client: RewardClient, options: ChannelOptions, how: ScoreOptions, most: int = 2**31 - 1) -> Limits:
-    """What one request to this server may hold; no more than `most` items."""
-    info = client.model_info()
+def limits_of(info: ModelInfo, options: ChannelOptions, how: ScoreOptions, most: int = 2**31 - 1) -> Limits:
+    """What one request to the server of this model may hold; no more than `most` items."""
     check_members(how["aggregate"], info)
     return Limits(min(most, info.max_items), options.max_message_bytes - ENVELOPE_BYTES)
 
@@ -195,18 +207,13 @@ def _run(source: Path, out: Path, revision: str, work: _Work) -> None:
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
         remedy = "; serve that revision, or pin another one" if isinstance(error, FailedPrecondition) else ""
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}{remedy}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}{remedy}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     _report(errors, out)
 
 
 def _say(text: str) -> None:
     _CONSOLE.print(text, markup=False, soft_wrap=True)
-
-
-def say_waiting(error: PalateError) -> None:
-    """Tells that a server is waited for."""
-    _say(f"waiting up to {PATIENCE_SECONDS:.0f} s for the server, then going on: {error}")
 
 
 def _report(errors: list[str], out: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from palate.spelling import kind_of
+
 Row: TypeAlias = dict[str, Any]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -105,7 +107,7 @@ def parsed(line: bytes, where: str) -> Entry:
     except (ValueError, RecursionError) as error:
         return Entry(where, problem=f"not JSON ({error})")
     if not isinstance(row, dict):
-        return Entry(where, problem=f"a row is an object, this is a {type(row).__name__}")
+        return Entry(where, problem=f"a row is an object, this is {kind_of(row)}")
     return Entry(where, row)
 
 

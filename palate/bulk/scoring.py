@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TypeAlias
 
-from palate.bulk.calls import PATIENCE_SECONDS, Calls, halved
+from palate.bulk.calls import Calls, halved
 from palate.bulk.items import Columns, Limits, Pair, in_batches, pair_of
 from palate.bulk.rows import Entry, Row, without
 from palate.client import Failed, ItemErrorCode, PalateError, Provenance, ScoreResult
+from palate.waiting import PATIENCE_SECONDS
 
 SCORE_FIELDS = frozenset({"score", "calibrated", "scored_by", "error"})
 """What a result is written to; what a row brings along under these names is an older result, and goes."""

@@ -123,7 +123,7 @@ class PermissionDenied(CallError):
 
 
 class InternalError(CallError):
-    """The server has a bug, or answered with a status that it never gives on purpose."""
+    """The server has a bug, fails on what the message names, or answered as it never does on purpose."""
 
 
 _BY_CODE: dict[grpc.StatusCode, type[CallError]] = {

@@ -19,6 +19,7 @@ from palate.doctor.agreement import compare
 from palate.doctor.findings import Finding, Role, bad, is_healthy
 from palate.doctor.replica import Subject, examine
 from palate.doctor.show import as_json, print_findings
+from palate.exit_codes import NOT_GOOD
 from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
@@ -77,7 +78,7 @@ def doctor(
     print_findings(findings, stdout_console())
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(findings), indent=2) + "\n")
-    raise typer.Exit(0 if is_healthy(findings) else 1)
+    raise typer.Exit(0 if is_healthy(findings) else NOT_GOOD)
 
 
 def _replicas(template: Subject) -> Iterator[Subject]:

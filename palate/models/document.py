@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from palate.file_errors import cause_of
 from palate.models.folder import FolderError
 
 FILE_NAME = "palate.json"
@@ -45,7 +46,7 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ManifestError(f"{file} cannot be read as JSON: {error}") from error
+        raise ManifestError(f"{file} cannot be read as JSON: {cause_of(error)}") from error
     if not isinstance(document, dict):
         raise ManifestError(f"{file}: it holds {shown(document)}; expected a JSON object")
     version = document.pop("format_version", None)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from palate.exit_codes import STOPPED
 from palate.models.ensemble import write_ensemble
 from palate.models.folder import FolderError
 
@@ -28,7 +29,7 @@ def run(
         ensemble = write_ensemble(out, members, logit_scale=logit_scale)
     except FolderError as error:
         typer.echo(f"palate ensemble: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(STOPPED) from error
     for member in ensemble.members:
         typer.echo(f"{member.path}: revision {member.revision}")
     typer.echo(f"wrote {out}")

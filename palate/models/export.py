@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from palate.file_errors import unwritable
+from palate.models.ensemble import is_ensemble, read_ensemble
 from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha256
 from palate.models.foreign import Inferred
 from palate.models.manifest import (
@@ -94,10 +95,16 @@ def export(
 
     Raises:
         FolderError: The source is no usable classifier.
-        ExportError: The target exists or cannot be written, or the two engines disagree.
+        ExportError: The target exists or cannot be written, the source is an ensemble, or the two engines disagree.
     """
     if target.exists():
         raise ExportError(f"{target} exists; choose another --out, or remove it first")
+    if is_ensemble(source):
+        members = ", ".join(str((source / member.path).resolve()) for member in read_ensemble(source).members)
+        raise ExportError(
+            f"{source} is an ensemble: export each of its members ({members}), then `palate ensemble` makes one of the "
+            "exported folders"
+        )
     loaded = load_manifest(source, overrides)
     if loaded.manifest.kind != "reward":
         raise ExportError(f"{source} is a policy; export is for reward models (policies are served as they are)")
@@ -108,7 +115,7 @@ def export(
             made = _fill(source, Path(draft) / "model", loaded.manifest, precision, allowed)
             (Path(draft) / "model").rename(target)
     except OSError as error:
-        raise ExportError(_explain(error, target)) from error
+        raise ExportError(unwritable(target, error)) from error
     manifest, digests, deviation = made
     return Exported(target, manifest, digests, loaded.inferred, deviation)
 
@@ -222,18 +229,6 @@ def _flush(folder: Path) -> None:
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-
-
-def _explain(error: OSError, target: Path) -> str:
-    remedy = {
-        errno.ENOSPC: "the disk is full; free some space, or choose another --out",
-        errno.EACCES: "it may not be written; choose another --out, or change its permissions",
-        errno.EPERM: "it may not be written; choose another --out, or change its permissions",
-        errno.EROFS: "its file system is read-only; choose another --out",
-        errno.EEXIST: "a part of its path is a file; choose another --out",
-        errno.ENOTDIR: "a part of its path is a file; choose another --out",
-    }
-    return f"{target} cannot be written: {remedy.get(error.errno or 0, error.strerror or str(error))}"
 
 
 __all__ = ["ExportError", "Exported", "FolderError", "export"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from palate.exit_codes import STOPPED
 from palate.models.export import ExportError, FolderError, export
 
 app = typer.Typer(add_completion=False)
@@ -71,7 +72,7 @@ def run(
         made = export(model, out, overrides=given, precision=precision.value)
     except (ExportError, FolderError) as error:
         typer.echo(f"palate export: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(STOPPED) from error
     for item in made.inferred:
         typer.echo(f"not said by the folder: {item.missing}; assumed: {item.assumed}")
     typer.echo(f"torch and ONNX Runtime agree to {made.deviation:.1e} standard deviations on the built-in texts")

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from palate.file_errors import cause_of
+
 INDEX_NAME = "model.safetensors.index.json"
 """Says which tensor is in which file, where a checkpoint is cut into several."""
 
@@ -181,7 +183,7 @@ class ModelFolder:
         except FileNotFoundError as error:
             raise FolderError(f"{self.path} has no {name}; is it the folder of a Hugging Face model?") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise FolderError(f"{file} cannot be read as JSON: {error}") from error
+            raise FolderError(f"{file} cannot be read as JSON: {cause_of(error)}") from error
         if not isinstance(value, dict):
             raise FolderError(f"{file} holds no JSON object")
         return value

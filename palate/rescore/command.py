@@ -15,26 +15,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from palate.access import Access
 from palate.bulk.calls import Calls
 from palate.bulk.commands import (
-    INTERRUPTED,
     MESSAGE_BYTES,
-    SOME_FAILED,
-    STOPPED,
     MessageBytes,
     Model,
     limits_of,
-    say_waiting,
 )
 from palate.bulk.revision import ModelChanged, OneRevision
 from palate.bulk.rows import FileProblem
 from palate.client import ChannelOptions, PalateError, Provenance, RewardClient
 from palate.client.types import Aggregate, ScoreOptions, Truncation
-from palate.connection import Seconds, Target, options_for, with_access
+from palate.connection import Seconds, Target, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, SOME_FAILED, STOPPED
+from palate.file_errors import words_of
 from palate.rescore.kept import KeptScores
 from palate.rescore.report import Report, make_report
 from palate.rescore.rescoring import score_missing, side_by_side
 from palate.rescore.show import as_json, print_report
 from palate.rollout_files import RolloutFile, count_rollouts, stored_files
 from palate.terminal import stdout_console
+from palate.waiting import WAIT_SECONDS, say_waiting, when_ready
 
 app = typer.Typer(add_completion=False)
 
@@ -62,6 +61,7 @@ def run(
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
     ] = None,
     timeout: Seconds = 60.0,
+    wait: Wait = WAIT_SECONDS,
     max_message_bytes: MessageBytes = MESSAGE_BYTES,
     *,
     access: Access,
@@ -76,7 +76,7 @@ def run(
     options = replace(options_for(target, access), max_message_bytes=max_message_bytes)
     try:
         with RewardClient(target, timeout=timeout, model=model, options=options) as client:
-            served = client.model_info().provenance
+            served = when_ready(client.model_info, wait).provenance
         if revision not in ("", served.revision):
             raise ModelChanged(f"{target} serves revision {served.revision}, not {revision}; serve that one")
         with RewardClient(target, timeout=timeout, model=model, revision=served.revision, options=options) as client:
@@ -88,7 +88,7 @@ def run(
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
     except (FileProblem, ModelChanged, PalateError, OSError) as error:
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_report(report, stdout_console())
     raise typer.Exit(SOME_FAILED if report.failed else 0)
@@ -110,5 +110,5 @@ def _with_progress(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_CONSOLE) as progress:
         task = progress.add_task("rollouts", total=count_rollouts(files))
-        limits = limits_of(client, options, _HOW)
+        limits = limits_of(client.model_info(), options, _HOW)
         return score_missing(calls, files, kept, limits, lambda: progress.advance(task))

@@ -82,7 +82,8 @@ class PolicyServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Samples completions; each is sent as it finishes, and token by token before where that is asked for.
+        """Samples completions; each is sent as it finishes, and token by token before where that is asked for. Where the
+        engine fails on some of them, all others are sent before the call ends with INTERNAL (reason ENGINE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,6 +12,7 @@ from rich.console import Console
 from palate.access import Access
 from palate.bulk.rows import FileProblem, read_entries
 from palate.connection import Seconds, options_for, with_access
+from palate.exit_codes import NOT_GOOD
 from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
 from palate.terminal import stdout_console
@@ -71,7 +72,7 @@ def run(
     print_report(report, console)
     if json_file is not None:
         json_file.write_text(json.dumps({"model": str(model), **as_json(report)}, indent=2) + "\n")
-    raise typer.Exit(0 if report.is_good else 1)
+    raise typer.Exit(0 if report.is_good else NOT_GOOD)
 
 
 def _read(file: Path) -> tuple[Pair, ...]:

@@ -120,7 +120,7 @@ class Decoding:
 
     def _prefill(self) -> Tensor:
         """Reads what arrives, every distinct prefix once, and places it; logits of its next tokens, (rows, V)."""
-        rows, self._arriving = self._arriving, []
+        rows = self._arriving
         prefixes = [(*row.prompt_ids, *row.token_ids) for row in rows]
         places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
         ids, mask = left_padded(list(places), self._device)
@@ -137,8 +137,9 @@ class Decoding:
         arrived = [_Place(row, len(row.token_ids)) for row in rows]
         self._cache.insert(read, owner, max(place.to_come for place in arrived))
         logits: Tensor = output.logits[owner, -1]
-        self._noise.add([row.seed if row.noise is None else row.noise for row in rows])
+        self._noise.add([row.noise_to_come for row in rows])
         self._places += arrived
+        self._arriving = []
         return logits
 
     def _collect(self, tokens: list[int], logprobs: list[float]) -> DecodeStep:

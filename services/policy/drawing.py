@@ -1,15 +1,18 @@
 """Who is drawn together: completions of all calls share a batch; one that ends makes room for the next between steps.
 
 A free place goes to the call that has the fewest completions running, among equals to the one whose deadline is first.
-So neither a long completion nor a call with many of them holds up the rest. Runs in the engine's thread; knows neither
-threads nor readers.
+So neither a long completion nor a call with many of them holds up the rest. Where a step fails, its rows go on in
+halves, until what makes it fail stands alone. Runs in the engine's thread; knows neither threads nor readers.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from services.policy.engine import Engine
@@ -17,6 +20,9 @@ from services.policy.jobs import Group, Job
 from services.policy.lanes import Happened, Lane
 from services.policy.metrics import PolicyMetrics
 from services.policy.staging import Served
+from services.runtime.tracebacks import whereabouts
+
+logger = logging.getLogger(__name__)
 
 _IDLE_SHARE = 4
 """Where not all who wait find room, they join once free places have idled for a quarter of a step of all places:
@@ -102,7 +108,7 @@ class Drawing:
         """Fills free places, then draws a token for every completion in one; tells of each step before the next."""
         self._follow()
         yield self._admit()
-        for lane in list(self._lanes):
+        for lane in self._lanes[: 1 if self._engine.one_batch else None]:
             if lane:  # its calls may have gone after an earlier step
                 self.steps += 1
                 self._metrics.decode_steps.inc()
@@ -111,10 +117,28 @@ class Drawing:
         self._metrics.running_rows.set(sum(map(len, self._lanes)))
 
     def _step(self, lane: Lane) -> list[Happened]:
-        happened = lane.step()
-        if any(one.error for one in happened):  # nobody knows what state a batch is in whose step broke off
-            self._lanes.remove(lane)
+        begin = time.monotonic()
+        try:
+            happened = lane.step()
+        except Exception as error:
+            happened = self._break_up(lane, error)
+        seconds = time.monotonic() - begin
+        for one in happened:
+            one.seconds = seconds
         return happened
+
+    def _break_up(self, lane: Lane, error: Exception) -> list[Happened]:
+        """Puts halves in the place of a lane whose step failed, where it can be halved.
+
+        A half is joined by no other row, so no row can be in more failing steps than its first lane can be halved.
+        """
+        logger.error("the engine failed on a step of %d completions\n%s", len(lane), whereabouts(error))
+        place = self._lanes.index(lane)
+        if lane.whole:
+            del self._lanes[place]
+            return lane.fail(type(error).__name__)
+        self._lanes[place : place + 1] = lane.halves()
+        return [Happened(job) for job in lane.jobs]
 
     def _follow(self) -> None:
         """After a commit that interrupts, takes completions out of the batches that draw from other weights."""
@@ -141,7 +165,7 @@ class Drawing:
     def _open_apart(self, waiting: Sequence[Job[Any]]) -> None:
         most = _APART if self._engine.joins else _APART_ONLY
         for job in _by_turn(waiting):
-            if sum(lane.apart for lane in self._lanes) == most or self._blocked(job.groups[0]):
+            if sum(lane.apart for lane in self._lanes) >= most or self._blocked(job.groups[0]):
                 return
             self._begin(job)
 
@@ -177,16 +201,19 @@ class Drawing:
 
     def _blocked(self, group: Group) -> bool:
         """Whether the engine has to end what it draws before it can take in the weights for this group."""
-        return self._engine.one_batch and any(lane.served is not self._served(group) for lane in self._lanes)
+        served = self._served(group)
+        return self._engine.one_batch and any(lane.closed or lane.served is not served for lane in self._lanes)
 
     def _lane_of(self, group: Group) -> Lane | None:
-        """The shared batch that draws from the group's weights."""
-        served = self._served(group)
-        return next((lane for lane in self._lanes if lane.served is served and not (group.apart or lane.apart)), None)
+        """The shared batch that draws from the group's weights and can be joined."""
+        if group.apart:
+            return None
+        served, open_lanes = self._served(group), (lane for lane in self._lanes if not (lane.apart or lane.closed))
+        return next((lane for lane in open_lanes if lane.served is served), None)
 
     def _new_lane(self, group: Group) -> Lane:
         served = self._served(group)
-        self._lanes.append(Lane(self._engine.batch(served.weights), served, apart=group.apart))
+        self._lanes.append(Lane(partial(self._engine.batch, served.weights), served, apart=group.apart))
         return self._lanes[-1]
 
     def _begin(self, job: Job[Any]) -> None:

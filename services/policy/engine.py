@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from palate.models.weights import TensorEntry
-from services.policy.sampling import Sampling
+from services.policy.sampling import Sampling, SeedNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,8 @@ class Row:
         seed: Of its generator: what it draws depends on no other row.
         sampling: How tokens are drawn.
         token_ids: Those drawn so far, (T,).
-        noise: What the batch that drew them says of how to go on; None = from the seed.
+        noise: What the batch that drew them says of how to go on; None = from the seed, whose noise they have used.
+            Only as far as the tokens go counts of it.
     """
 
     key: int
@@ -40,6 +41,11 @@ class Row:
     def most_tokens(self) -> int:
         """Tokens of prompt and completion at most."""
         return len(self.prompt_ids) + self.sampling.max_new_tokens
+
+    @property
+    def noise_to_come(self) -> SeedNoise:
+        """What the next tokens are drawn with."""
+        return SeedNoise(self.seed, len(self.token_ids), self.noise)
 
 
 class DrawnToken(NamedTuple):
@@ -78,11 +84,18 @@ class Batch(Protocol):
         ...
 
     def leave(self, keys: Sequence[int]) -> Mapping[int, Any]:
-        """Lets rows go; gives for each key the `noise` with which another batch goes on drawing."""
+        """Lets rows go; gives for each key the `noise` with which another batch goes on drawing.
+
+        After a step that failed, keys may be missing, and a `noise` may be ahead of the tokens.
+        """
         ...
 
     def step(self) -> DecodeStep:
-        """Draws the next token of the rows, of which there is at least one."""
+        """Draws the next token of the rows, of which there is at least one.
+
+        Raises:
+            Exception: Nothing was drawn, and the batch is in no state to be used again, save to let its rows go.
+        """
         ...
 
 

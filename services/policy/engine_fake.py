@@ -89,7 +89,7 @@ class FakeBatch:
     def join(self, rows: Sequence[Row]) -> None:
         """Takes rows in behind the others."""
         self._rows.extend(rows)
-        self._noise.add([row.seed if row.noise is None else row.noise for row in rows])
+        self._noise.add([row.noise_to_come for row in rows])
 
     def leave(self, keys: Sequence[int]) -> dict[int, NoiseState]:
         """Lets rows go; gives where the noise of each stands."""

@@ -59,7 +59,10 @@ class Planner:
         if self._engine.joins and not call.strict:
             return [Group((one,), pinned=pinned) for one in wanted]
         groups = _groups([one.row.most_tokens for one in wanted], self.limits)
-        return [Group(tuple(wanted[place] for place in group), apart=True, pinned=pinned) for group in groups]
+        return [
+            Group(tuple(wanted[place] for place in group), apart=True, pinned=pinned, strict=call.strict)
+            for group in groups
+        ]
 
     def logprobs(self, call: LogprobsCall, served: Served[Any]) -> list[Slice[Measured]]:
         """Slices that compute the call's logprobs, all from the same weights; equal lengths stand together."""

@@ -37,6 +37,21 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """A completion of a call that the engine fails on; nothing more comes of it.
+
+    Attributes:
+        prompt_index: Which of the call's prompts it continues.
+        completion_index: Which of the prompt's completions it is.
+        cause: Type of what the engine raised.
+    """
+
+    prompt_index: int
+    completion_index: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A completion of a call that is to be drawn, or to be drawn on.
 
@@ -65,11 +80,13 @@ class Group:
         wanted: At least one; exactly one where others may be drawn beside it.
         apart: They are drawn in a batch that no other row joins, so that its shape depends on them alone.
         pinned: The only weights that may draw them; None = those served when they begin.
+        strict: Which of them are drawn together is part of what was promised.
     """
 
     wanted: tuple[Wanted, ...]
     apart: bool = False
     pinned: Served[Any] | None = None
+    strict: bool = False
 
     @property
     def fresh(self) -> bool:

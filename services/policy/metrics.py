@@ -17,7 +17,8 @@ class PolicyMetrics:
         self.server = ServerMetrics(registry)
         self.tokens = Counter("palate_policy_tokens_generated", "Tokens of finished completions.", registry=registry)
         self.completions = Counter(
-            "palate_policy_completions", "Completions by why they ended (stop, length).", ("finish_reason",),
+            "palate_policy_completions", "Completions by why they ended (stop, length; failed: the engine raised).",
+            ("finish_reason",),
             registry=registry,
         )  # fmt: skip
         self.decode_steps = Counter("palate_policy_decode_steps", "Decode steps of the engine.", registry=registry)
@@ -68,7 +69,7 @@ class PolicyMetrics:
 
     def _begin_at_zero(self) -> None:
         """Shows every series of a closed set from the start: what appears with 1 has never risen."""
-        for reason in ("stop", "length"):
+        for reason in ("stop", "length", "failed"):
             self.completions.labels(reason)
         for reason in ("cancelled", "expired"):
             self.dropped.labels(reason)

@@ -46,11 +46,28 @@ def row_seed(seed: int, completion_index: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NoiseState:
-    """Where a row's noise stands: its generator, the block that was drawn last (S, V), and the next step of it."""
+    """Where a row's noise stands.
+
+    Attributes:
+        generator: Its own.
+        block: What it has drawn last, (S, V).
+        step: The next step of the block.
+        used: Steps of all blocks that were used; below 0 where the generator broke off amid a block.
+    """
 
     generator: torch.Generator
     block: Tensor
     step: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeedNoise:
+    """The noise of a row after so many steps; taken from `kept` where that has come as far, or a little further."""
+
+    seed: int
+    steps: int = 0
+    kept: NoiseState | None = None
 
 
 class RowNoise:
@@ -65,20 +82,18 @@ class RowNoise:
         self._size = max(1, min(_MAX_BLOCK_STEPS, _BLOCK_NUMBERS // vocab_size))
         self._generators: list[torch.Generator] = []
         self._steps: list[int] = []
+        self._used: list[int] = []
         self._block = torch.empty(0, self._size, vocab_size, device=device)  # (B, S, V)
 
-    def add(self, states: Sequence[NoiseState | int]) -> None:
-        """Takes rows in behind the others: new ones, given by their seeds, and those that `state` let go."""
+    def add(self, rows: Sequence[SeedNoise]) -> None:
+        """Takes rows in behind the others."""
         device, before = self._block.device, len(self._steps)
-        block = torch.empty(len(states), *self._block.shape[1:], device=device)
-        for place, state in enumerate(states):
-            if isinstance(state, int):
-                self._generators.append(torch.Generator(device).manual_seed(state))
-                self._steps.append(self._size)  # nothing is drawn yet
-            else:
-                self._generators.append(state.generator)
-                self._steps.append(state.step)
-                block[place] = state.block
+        block = torch.empty(len(rows), *self._block.shape[1:], device=device)
+        for noise, own in zip(rows, block, strict=True):
+            generator, step = self._kept(noise, own) or self._drawn(noise, own)
+            self._generators.append(generator)
+            self._steps.append(step)
+            self._used.append(noise.steps)
         self._block = torch.cat([self._block, block]) if before else block
 
     def next(self) -> Tensor:
@@ -86,30 +101,55 @@ class RowNoise:
         if used := [row for row, step in enumerate(self._steps) if step == self._size]:
             self._refill(used)
         steps, self._steps = self._steps, [step + 1 for step in self._steps]
+        self._used = [used + 1 for used in self._used]
         if len(set(steps)) == 1:
             return self._block[:, steps[0]]
         return self._block[torch.arange(len(steps)), torch.tensor(steps)]
 
     def state(self, row: int) -> NoiseState:
         """What `add` needs to go on with a row elsewhere."""
-        return NoiseState(self._generators[row], self._block[row].clone(), self._steps[row])
+        return NoiseState(self._generators[row], self._block[row].clone(), self._steps[row], self._used[row])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Forgets all rows but those at these indices, and orders them so."""
         self._generators = [self._generators[row] for row in rows]
         self._steps = [self._steps[row] for row in rows]
+        self._used = [self._used[row] for row in rows]
         self._block = self._block[list(rows)]
+
+    def _kept(self, noise: SeedNoise, block: Tensor) -> tuple[torch.Generator, int] | None:
+        """The kept generator and the next step of `block`, (S, V), its own; None where that does not lead there."""
+        kept = noise.kept
+        if kept is None or not 0 <= kept.used - noise.steps <= kept.step:
+            return None
+        block.copy_(kept.block)
+        return kept.generator, kept.step - (kept.used - noise.steps)
+
+    def _drawn(self, noise: SeedNoise, block: Tensor) -> tuple[torch.Generator, int]:
+        """The same from the seed: draws every block of the steps so far, which takes as long as it took before."""
+        generator = torch.Generator(block.device).manual_seed(noise.seed)
+        for _ in range(0, noise.steps, self._size):
+            block.exponential_(generator=generator)
+        if noise.steps:
+            _to_gumbel(block)
+        return generator, self._size - -noise.steps % self._size  # a block is drawn when the last is used up
 
     def _refill(self, rows: Sequence[int]) -> None:
         whole = len(rows) == len(self._steps)
         block = self._block if whole else self._block[rows]
+        used, self._used = self._used, [-1] * len(self._used)  # in case that it breaks off
         for part, row in zip(block, rows, strict=True):
             part.exponential_(generator=self._generators[row])
             self._steps[row] = 0
-        # -log of exponential noise is Gumbel noise; the clamp keeps an exact zero from becoming infinite.
-        block.clamp_(min=torch.finfo(block.dtype).tiny).log_().neg_()
+        _to_gumbel(block)
         if not whole:
             self._block[rows] = block
+        self._used = used
+
+
+def _to_gumbel(exponential: Tensor) -> None:
+    """-log of exponential noise is Gumbel noise; the clamp keeps an exact zero from becoming infinite."""
+    exponential.clamp_(min=torch.finfo(exponential.dtype).tiny).log_().neg_()
 
 
 def draw_each(logits: Tensor, noise: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:

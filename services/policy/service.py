@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from palate.v1 import policy_service_pb2 as pb
 from services.policy.drawing import Drawing
 from services.policy.engine import Engine
 from services.policy.generation import Measured, Planner
-from services.policy.jobs import Drawn, Job
+from services.policy.jobs import Drawn, Failed, Job
 from services.policy.mailbox import Piece
 from services.policy.metrics import PolicyMetrics
 from services.policy.publishing import PublishingServicer
@@ -28,7 +28,7 @@ from services.policy.texts import GrowingText, completion_text
 from services.policy.turns import Turns
 from services.policy.versions import check_pin
 from services.runtime.deadlines import deadline_of
-from services.runtime.errors import InvalidRequest
+from services.runtime.errors import EngineFailed, InvalidRequest
 
 _INSTANCE_ID = uuid.uuid4().hex
 """Names this start of the process."""
@@ -62,23 +62,33 @@ class PolicyServicer(PublishingServicer):
     async def Generate(  # noqa: N802
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
-        """Streams every completion as it finishes, its tokens before where they are asked for, then a summary."""
+        """Streams every completion as it finishes, its tokens before where they are asked for, then a summary.
+
+        Raises:
+            EngineFailed: At the end, after all completions that the engine did not fail on.
+        """
         parts, begin = self._parts, time.monotonic()
         deadline = deadline_of(context, parts.max_seconds)
         call = await asyncio.to_thread(generate_call, request, parts.renderer, parts.limits)
         rendered = time.monotonic()
         groups = parts.planner.generate(call, self._pinned(call))
         count = len(call.prompts) * call.completions_per_prompt
-        job: Job[Drawn | Piece] = Job(2 * count, deadline, groups=groups, stream=call.stream_tokens)
+        job: Job[Drawn | Failed | Piece] = Job(2 * count, deadline, groups=groups, stream=call.stream_tokens)
         texts: dict[tuple[int, int], GrowingText] = {}
+        failed: list[Failed] = []
         tokens = 0
         _submit(parts.turns, job, context)
         async for event in job.events():
             if isinstance(event, Piece):
                 yield pb.GenerateResponse(tokens=self._chunk(call, event, texts))
+            elif isinstance(event, Failed):
+                parts.metrics.completions.labels("failed").inc()
+                failed.append(event)
             else:
                 tokens += len(event.token_ids)
                 yield pb.GenerateResponse(completion=self._completion(call, event))
+        if failed:
+            raise EngineFailed(_failure(failed, call))
         summary = pb.GenerateSummary(
             completions=count,
             tokens=tokens,
@@ -191,6 +201,18 @@ def _submit(turns: Turns, job: Job[Any], context: grpc.aio.ServicerContext) -> N
     turns.submit(job)
     # A cancelled call does not unwind a generator that stands at its yield; the callback comes at once.
     context.add_done_callback(lambda _: job.cancel())
+
+
+def _failure(failed: Sequence[Failed], call: GenerateCall) -> str:
+    """What was not sent, why, and what to do."""
+    first = failed[0]
+    where = f"completion {first.completion_index} of prompt {first.prompt_index}"
+    if len(failed) > 1:
+        where += f" and on {len(failed) - 1} more"
+    remedy = "ask again for what is missing; if it fails again, the server's log has the cause"
+    if call.strict:
+        remedy = "a strict batch fails as a whole, because parts of it could draw other bits; " + remedy
+    return f"the engine failed ({first.cause}) on {where}; all others were sent: {remedy}"
 
 
 def _timings(tokenize_seconds: float, job: Job[Any]) -> common.Timings:

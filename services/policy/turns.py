@@ -13,6 +13,7 @@ from services.policy.jobs import Job
 from services.policy.lanes import Happened
 from services.policy.metrics import PolicyMetrics
 from services.runtime.errors import Expired, NotReady, Overloaded, ServiceError, TooLarge
+from services.runtime.tracebacks import whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class Turns:
 
     def _fail(self, job: Job[Any], error: Exception) -> None:
         if not isinstance(error, ServiceError):
-            logger.error("a step failed; its calls end with this error", exc_info=error)
+            logger.error("a step failed; its calls end with this error\n%s", whereabouts(error))
         self._forget(job)
         job.mailbox.end(error)
 

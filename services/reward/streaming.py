@@ -151,7 +151,7 @@ class ItemStream:
         entered.entry.answer.add_done_callback(partial(self._done, item.id, entered))
 
     def _done(self, number: int, waiting: Waiting, answer: asyncio.Future[object]) -> None:
-        if not answer.cancelled():
+        if number in self._open and not answer.cancelled():  # the stream may have ended in this turn of the loop
             self._close(number, *self._scorer.read(waiting))
 
     def _expire(self, number: int) -> None:

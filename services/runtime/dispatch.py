@@ -168,7 +168,9 @@ class Dispatcher(Generic[Item, Result]):
                     self._costs.doubt(job.group, start)
 
     def _late(self, job: Job[Item, Result], start: float) -> list[Entry[Item, Result]]:
+        """Entries that cannot be answered in time; who gives up in this turn of the loop leaves by himself."""
         end = start + self._costs.of(job.group).safe(job.size)
         if job.deadline >= end and job.deadline > start:
             return []
-        return [entry for entry in job.entries if entry.terms.deadline < end or entry.terms.deadline <= start]
+        waiting = [entry for entry in job.entries if not entry.answer.done()]
+        return [entry for entry in waiting if entry.terms.deadline < end or entry.terms.deadline <= start]

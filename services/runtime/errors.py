@@ -87,6 +87,13 @@ class NotPossible(ServiceError):
     reason = "NOT_POSSIBLE"
 
 
+class EngineFailed(ServiceError):
+    """The engine raised on a part of the work, tried by itself; the rest was done."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = "ENGINE_FAILED"
+
+
 class NotReady(ServiceError):
     """The server is loading or draining; another replica can take the call."""
 

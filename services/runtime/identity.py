@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from palate.file_errors import cause_of
 from palate.yaml_document import read_yaml
 from services.runtime.errors import PermissionDenied, Unauthenticated
 from services.runtime.limits import UNLIMITED, CallLimits
@@ -150,7 +151,7 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
     try:
         document = read_yaml(path)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IdentityFileError(f"{path} cannot be read: {error}") from error
+        raise IdentityFileError(f"{path} cannot be read: {cause_of(error)}") from error
     if not isinstance(document, list) or not document:
         raise IdentityFileError(f"{path} must hold a list with at least one identity")
     return tuple(_identity(entry, f"{path}, entry {number}") for number, entry in enumerate(document, 1))

@@ -324,7 +324,7 @@ def test_a_full_disk_at_export(bert, onnx_bytes, tmp_path, full_at):
     limit = None if mounted else (largest // 2 if full_at == "checkpoint" else (largest + onnx_bytes) // 2)
     try:
         result = exported(bert, disk / "served", limit)
-        assert result.returncode == 1, result.stderr
+        assert result.returncode == 2, result.stderr
         assert "palate export" in result.stderr
         assert "cannot be written" in result.stderr
         assert "the disk is full" in result.stderr or not mounted

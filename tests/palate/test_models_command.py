@@ -41,10 +41,10 @@ def test_models_are_loaded_chosen_listed_and_unloaded(root: Path):
         assert listed["main"] == ["yes", "encoder", "-", revisions["main"]]
         assert listed["second"] == ["-", "encoder", "-", revisions["second"]]
         outside = palate_models(server.target, "load", "third", "../etc")
-        assert (outside.exit_code, "'../etc' lies outside" in outside.stderr) == (1, True), outside.stderr
+        assert (outside.exit_code, "'../etc' lies outside" in outside.stderr) == (2, True), outside.stderr
         assert revisions["second"] in palate_models(server.target, "unload", "second").output
         failed = palate_models(server.target, "unload", "main")
-        assert (failed.exit_code, "is the default model" in failed.stderr) == (1, True)
+        assert (failed.exit_code, "is the default model" in failed.stderr) == (2, True)
 
 
 def test_ensemble_folder_is_made(root: Path):
@@ -53,4 +53,4 @@ def test_ensemble_folder_is_made(root: Path):
     assert made.exit_code == 0, made.output
     assert [member.path for member in read_ensemble(root / "both").members] == ["../old", "../new"]
     refused = CliRunner().invoke(ensemble_app, [*members, "--out", str(root / "both")])
-    assert (refused.exit_code, "choose another folder" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "choose another folder" in refused.stderr) == (2, True)

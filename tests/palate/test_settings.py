@@ -86,6 +86,7 @@ MERGED_ALIASES = b"a0: &a0 {k: 1}\n" + b"".join(
     [
         (b"model: [", "is not YAML: while parsing a flow node"),
         (b"model:\n\t- x", "cannot start any token"),
+        (b"model: \x01", "is not YAML: unacceptable character"),
         (b"\xff\xfe", "is not YAML: 'utf-8' codec"),
         (b"- model\n- x", "holds no names with values"),
         (b"just words", "holds no names with values"),
@@ -116,6 +117,7 @@ def test_a_file_that_is_no_configuration_is_explained(tmp_path, content, message
     told = capsys.readouterr().err
     assert f"{file} " in told
     assert message in told
+    assert "<unicode string>" not in told
 
 
 def test_brackets_and_aliases_of_a_usual_depth_and_number_are_read(tmp_path):

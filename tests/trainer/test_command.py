@@ -1,11 +1,15 @@
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from tests.collecting import COMMAND
 from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy
 from trainer import collect_command, command
 from trainer.data.lines import write_rows
@@ -42,8 +46,20 @@ def test_a_phase_runs_from_a_file_and_flags(tmp_path):
 
 def test_a_mistyped_flag_is_refused_with_the_right_one():
     done = run(command.app, "reward", "--held-ot", "x")
-    assert done.exit_code == 2
+    assert done.exit_code == STOPPED
     assert "did you mean --held-out?" in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    """It comes while the comparisons are read, from a pipe that has none yet."""
+    os.mkfifo(tmp_path / "pairs.jsonl")
+    flags = ["reward", "--model", "absent", "--data", str(tmp_path / "pairs.jsonl"), "--out", str(tmp_path / "out")]
+    train = [*COMMAND[:-1], "train", *flags]
+    with subprocess.Popen(train, stderr=subprocess.PIPE, text=True) as process, (tmp_path / "pairs.jsonl").open("w"):
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == INTERRUPTED
+    assert told.startswith("palate train reward: stopped; the same command with --resume goes on from the last")
 
 
 def test_a_base_model_comes_of_text_alone(tmp_path):
@@ -60,7 +76,10 @@ def test_a_base_model_comes_of_text_alone(tmp_path):
     ("arguments", "complaint"),
     [
         (["sft", "--model", "absent", "--data", "{data}", "--out", "{out}"], "absent is not a folder"),
-        (["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"], "absent cannot be read"),
+        (
+            ["sft", "--model", "{base}", "--data", "absent", "--out", "{out}"],
+            "absent cannot be read: No such file or directory\n",
+        ),
         (
             ["sft", "--model", "{base}", "--data", "{data}", "--out", "{data}"],
             "d.jsonl is a file; give a folder as --out",
@@ -88,7 +107,7 @@ def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, argum
     }
     places["base"] = make_tiny_policy(tmp_path / "base", 0)
     done = run(command.app, *(argument.format(**places) for argument in arguments))
-    assert done.exit_code == 1
+    assert done.exit_code == NOT_GOOD
     assert complaint in done.stderr
     assert done.stderr.startswith(f"palate train {arguments[0]}: ")
     assert "Traceback" not in done.stderr
@@ -115,7 +134,7 @@ def test_a_failed_start_does_not_stand_in_the_way_of_the_mended_command(tmp_path
     for phase, (flag, right, wrong, more) in phases.items():
         fixed = [*more, "--out", str(tmp_path / "out" / phase), "--max-steps=1", "--no-progress", "--threads=1"]
         failed = run(command.app, phase, *fixed, flag, str(tmp_path / f"{wrong}.jsonl"))
-        assert failed.exit_code == 1
+        assert failed.exit_code == NOT_GOOD
         assert not (tmp_path / "out").exists(), phase
         mended = run(command.app, phase, *fixed, flag, str(tmp_path / f"{right}.jsonl"))
         assert mended.exit_code == 0, mended.output
@@ -134,13 +153,19 @@ def test_a_mistyped_key_of_a_file_is_refused_with_the_right_one(tmp_path, conten
     (tmp_path / "ppo.yaml").write_text(content)
     paths = ["--policy", "p", "--prompts", "q", "--out", "o"]
     done = run(command.app, "ppo", "--config", str(tmp_path / "ppo.yaml"), *paths)
-    assert done.exit_code == 2
+    assert done.exit_code == STOPPED
     assert complaint in done.stderr
+
+
+def test_collect_says_what_does_not_go_together_without_names_of_classes(tmp_path):
+    paths = ["--policy", "127.0.0.1:1", "--prompts", "p.jsonl", "--out", str(tmp_path / "c.jsonl")]
+    done = run(collect_command.app, *paths, "--annotator", "ann")
+    assert done.stderr == "palate collect: --annotator goes with --labeller person or page, not simulated\n"
 
 
 def test_collect_says_that_no_service_is_there(tmp_path):
     write_rows(tmp_path / "p.jsonl", [{"prompt": "x"}])
     paths = ["--prompts", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "c.jsonl")]
-    done = run(collect_command.app, "--policy", "127.0.0.1:1", "--timeout", "2", *paths)
-    assert done.exit_code == 1
+    done = run(collect_command.app, "--policy", "127.0.0.1:1", "--timeout", "2", "--wait", "0", *paths)
+    assert done.exit_code == STOPPED
     assert done.stderr.startswith("palate collect: ")

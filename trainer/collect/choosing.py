@@ -13,6 +13,8 @@ from scipy.special import expit
 
 from palate.access import channel_options
 from palate.client import ModelInfo, RewardClient, Scored, ScoreResult
+from palate.waiting import when_ready
+from trainer.collect.causes import Cause
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Tally
 from trainer.collect.pairs import DrawnPair
@@ -66,7 +68,7 @@ class Disagreement:
         """Pairs of which a side cannot be scored (too long for the ensemble, say) are left out and counted."""
         found = self._scored(pairs)
         scored = [(pair, sides) for pair, sides in zip(pairs, found, strict=True) if sides is not None]
-        tally.left_out["cannot be scored"] += len(pairs) - len(scored)
+        tally.left_out[Cause.UNSCORED] += len(pairs) - len(scored)
         if not scored:
             return []
         differences = np.array([np.subtract(*sides) for _, sides in scored]).T
@@ -114,7 +116,7 @@ def opened_chooser(config: CollectConfig) -> Iterator[Chooser]:
         return
     options = channel_options(config.access())
     with RewardClient(config.reward, model=config.reward_model, timeout=config.timeout, options=options) as client:
-        info = client.model_info()
+        info = when_ready(client.model_info, config.wait)
         if not info.members:
             raise DataError(
                 f"the reward model {info.provenance.model} has no members that could disagree; serve an ensemble "

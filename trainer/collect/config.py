@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from palate.settings import Settings
+from palate.waiting import WAIT_HELP, WAIT_SECONDS
 from trainer.access import AccessFields
 
 LabellerName: TypeAlias = Literal["simulated", "person", "page", "judge"]
@@ -90,6 +91,7 @@ class CollectConfig(AccessFields, Settings):
     temperature: float = Field(default=1.0, gt=0, description="Divides the logits.")
     max_new_tokens: int = Field(default=64, ge=1, description="Longest completion in tokens.")
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
+    wait: float = Field(default=WAIT_SECONDS, ge=0, description=WAIT_HELP)
     concurrency: int = Field(default=3, ge=1, le=64, description="Calls at a time; changes speed, not results.")
     progress: bool = Field(default=True, description="Show a progress bar.")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from palate.file_errors import unwritable
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Labelled, Verdict
 from trainer.collect.pairs import DrawnPair, PairKey, pair_key, places
@@ -37,7 +40,11 @@ def left_out_file(out: Path) -> Path:
 
 
 def write(out: Path, verdict: Verdict, conditions: Mapping[str, Any]) -> None:
-    """Adds one row, to the comparisons or to what is left out."""
+    """Adds one row, to the comparisons or to what is left out.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     pair = verdict.pair
     said = {"label": verdict.label} if isinstance(verdict, Labelled) else {"left_out": verdict.cause}
     row = {
@@ -50,7 +57,9 @@ def write(out: Path, verdict: Verdict, conditions: Mapping[str, Any]) -> None:
         "group": pair.place.prompt.group or pair.place.prompt.text,
         "provenance": {**_said(conditions), **_provenance(pair), **verdict.provenance},
     }
-    append_rows(out if isinstance(verdict, Labelled) else left_out_file(out), [row])
+    file = out if isinstance(verdict, Labelled) else left_out_file(out)
+    with _written(file):
+        append_rows(file, [row])
 
 
 def _said(conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +73,29 @@ def _provenance(pair: DrawnPair) -> dict[str, Any]:
         "finish_reasons": list(pair.finish_reasons),
     }
     return found | ({"choice": pair.choice} if pair.choice else {})
+
+
+def check_out(out: Path) -> None:
+    """Makes the folder and looks whether comparisons can be written there, before anybody has made one.
+
+    Raises:
+        DataError: They cannot.
+    """
+    with _written(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+        if out.exists():
+            out.open("ab").close()
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """What is in the way of writing is told with what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(unwritable(out, error)) from error
 
 
 def read_done(
@@ -80,7 +112,6 @@ def read_done(
     Raises:
         DataError: It was collected under other conditions.
     """
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     rows = {file: list(_rows(file)) for file in (config.out, left_out_file(config.out))}
     for file, found in rows.items():
         if found:

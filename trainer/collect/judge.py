@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from palate.access import channel_options
 from palate.client import InvalidArgument, PolicyClient, PolicyInfo, SamplingParams
+from palate.waiting import when_ready
+from trainer.collect.causes import Cause
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Labelled, LeftOut, Verdict
 from trainer.collect.pairs import DrawnPair
@@ -83,10 +85,10 @@ class Judge:
 
     def _verdict(self, pair: DrawnPair, straight: Reading | None, swapped: Reading | None, seconds: float) -> Verdict:
         if straight is None or swapped is None:
-            return LeftOut(pair, "refused by the judge", self._name, seconds)
+            return LeftOut(pair, Cause.REFUSED_BY_JUDGE, self._name, seconds)
         masses, leans = [straight.mass, swapped.mass], (straight.lean, -swapped.lean)
         if min(masses) < self._least_mass or not all(map(math.isfinite, leans)):
-            return LeftOut(pair, "unreadable", self._name, seconds, {"judgement": {"mass": masses}})
+            return LeftOut(pair, Cause.UNREADABLE, self._name, seconds, {"judgement": {"mass": masses}})
         judgement = {"margin": sum(leans) / 2, "leans": list(leans), "mass": masses}
         return Labelled(pair, judged(leans), self._name, seconds, {"judgement": judgement})
 
@@ -181,7 +183,7 @@ def opened_judge(config: CollectConfig) -> Iterator[Judge]:
     """
     options = channel_options(config.access())
     with PolicyClient(config.judge, timeout=config.timeout, options=options) as client:
-        info = client.policy_info()
+        info = when_ready(client.policy_info, config.wait)
         if "compute_logprobs" not in info.capabilities:
             raise DataError(f"{config.judge} cannot compute log-probabilities; give another --judge")
         yield Judge(client, info, config)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from trainer.collect.causes import Cause
 from trainer.collect.pairs import DrawnPair
 from trainer.data.comparisons import Label
 
@@ -36,14 +37,14 @@ class LeftOut:
 
     Attributes:
         pair: What was to be compared.
-        cause: Why, in a word or two, for counting.
+        cause: Why.
         annotator: Who gave none.
         seconds: Time it took.
         provenance: How it came about.
     """
 
     pair: DrawnPair
-    cause: str
+    cause: Cause
     annotator: str
     seconds: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -84,4 +85,4 @@ class Tally:
 
     wanted: int
     held: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[Cause] = field(default_factory=Counter)

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 from palate.client import InvalidArgument, PolicyClient, PolicyVersion, SamplingParams
 from trainer.collect.config import CollectConfig
-from trainer.data.lines import DataError
 from trainer.data.prompts import PromptRow
 
 PairKey: TypeAlias = int
@@ -88,9 +87,6 @@ def drawn_pairs(
     """Pairs of the attempts, batch by batch in their order; the service works on the next ones meanwhile.
 
     A service that decodes several calls together fills the places of short completions with the next call's.
-
-    Raises:
-        DataError: From the iterator, behind the last attempt.
     """
     numbers = range(asked.begin, asked.end, asked.size)
     with ThreadPoolExecutor(config.concurrency) as pool:
@@ -106,11 +102,6 @@ def drawn_pairs(
         finally:
             for future in running:
                 future.cancel()
-    raise DataError(
-        f"after {asked.end} prompts {config.out} still holds fewer than {config.pairs} comparisons: the policy nearly "
-        "always says the same, or nothing, or nearly all pairs were left out; raise --temperature, or give other "
-        "--prompts"
-    )
 
 
 def _sampled(

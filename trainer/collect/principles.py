@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from palate.file_errors import cause_of
 from palate.yaml_document import read_yaml
 from trainer.data.lines import DataError
 
@@ -55,7 +56,7 @@ def read_principles(file: Path) -> tuple[str, ...]:
     try:
         document = read_yaml(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"the principles {file} cannot be read: {error}") from error
+        raise DataError(f"the principles {file} cannot be read: {cause_of(error)}") from error
     found = document.get("principles") if isinstance(document, dict) and len(document) == 1 else None
     if not isinstance(found, list) or not 0 < len(found) <= _MOST_PRINCIPLES or not all(map(_is_principle, found)):
         raise DataError(

@@ -15,15 +15,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from palate.access import channel_options
 from palate.client import PolicyClient, PolicyVersion
 from palate.terminal import stdout_console
+from palate.waiting import when_ready
+from trainer.collect.causes import Cause, counted, remedy
 from trainer.collect.choosing import Chooser, opened_chooser
 from trainer.collect.config import CollectConfig
-from trainer.collect.file import Done, read_done, write
+from trainer.collect.file import Done, check_out, read_done, write
 from trainer.collect.judge import opened_judge
 from trainer.collect.labelling import Labelled, Labeller, Stopped, Tally, Verdict
 from trainer.collect.page import opened_page
 from trainer.collect.pairs import Batches, Drawn, DrawnPair, PairKey, drawn_pairs
 from trainer.collect.panel import Panel, check_world
 from trainer.collect.terminal import Terminal
+from trainer.data.lines import DataError
 from trainer.data.prompts import read_prompts
 
 _MAX_TRIES = 5
@@ -45,13 +48,13 @@ class CollectResult:
     out: Path
     comparisons: int
     resumed: int
-    left_out: Mapping[str, int]
+    left_out: Mapping[Cause, int]
     stopped: bool
 
     def summary(self) -> str:
         """In words."""
-        causes = ", ".join(f"{count} {cause}" for cause, count in sorted(self.left_out.items())) or "none"
-        told = f"{self.comparisons} comparisons in {self.out} ({self.resumed} were there before; left out: {causes})"
+        left_out = counted(self.left_out)
+        told = f"{self.comparisons} comparisons in {self.out} ({self.resumed} were there before; left out: {left_out})"
         return told + ("; stopped, the same command goes on from there" if self.stopped else "")
 
 
@@ -59,13 +62,15 @@ def run_collect(config: CollectConfig) -> CollectResult:
     """Collects until the file holds `pairs` comparisons, or whoever compares stops.
 
     Raises:
-        DataError: The prompts cannot be used, the file was collected differently, or the policy repeats itself.
+        DataError: The prompts cannot be used, the file was collected differently or cannot be written, or too many
+            pairs get no label.
         PalateError: A service refuses, or is not there, or a file with certificates or a token cannot be used; what was
             collected stands, and can be gone on with.
     """
     prompts, tally = read_prompts(config.prompts), Tally(config.pairs)
     if config.labeller == "simulated":
         check_world(config.prompts, prompts)
+    check_out(config.out)
     options, resumed, stopped = channel_options(config.access()), 0, False
     try:
         with (
@@ -73,7 +78,7 @@ def run_collect(config: CollectConfig) -> CollectResult:
             opened_chooser(config) as chooser,
             opened_labeller(config, tally) as labeller,
         ):
-            version = policy.policy_info().policy_version
+            version = when_ready(policy.policy_info, config.wait).policy_version
             conditions = _conditions(config, version, chooser, labeller)
             done = read_done(config, conditions, prompts, chooser.together)
             tally.held = resumed = done.held
@@ -83,6 +88,7 @@ def run_collect(config: CollectConfig) -> CollectResult:
                     write(config.out, verdict, conditions)
                     _count(verdict, tally)
                     moved()
+            _check_enough(config, tally)
     except Stopped:
         stopped = True
     return CollectResult(config.out, tally.held, resumed, +tally.left_out, stopped)
@@ -109,8 +115,8 @@ def _verdicts(
 ) -> Iterator[Verdict]:
     """What the labeller says, pair by pair, until there are enough; whoever takes one counts it before the next."""
     compared = set(done.compared)
-    while tally.held < tally.wanted:
-        usable = list(_usable(next(drawn), None if labeller.asks_again else compared, tally))
+    for pairs in drawn if tally.held < tally.wanted else ():
+        usable = list(_usable(pairs, None if labeller.asks_again else compared, tally))
         chosen = chooser.chosen(usable, tally)
         compared.update(pair.key for pair in chosen)
         for verdict in labeller.verdicts([pair for pair in chosen if pair.place.number not in done.numbers]):
@@ -119,18 +125,31 @@ def _verdicts(
                 return
 
 
+def _check_enough(config: CollectConfig, tally: Tally) -> None:
+    """Looks whether the attempts have sufficed.
+
+    Raises:
+        DataError: They have not, and so many more would hardly do.
+    """
+    if tally.held < tally.wanted:
+        raise DataError(
+            f"{config.out} holds {tally.held} of {tally.wanted} comparisons, and {_MAX_TRIES} attempts for each that "
+            f"was missing are over; left out: {counted(+tally.left_out)}. {remedy(tally.left_out)}"
+        )
+
+
 def _usable(pairs: Sequence[Drawn], compared: Set[PairKey] | None, tally: Tally) -> Iterator[DrawnPair]:
     """Pairs in which there is something to compare; without those `compared` before, where it is given."""
     met: set[PairKey] = set()
     for pair in pairs:
         if pair is None:
-            tally.left_out["with a prompt that the policy refuses"] += 1
+            tally.left_out[Cause.REFUSED] += 1
         elif not (pair.a.strip() and pair.b.strip()):
-            tally.left_out["with an empty completion"] += 1
+            tally.left_out[Cause.EMPTY] += 1
         elif pair.a == pair.b:
-            tally.left_out["identical"] += 1
+            tally.left_out[Cause.IDENTICAL] += 1
         elif compared is not None and (pair.key in compared or pair.key in met):
-            tally.left_out["compared before"] += 1
+            tally.left_out[Cause.COMPARED] += 1
         else:
             met.add(pair.key)
             yield pair
@@ -155,8 +174,8 @@ def _conditions(config: CollectConfig, version: PolicyVersion, chooser: Chooser,
 
 
 def _batches(config: CollectConfig, done: Done, chooser: Chooser, labeller: Labeller) -> Batches:
-    """From where the file ends; a choice is made in one batch."""
-    tries = _MAX_TRIES * (config.pairs - done.held) * chooser.pool
+    """From where the file ends; a choice is made in one batch, and the one that was interrupted is made again."""
+    tries = chooser.together + _MAX_TRIES * (config.pairs - done.held) * chooser.pool
     size = chooser.together if chooser.together > 1 else min(labeller.batch, config.pairs)
     return Batches(done.begin, done.begin + tries, size)
 

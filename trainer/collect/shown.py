@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, TypeAlias
 
+from trainer.collect.causes import Cause
 from trainer.collect.labelling import Labelled, LeftOut, Verdict
 from trainer.collect.pairs import DrawnPair
 from trainer.data.comparisons import SWAPPED, Label
@@ -13,8 +14,6 @@ from trainer.data.comparisons import SWAPPED, Label
 Choice: TypeAlias = Literal["first", "second", "tie", "skip"]
 
 Way: TypeAlias = Literal["terminal", "page"]
-
-SKIPPED = "skipped"
 
 _LABELS: dict[Choice, Label] = {"first": "a", "second": "b", "tie": "tie"}
 
@@ -46,6 +45,6 @@ def verdict(seen: Shown, choice: Choice, annotator: str, seconds: float, way: Wa
     """What the choice says of the pair, sides put right."""
     provenance = {"asked_in": way, "swapped": seen.swapped}
     if choice == "skip":
-        return LeftOut(seen.pair, SKIPPED, annotator, seconds, provenance)
+        return LeftOut(seen.pair, Cause.SKIPPED, annotator, seconds, provenance)
     label = _LABELS[choice]
     return Labelled(seen.pair, SWAPPED[label] if seen.swapped else label, annotator, seconds, provenance)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from palate.file_errors import cause_of
+from palate.spelling import kind_of
 from trainer.errors import TrainerError
 
 MAX_LINE_BYTES = 4 << 20
@@ -80,7 +82,7 @@ def read_rows(file: Path, max_rows: int = MAX_ROWS) -> Iterator[Row]:
                         raise DataError(f"{file} has more than {max_rows} rows; split it")
                     yield Row(file, number, _parsed(line, file, number))
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+        raise DataError(f"{file} cannot be read: {cause_of(error)}") from error
     if count == 0:
         raise DataError(f"{file} holds no rows; it needs one JSON object a line")
 
@@ -126,5 +128,4 @@ def _parsed(line: bytes, file: Path, number: int) -> Mapping[str, Any]:
 def _described(row: Row, key: str) -> str:
     if key not in row.values:
         return f"missing (the row has {row.keys()})"
-    value = row.values[key]
-    return "null" if value is None else type(value).__name__
+    return kind_of(row.values[key])

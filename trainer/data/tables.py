@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from palate.file_errors import cause_of
 from trainer.data.lines import MAX_LINE_BYTES, MAX_ROWS, DataError, Row, read_rows
 
 _BATCH = 256
@@ -49,7 +50,7 @@ def _readable(source: Path, objects: Iterable[Mapping[str, Any]]) -> Iterator[Ma
         yield from objects
     except (OSError, ValueError, ArithmeticError, ArrowException) as error:
         raise DataError(
-            f"{source} cannot be read as a table ({error}); write it again, or give the rows as JSONL"
+            f"{source} cannot be read as a table ({cause_of(error)}); write it again, or give the rows as JSONL"
         ) from error
 
 

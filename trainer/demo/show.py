@@ -7,6 +7,8 @@ import sys
 from rich.table import Table
 
 from palate.client import PalateError
+from palate.exit_codes import INTERRUPTED, STOPPED
+from palate.file_errors import words_of
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.terminal import stdout_console
@@ -23,15 +25,15 @@ _EXPECTED = (PalateError, ServerStartError, FolderError, DataError, FitError, Tr
 
 
 def main(config: DemoConfig) -> None:
-    """Runs it; exits with 1 and one message where it cannot be done, with 130 on Ctrl-C."""
+    """Runs it; exits with 2 and one message where it cannot be done, with 130 on Ctrl-C."""
     try:
         _run(config)
     except KeyboardInterrupt:
         print("palate demo: stopped; every server has ended", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
     except _EXPECTED as error:
-        print(f"palate demo: {error}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
-        raise SystemExit(1) from error
+        print(f"palate demo: {words_of(error)}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
+        raise SystemExit(STOPPED) from error
     print(f"report: {config.out / 'report.html'}")
 
 

@@ -10,6 +10,7 @@ from palate.access import channel_options
 from palate.client import PermissionDenied, PolicyClient, PolicyInfo, Unauthenticated
 from palate.client.address import Address
 from palate.models.rendering import Renderer
+from palate.waiting import when_ready
 from trainer.config import PPOConfig, ServicesGroup
 from trainer.ppo.errors import (
     POLICY_ACCESS,
@@ -57,7 +58,7 @@ def connect_policy(config: PPOConfig, renderer: Renderer, stack: ExitStack) -> P
     linger = max(services.timeout, services.stage_timeout) if config.overlap.max_staleness else 0.0
     fleet = stack.enter_context(Fleet(services.policy, lambda address: _client(services, address), linger))
     clients = fleet.clients()
-    infos = tuple(policy_info(client) for client in clients)
+    infos = tuple(policy_info(client, services.wait) for client in clients)
     check = _fits(config, renderer, infos[0])
     for client, info in zip(clients, infos, strict=True):
         check(client.target, info)
@@ -88,15 +89,15 @@ def _client(services: ServicesGroup, address: Address) -> PolicyClient:
     return PolicyClient(address.target, timeout=services.timeout, options=channel_options(access))
 
 
-def policy_info(client: PolicyClient) -> PolicyInfo:
-    """What the service has loaded.
+def policy_info(client: PolicyClient, wait: float) -> PolicyInfo:
+    """What the service has loaded; one that still starts is waited for, at most so many seconds.
 
     Raises:
         AccessRefused: It does not let the trainer in.
         CallError: It does not answer.
     """
     with let_in(client.target, POLICY_ACCESS):
-        return client.policy_info()
+        return when_ready(client.policy_info, wait)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from palate.access import channel_options
 from palate.aggregate import check_members
 from palate.client import ModelInfo, RewardClient
+from palate.waiting import when_ready
 from trainer.config import PPOConfig
 from trainer.ppo.connect import let_in
 from trainer.ppo.errors import REWARD_ACCESS, RewardModelChanged
@@ -118,7 +119,7 @@ _Check = Callable[[RewardConfig, str, str], None]
 
 def _service(config: PPOConfig, each: RewardConfig, check: _Check, stack: ExitStack) -> ServiceReward:
     with _client(config, each, "") as asked, let_in(each.target, REWARD_ACCESS):
-        info = asked.model_info()
+        info = when_ready(asked.model_info, config.services.wait)
     check_members(each.way(), info)
     if config.strict:
         check_reward(each.target, info)

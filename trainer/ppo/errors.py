@@ -99,7 +99,7 @@ class RewardFunctionBroken(TrainingError):
 
 
 class BrakeUnusable(TrainingError):
-    """A brake looks at something that the run does not have, and so would never hold."""
+    """A brake looks at something that the run does not have, or that never says anything, and so would never hold."""
 
 
 class ScoresAlike(TrainingError):

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from palate.file_errors import cause_of
 from trainer.config import PPOConfig
 from trainer.ppo.errors import CheckpointRefused
 from trainer.run_folder import learnt_in, settings_problem, store_settings
@@ -92,4 +93,4 @@ def _read(file: Path) -> RunStart | None:
     try:
         return RunStart(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointRefused(f"{file} cannot be read: {error}. Take another --out") from error
+        raise CheckpointRefused(f"{file} cannot be read: {cause_of(error)}. Take another --out") from error

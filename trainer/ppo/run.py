@@ -29,6 +29,7 @@ from trainer.ppo.record import RunDisplay, samples_markdown
 from trainer.ppo.ref import RemoteRef
 from trainer.ppo.rewards import ScoreScale, score_scale
 from trainer.ppo.setup import (
+    check_brakes,
     make_controller,
     make_prompts,
     make_publisher,
@@ -119,6 +120,7 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     checkpoints = CheckpointFolder(config.out / "checkpoints", config.record.keep_checkpoints)
     restored = updater.restore(checkpoints) if config.resume else None
     rewards = connect_rewards(config, stack, restored.identity.reward_revisions if restored else None)
+    check_brakes(config, rewards)
     gold = connect_gold(config, stack)
     ref_info = ref.info if isinstance(ref, RemoteRef) else None
     reward_infos = {each.config.name: each.info for each in rewards if isinstance(each, ServiceReward)}
@@ -139,7 +141,7 @@ def _lead(config: PPOConfig, team: Team, stack: ExitStack) -> PPOResult:
     stages = make_stages(config, updater, ref, prompts, publisher, replicas, rewards, drop_window, workload, stack)
 
     state = _first_state(config, stages, restored, revisions)
-    watch = make_watch(config, rewards, gold, state.step)
+    watch = make_watch(config, gold, state.step)
     forget_end(config.out)
     recorder = _Recorder(config, checkpoints, updater, me, state.step, watch, vitals, stack)
     state, version, end = train(stages, state, make_controller(config, state.kl_coef), recorder)

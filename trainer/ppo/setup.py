@@ -225,7 +225,7 @@ def _local_ref(
 def open_ref(config: PPOConfig, renderer: Renderer, workload: Workload, stack: ExitStack) -> RemoteRef:
     """The reference policy as a service."""
     client = open_policy(config.services, config.services.ref, stack)
-    info, temperature = policy_info(client), config.sampling.temperature
+    info, temperature = policy_info(client, config.services.wait), config.sampling.temperature
     return RemoteRef(client, info, temperature, renderer, patience_of(config), workload.meter("ref"))
 
 
@@ -280,15 +280,19 @@ def _component(config: PPOConfig, reward: Reward, workload: Workload) -> Compone
     return Component(share, reward.source)
 
 
-def make_watch(config: PPOConfig, rewards: Sequence[Reward], gold: Reward | None, done: int) -> Watch:
-    """What is looked at beside the training; a resumed run's running means go on.
+def check_brakes(config: PPOConfig, rewards: Sequence[Reward]) -> None:
+    """Looks whether every brake has something to look at.
 
     Raises:
-        BrakeUnusable: It is to end by the disagreement of an ensemble, and none of the rewards is one.
+        BrakeUnusable: The run is to end by the disagreement of an ensemble, and none of the rewards is one.
     """
     has_members = any(isinstance(each, ServiceReward) and each.info.members for each in rewards)
     if config.watch.max_disagreement is not None and not has_members:
         raise BrakeUnusable("watch.max_disagreement needs a reward that is an ensemble: leave it out, or serve one")
+
+
+def make_watch(config: PPOConfig, gold: Reward | None, done: int) -> Watch:
+    """What is looked at beside the training; a resumed run's running means go on."""
     rows = [row for row in read_metrics(config.out) if row["step"] <= done] if done else []
     weights = {reward.name: reward.weight for reward in config.reward_list()}
     source = None if gold is None else _component(config, gold, Workload()).source

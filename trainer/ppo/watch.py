@@ -15,6 +15,7 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
+from trainer.ppo.errors import BrakeUnusable
 from trainer.ppo.scoring import RewardSource
 from trainer.ppo.watch_config import WatchGroup
 from trainer.types import DroppedRollout, ScoredRollout
@@ -80,6 +81,7 @@ class Watch:
             RewardModelChanged: The gold service has another model than when the run began.
             RewardFunctionBroken: The gold function does not give one value for each completion.
             CallError: The gold service refuses the calls themselves.
+            BrakeUnusable: A brake looks at gold, which has never said anything.
         """
         return self._disagreement(scored) | (self._judged(scored) if self._gold else {})
 
@@ -107,6 +109,7 @@ class Watch:
         metrics = {"watch/gold_missing": float(len(scored) - len(pairs))}
         if not pairs:
             why = next(outcome.message for outcome in outcomes if isinstance(outcome, DroppedRollout))
+            self._check_heard(why)
             _LOG.warning(
                 "gold has no score for any of the step's %d rollouts, and no brake sees it: %s", len(scored), why
             )
@@ -116,6 +119,14 @@ class Watch:
         if len(set(proxy)) > 1 and len(set(gold)) > 1:
             metrics["watch/gold_correlation"] = float(spearmanr(proxy, gold).statistic)
         return metrics
+
+    def _check_heard(self, why: str) -> None:
+        """A gold that is away now and then is no fault; one that has never said anything holds no brake."""
+        if self._settings.max_gold_fall is not None and not any(GOLD in row for row in self._rows):
+            raise BrakeUnusable(
+                f"watch.max_gold_fall has nothing to look at: gold has scored no rollout yet ({why}); mend it, or "
+                "leave the brake out"
+            )
 
 
 def brake(settings: WatchGroup, rows: Sequence[Mapping[str, float]], step: int) -> End | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +21,16 @@ from palate.audit.policy.builtin import builtin_behaviours
 from palate.audit.policy.card import write_policy_card
 from palate.audit.policy.findings import judge
 from palate.audit.policy.show import PolicyAudit, Subject, as_json, print_policy_audit
-from palate.bulk.commands import INTERRUPTED, STOPPED
 from palate.client import PalateError, PolicyClient, SamplingParams
-from palate.connection import Seconds, options_for, with_access
+from palate.connection import Seconds, Wait, options_for, with_access
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from palate.file_errors import words_of
 from palate.local_server import ServerStartError, local_server
 from palate.models.folder import FolderError
 from palate.terminal import stdout_console
+from palate.waiting import WAIT_SECONDS, when_ready
 
 app = typer.Typer(add_completion=False)
-
-WORSE = 1
-"""Exit code where something is worse than before."""
 
 _CONSOLE = Console(stderr=True, highlight=False)
 _READY_SECONDS = 600.0
@@ -58,6 +58,7 @@ def run(
         Path, typer.Option(metavar="FOLDER", help="Where policy-audit.json and policy-audit.html go.")
     ] = Path("audit"),
     timeout: Seconds = 120.0,
+    wait: Wait = WAIT_SECONDS,
     *,
     access: Access,
 ) -> None:
@@ -71,10 +72,11 @@ def run(
     where = _where(target, folder, "--target (PALATE_TARGET), a server's address, or --folder, what to serve")
     earlier = _where(before, before_folder, "--before or --before-folder") if before or before_folder else None
     behaviours = _behaviours(behaviour)
+    way = _Way(timeout, wait, access)
     manner = Manner(SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens), seed, chat)
     try:
-        once = None if earlier is None else _said(earlier, behaviours, manner, timeout, access)
-        now, answers = _said(where, behaviours, manner, timeout, access)
+        once = None if earlier is None else _said(earlier, behaviours, manner, way)
+        now, answers = _said(where, behaviours, manner, way)
         was, answers_before = (None, None) if once is None else once
         audit = PolicyAudit(now, was, judge(behaviours, answers, answers_before))
         _write(audit, out)
@@ -82,10 +84,10 @@ def run(
         _CONSOLE.print("stopped; nothing is written")
         raise typer.Exit(INTERRUPTED) from None
     except (FolderError, PalateError, ServerStartError, OSError) as error:
-        _CONSOLE.print(f"[red]stopped[/]: {escape(str(error))}", soft_wrap=True)
+        _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
     print_policy_audit(audit, stdout_console())
-    raise typer.Exit(WORSE if audit.worse else 0)
+    raise typer.Exit(NOT_GOOD if audit.worse else 0)
 
 
 def _where(target: str, folder: Path | None, names: str) -> str | Path:
@@ -102,24 +104,31 @@ def _behaviours(names: Sequence[str] | None) -> list[Behaviour]:
     return [known[name] for name in names or known]
 
 
-def _said(
-    where: str | Path, behaviours: Sequence[Behaviour], manner: Manner, timeout: float, access: Access
-) -> tuple[Subject, Answers]:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a policy is reached: seconds of a call, seconds to wait for a server that still starts, and how to get in."""
+
+    timeout: float
+    wait: float
+    access: Access
+
+
+def _said(where: str | Path, behaviours: Sequence[Behaviour], manner: Manner, way: _Way) -> tuple[Subject, Answers]:
     """Who was asked, and what it said."""
     asked = questions(behaviours)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with _reached(where, timeout, access) as (policy, endpoint), Progress(*columns, console=_CONSOLE) as progress:
-        info = policy.policy_info()
+    with _reached(where, way) as (policy, endpoint), Progress(*columns, console=_CONSOLE) as progress:
+        info = when_ready(policy.policy_info, way.wait)
         task = progress.add_task(f"answers of {info.model}", total=len(asked))
         answers = answer(policy, asked, manner, lambda more: progress.advance(task, more))
         return Subject(info.model, info.policy_version, endpoint), answers
 
 
 @contextmanager
-def _reached(where: str | Path, timeout: float, access: Access) -> Iterator[tuple[PolicyClient, str]]:
+def _reached(where: str | Path, way: _Way) -> Iterator[tuple[PolicyClient, str]]:
     """A client of the service, or of a process that serves the folder and ends with the context."""
     if isinstance(where, str):
-        with PolicyClient(where, timeout=timeout, options=options_for(where, access)) as policy:
+        with PolicyClient(where, timeout=way.timeout, options=options_for(where, way.access)) as policy:
             yield policy, where
         return
     if not (where / "config.json").is_file():
@@ -129,7 +138,7 @@ def _reached(where: str | Path, timeout: float, access: Access) -> Iterator[tupl
     command = ["-m", "services.policy", "--model", str(where), "--frozen"]
     with (
         local_server(command, ready_seconds=_READY_SECONDS) as server,
-        PolicyClient(server.target, timeout=timeout) as policy,
+        PolicyClient(server.target, timeout=way.timeout) as policy,
     ):
         yield policy, str(where)
 

@@ -15,6 +15,7 @@ from tests.checks.service import Service
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
 FAULTY_REWARD = ("-m", "tests.checks.faults.faulty_reward")
+FAULTY_POLICY = ("-m", "tests.checks.faults.faulty_policy")
 
 _DRAIN = ("--drain-delay-seconds", "0")
 
@@ -61,10 +62,12 @@ async def reward_server(
 
 
 @asynccontextmanager
-async def policy_server(folder: Path, *flags: str) -> AsyncIterator[Service]:
+async def policy_server(
+    folder: Path, *flags: str, program: Sequence[str] = ("-m", "services.policy"), name: str = "policy"
+) -> AsyncIterator[Service]:
     """A policy server with the fake engine: one distribution, and the same draws for the same seeds."""
-    command = ["-m", "services.policy", "--model", str(policy_folder()), "--engine", "fake", *_DRAIN, *flags]
-    async with running("policy", command, folder) as service:
+    command = [*program, "--model", str(policy_folder()), "--engine", "fake", *_DRAIN, *flags]
+    async with running(name, command, folder) as service:
         yield service
 
 

@@ -45,7 +45,7 @@ def done(server, tmp_path_factory):
 
 
 def way(tmp_path, batch=32):
-    return Way(30.0, batch, lambda _: None, ChannelOptions(), tmp_path)
+    return Way(30.0, 0.0, batch, lambda _: None, ChannelOptions(), tmp_path)
 
 
 def test_everything_is_asked_and_told(done):

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.models import export as export_module
+from palate.models.ensemble import write_ensemble
 from palate.models.export import ExportError, export
 from palate.models.export_command import app
 from palate.models.folder import FolderError
@@ -83,17 +84,27 @@ def test_export_does_not_touch_what_exists(bert: Path, tmp_path: Path):
 def test_a_length_beyond_the_models_positions_is_refused_with_its_limit(bert: Path, tmp_path: Path):
     flags = ["--model", str(bert), "--out", str(tmp_path / "served"), "--max-tokens", "100000"]
     done = CliRunner().invoke(app, flags)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith("palate export: max_tokens is 100000; the model in ")
     assert "reads at most 128 tokens" in done.stderr
     assert everything_in(tmp_path) == []
+
+
+def test_an_ensemble_is_exported_member_by_member(bert: Path, tmp_path: Path):
+    members = [bert, make_bert(tmp_path / "other", seed=1)]
+    write_ensemble(tmp_path / "both", members)
+    done = CliRunner().invoke(app, ["--model", str(tmp_path / "both"), "--out", str(tmp_path / "served")])
+    assert done.exit_code == 2
+    assert "is an ensemble: export each of its members (" in done.stderr
+    assert f"{tmp_path / 'other'}), then `palate ensemble`" in done.stderr
+    assert not (tmp_path / "served").exists()
 
 
 def test_pickled_weights_are_not_exported(bert: Path, tmp_path: Path):
     source = Path(shutil.copytree(bert, tmp_path / "source"))
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
     done = CliRunner().invoke(app, ["--model", str(source), "--out", str(tmp_path / "served")])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "Pickled weights are never loaded" in done.stderr
     assert "BertForSequenceClassification.from_pretrained" in done.stderr
 
@@ -143,14 +154,14 @@ def test_command_lists_what_it_assumed_and_names_the_revision(bert: Path, tmp_pa
     assert "not said by the folder: truncation" not in result.output
 
 
-def test_command_says_what_is_wrong_and_exits_with_1(tmp_path: Path):
+def test_command_says_what_is_wrong_and_exits_with_2(tmp_path: Path):
     result = CliRunner().invoke(app, ["--model", str(tmp_path / "no"), "--out", str(tmp_path / "served")])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not a folder" in result.output
     several = make_bert(tmp_path / "several", num_labels=2)
     arguments = ["--model", str(several), "--out", str(tmp_path / "served")]
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--score-index" in result.output
     assert CliRunner().invoke(app, [*arguments, "--score-index", "1"]).exit_code == 0
 

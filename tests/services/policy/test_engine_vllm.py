@@ -1,12 +1,15 @@
 """What is said to vLLM and read from it, without vLLM: plain values stand for its objects here."""
 
+import math
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
 
-from services.policy.drawing import BatchLimits
+from palate.client import PolicyVersion
+from services.policy.drawing import BatchLimits, Drawing
 from services.policy.engine import DecodeStep, DrawnToken, EndedRow, Row
 from services.policy.engine_transformers import ModelError, TransformersEngine
 from services.policy.engine_vllm import (
@@ -18,7 +21,10 @@ from services.policy.engine_vllm import (
     engine_arguments,
     sampling_arguments,
 )
+from services.policy.jobs import Group, Job, Wanted
+from services.policy.metrics import PolicyMetrics
 from services.policy.sampling import Sampling, row_seed
+from services.policy.staging import Served
 from services.runtime.errors import InvalidRequest
 from tests.tiny_models import make_tiny_policy
 
@@ -116,6 +122,29 @@ def test_rows_come_and_go_under_their_keys():
     assert [token.key for token in batch.step().tokens] == [7, 8]
     assert batch.leave([8]) == {8: None}
     assert vllm.aborted == ["8"]
+
+
+async def test_rows_of_a_step_that_failed_are_ended_and_asked_for_again_one_half_after_the_other():
+    failing = [output(7, [(3, -1.0)]), output(8, [], "abort")]
+    vllm = Recorder([output(7, [(5, -1.0)]), output(8, [(6, -1.0)])], failing)
+    engine = SimpleNamespace(one_batch=True, joins=True, batch=lambda weights: VllmBatch(Requests(vllm, dict), ()))
+    publication = SimpleNamespace(interruptions=0, current=Served(PolicyVersion(), None))
+    drawing = Drawing(engine, publication, BatchLimits(4, 100), PolicyMetrics(CollectorRegistry()))
+    job = Job(9, math.inf, groups=[Group((Wanted(key, 0, row(key)),)) for key in (7, 8)])
+    drawing.add(job)
+    for _ in range(2):
+        list(drawing.round())
+    assert vllm.aborted == ["7", "8"]
+    vllm.asked.clear()
+    for reason in (None, "length"):
+        vllm.steps.append([output(7, [(3, -1.0)], reason)])
+        list(drawing.round())
+    assert vllm.asked.keys() == {"7"}  # the other waits: a step would draw for both
+    assert vllm.asked["7"][0] == [1, 2, 5]
+    vllm.steps.append([output(8, [(3, -1.0)], "length")])
+    events = [event for step in drawing.round() for happened in step for event in happened.events]
+    assert vllm.asked["8"][0] == [1, 2, 6]
+    assert [event.token_ids for event in events] == [(6, 3)]
 
 
 def test_rows_that_are_refused_leave_nothing_behind():

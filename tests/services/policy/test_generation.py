@@ -72,14 +72,15 @@ def test_every_completion_is_wanted_once_short_prompts_first(planner, served):
 def test_a_strict_call_is_cut_into_batches_of_its_own_by_the_limits_alone(planner):
     groups = planner.generate(call_of([9, 2, 5], 3, strict=True), None)
     assert [len(group.wanted) for group in groups] == [4, 4, 1]
-    assert all(group.apart for group in groups)
+    assert all(group.apart and group.strict for group in groups)
     alone = planner.generate(call_of([9, 2, 5], 3), None)
     assert list(itertools.chain(*places(groups))) == list(itertools.chain(*places(alone)))
 
 
 def test_where_rows_cannot_join_every_call_is_drawn_apart(planner):
     planner._engine.joins = False
-    assert [group.apart for group in planner.generate(call_of([9] * 5, 1), None)] == [True, True]
+    groups = planner.generate(call_of([9] * 5, 1), None)
+    assert [(group.apart, group.strict) for group in groups] == [(True, False)] * 2
 
 
 def test_logprobs_come_back_under_their_index(planner, served):

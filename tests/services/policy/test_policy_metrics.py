@@ -35,6 +35,7 @@ def test_series_of_closed_sets_begin_at_zero():
         ("palate_policy_publishing_total", "broken", "stage"),
         ("palate_policy_publishing_total", "expire", "ok"),
         ("palate_policy_completions_total", "stop"),
+        ("palate_policy_completions_total", "failed"),
         ("palate_policy_dropped_calls_total", "expired"),
     ):
         assert found[expected] == 0

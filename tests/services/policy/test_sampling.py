@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from palate.models.logprobs import sampled_logprobs
-from services.policy.sampling import RowNoise, Sampling, draw, draw_each, keep_likeliest, row_seed
+from services.policy.sampling import RowNoise, Sampling, SeedNoise, draw, draw_each, keep_likeliest, row_seed
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def some_logits(rows, vocab, seed=0):
 
 def noise_of(*seeds, vocab):
     noise = RowNoise(vocab, CPU)
-    noise.add(seeds)
+    noise.add([SeedNoise(seed) for seed in seeds])
     return noise
 
 
@@ -53,14 +53,55 @@ def test_a_row_draws_the_same_noise_whatever_stands_beside_it(vocab):
         if step == 3:
             among.keep([0, 2])
         if step == 5:
-            among.add([6])  # which begins when the others are amid their blocks
+            among.add([SeedNoise(6)])  # which begins when the others are amid their blocks
         row = 2 if step < 3 else 1
         drawn = among.next() if step < 9 else elsewhere.next()
         assert torch.equal(drawn[row], alone.next()[0])
         if step == 8:  # it moves to where another row is at another step
             elsewhere.next()
-            elsewhere.add([among.state(1)])
+            elsewhere.add([SeedNoise(5, 9, among.state(1))])
             row = 1
+
+
+@pytest.mark.parametrize("vocab", [7, 512, 20_000])
+@pytest.mark.parametrize("used", [1, 31, 32, 33, 64])
+def test_the_noise_of_a_seed_goes_on_after_any_number_of_steps(vocab, used):
+    whole, rest = noise_of(5, vocab=vocab), noise_of(8, vocab=vocab)
+    for _ in range(used):
+        whole.next()
+    rest.next()
+    rest.add([SeedNoise(5, used)])
+    for _ in range(40):
+        assert torch.equal(rest.next()[1], whole.next()[0])
+
+
+@pytest.mark.parametrize("vocab", [7, 512, 20_000])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_noise_that_has_come_further_goes_on_from_where_it_is_wanted(vocab, ahead):
+    for used in range(66):
+        noise, whole, other = noise_of(5, vocab=vocab), noise_of(5, vocab=vocab), noise_of(8, vocab=vocab)
+        for _ in range(used + ahead):
+            noise.next()
+        kept = noise.state(0)
+        other.add([SeedNoise(5, used, kept)])
+        assert other._generators[1] is kept.generator  # not drawn anew
+        for _ in range(used):
+            whole.next()
+        for _ in range(34):
+            assert torch.equal(other.next()[1], whole.next()[0])
+
+
+def test_noise_that_broke_off_amid_a_block_is_drawn_anew():
+    noise, whole = noise_of(5, 6, vocab=7), noise_of(6, vocab=7)
+    for _ in range(32):
+        noise.next()
+        whole.next()
+    noise._generators[1] = "broken"
+    with pytest.raises(TypeError):
+        noise.next()
+    rest = noise_of(8, vocab=7)
+    rest.add([SeedNoise(6, 32, noise.state(1))])
+    assert torch.equal(rest.next()[1], whole.next()[0])
 
 
 def test_rows_that_draw_in_different_ways_draw_as_they_would_alone():

@@ -13,6 +13,7 @@ from palate.client import (
     AsyncPolicyClient,
     DeadlineExceeded,
     GeneratedCompletion,
+    InternalError,
     PolicyVersion,
     SamplingParams,
     TokenChunk,
@@ -29,6 +30,7 @@ from services.policy.requests import Limits
 from services.policy.service import Parts, PolicyServicer
 from services.policy.staging import Publication, Served
 from services.policy.turns import Turns
+from tests.services.policy.poisoned import WORDS, PoisonedEngine
 from tests.tiny_models import make_tiny_policy
 
 PATIENCE = 20.0
@@ -71,9 +73,9 @@ def renderer(tmp_path_factory):
 
 
 @asynccontextmanager
-async def serving(renderer, gate, max_rows=4):
+async def serving(renderer, gate, max_rows=4, kind=FakeEngine):
     metrics = PolicyMetrics(CollectorRegistry())
-    engine = FakeEngine(renderer.vocab_size, (renderer.eos_id,), gate)
+    engine = kind(renderer.vocab_size, (renderer.eos_id,), gate)
     weights = engine.initial_weights()
     layout = engine.describe(weights)
     publication = Publication(Served(PolicyVersion(digest=weights_digest(layout)), weights), layout, engine.tensors)
@@ -199,6 +201,37 @@ async def test_a_pinned_call_keeps_to_its_version_over_all_slices(renderer):
         parts.publication.current = Served(PolicyVersion("run", 1, 1, "d"), before.weights)
         gate.let_go(10_000)
         assert {c.policy_versions[0].version for c in await reader} == {before.version}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_call_gets_all_completions_but_the_one_that_the_engine_fails_on(renderer, caplog, strict):
+    gate = Gate()
+    gate.let_go(10_000)
+    sampling = SamplingParams(max_new_tokens=6, ignore_eos=True)
+    prompts, seeds = ["a", "b and more", "c"], [5, 6, 7]
+    async with serving(renderer, gate) as (target, _), AsyncPolicyClient(target) as client:
+        right = {
+            c.prompt_index: c.token_ids for c in await _all(client.generate(prompts, sampling=sampling, seeds=seeds))
+        }
+    async with serving(renderer, gate, kind=PoisonedEngine) as (target, parts), AsyncPolicyClient(target) as client:
+        parts.engine.amid = True
+        parts.engine.poisoned = lambda row: len(row.prompt_ids) > 2 and len(row.token_ids) == 2
+        beside = asyncio.create_task(_all(client.generate(["a"], sampling=sampling, seeds=[5])))
+        drawn, told = {}, "on completion 0 of prompt 0 and on 2 more;" if strict else "on completion 0 of prompt 1;"
+        stream = client.generate(prompts, sampling=sampling, seeds=seeds, strict=strict)
+        with pytest.raises(InternalError, match=told) as failure:
+            await _into(drawn, stream)
+        assert drawn == ({} if strict else {0: right[0], 2: right[2]})
+        assert ("other bits" in str(failure.value)) is strict
+        assert [c.token_ids for c in await beside] == [right[0]]
+        assert parts.metrics.completions.labels("failed")._value.get() == 3 - len(drawn)
+        assert parts.metrics.queue_tokens._value.get() == 0
+        assert WORDS not in caplog.text + str(failure.value)
+
+
+async def _into(drawn, stream):
+    async for completion in stream:
+        drawn[completion.prompt_index] = completion.token_ids
 
 
 async def _all(stream):

@@ -202,6 +202,24 @@ async def test_what_a_gone_caller_left_is_never_computed(bench: Bench):
     assert bench.engine.computed == [6, 9]
 
 
+async def test_an_answer_that_comes_as_the_stream_ends_is_nobodys(bench: Bench):
+    broken: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+    held = await hold(bench)
+    stream = bench.stream()
+    replies = stream.replies(aiter(Caller(item(1, 3), stays=True)))
+    reading = asyncio.ensure_future(anext(replies))
+    await bench.until("palate_reward_queue_items", 1)
+    (opened,) = stream._open.values()
+    opened.waiting.entry.answer.set_result(None)  # its callback runs in the next turn of the loop
+    stream._drop_open()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    bench.engine.gate.set()
+    await held
+    assert not broken
+
+
 async def test_bad_items_fail_alone(bench: Bench):
     bench.engine.gate.clear()
     bad = [item(2, 0), item(3, 400), item(1, 2), item(4, 1, -1.0), reward.ScoreStreamRequest(item={"id": 5})]

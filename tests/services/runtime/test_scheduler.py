@@ -79,6 +79,26 @@ async def test_expired_work_is_answered_and_never_computed():
     await bench.scheduler.close()
 
 
+async def test_who_gives_up_just_when_his_time_is_over_leaves_once():
+    bench, loop = Bench(rows=1), asyncio.get_running_loop()
+    broken: list[dict] = []
+    loop.set_exception_handler(lambda _, context: broken.append(context))
+    first = await bench.occupy()
+    hurried = bench.submit(1, 2, deadline=5.0)
+    await settle()
+    bench.clock.now = 5.0
+    other = bench.submit(3, priority=1)  # a plan is made in this turn of the loop, and finds answers that are cancelled
+    loop.call_soon(hurried.cancel)
+    await settle()
+    bench.engine.release()
+    assert values(await other) == [30]
+    assert isinstance((await asyncio.gather(hurried, return_exceptions=True))[0], asyncio.CancelledError)
+    await asyncio.gather(first)
+    assert not broken
+    assert bench.watch.dropped == {"cancelled": 2, "expired": 0}
+    await bench.scheduler.close()
+
+
 async def test_only_the_poisoned_item_fails():
     bench = Bench(rows=4, poisoned=[2])
     first = await bench.occupy()

@@ -78,18 +78,23 @@ ACTIONS = st.lists(
         st.tuples(st.just("cancel"), st.integers(0, 20)),
         st.tuples(st.just("release"), st.integers(1, 3)),
         st.tuples(st.just("pass"), st.integers(1, 10)),
+        st.tuples(st.just("turn")),
     ),
-    max_size=25,
+    max_size=40,
 )
 
 
 @settings(max_examples=120)
-@given(ACTIONS, st.integers(1, 4), st.sets(st.integers(0, 30), max_size=4), st.booleans(), st.integers(0, 3))
+@given(
+    ACTIONS, st.integers(1, 4), st.sets(st.integers(0, 30), max_size=4), st.booleans(), st.integers(0, 3), st.booleans()
+)
 def test_nothing_is_lost_answered_twice_or_computed_for_nobody(
-    actions: list, rows: int, poisoned: set[int], deduplicate: bool, cache_items: int
+    actions: list, rows: int, poisoned: set[int], deduplicate: bool, cache_items: int, settled: bool
 ):
     async def scenario() -> None:
         reuse = ReuseLimits(deduplicate, cache_items)
+        broken: list[dict] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
         bench = Bench(rows=rows, items=12, poisoned=list(poisoned), reuse=reuse)
         tasks: list[tuple[asyncio.Task, list[int]]] = []
         for action in actions:
@@ -104,10 +109,15 @@ def test_nothing_is_lost_answered_twice_or_computed_for_nobody(
                 bench.engine.release(action[1])
             elif action[0] == "pass":
                 bench.clock.now += action[1]
-            await settle()
+            if action[0] == "turn":
+                await asyncio.sleep(0)
+            elif settled:
+                await settle()
+        await settle()
         bench.engine.release()
         await bench.scheduler.close()
         results = await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
+        assert not broken
         check(bench, [items for _, items in tasks], results)
 
     def check(bench: Bench, requests: list[list[int]], results: list) -> None:

@@ -62,9 +62,11 @@ def test_a_killed_choice_goes_on_to_the_same_file(config, rewards, tmp_path):
     there = config(tmp_path / "whole.jsonl", choose="disagreement", reward=rewards, pairs=35)
     run_collect(there)
     lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path / "part.jsonl").write_bytes(b"".join(lines[:33]) + lines[33][:20])
-    assert run_collect(there.model_copy(update={"out": tmp_path / "part.jsonl"})).resumed == 33
-    assert (tmp_path / "part.jsonl").read_bytes() == b"".join(lines)
+    block = sum(json.loads(line)["provenance"]["number"] < BLOCK for line in lines)
+    for kept in (33, block):
+        (tmp_path / "part.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        assert run_collect(there.model_copy(update={"out": tmp_path / "part.jsonl"})).resumed == kept
+        assert (tmp_path / "part.jsonl").read_bytes() == b"".join(lines)
 
 
 def test_other_choices_do_not_go_on(config, rewards, tmp_path):

@@ -106,7 +106,7 @@ def test_questions_of_another_world_are_refused_before_anything_is_drawn(config,
 
 def test_a_policy_that_always_says_the_same_is_given_up(config, tmp_path):
     """At a temperature near 0 both completions of a pair are the same, so no comparison comes of them."""
-    with pytest.raises(DataError, match="nearly always says the same"):
+    with pytest.raises(DataError, match=r"holds 0 of 4 .* 2\d identical, .* The policy .* raise --temperature"):
         run_collect(config(tmp_path / "c.jsonl", pairs=4, temperature=1e-4))
     assert not (tmp_path / "c.jsonl").exists()
 
@@ -179,8 +179,23 @@ def test_options_that_would_be_ignored_or_are_missing_are_refused(served, tmp_pa
 
 def test_without_a_service_the_call_fails_and_nothing_is_written(config, tmp_path):
     with pytest.raises(Unavailable):
-        run_collect(config(tmp_path / "c.jsonl", policy="127.0.0.1:1", timeout=2.0))
+        run_collect(config(tmp_path / "c.jsonl", policy="127.0.0.1:1", timeout=2.0, wait=0))
     assert not (tmp_path / "c.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("folder", r"folder cannot be written: it is a folder; choose a file as --out"),
+        ("file/c.jsonl", r"c\.jsonl cannot be written: a part of its path is a file; choose another --out"),
+        ("/proc/c.jsonl", r"/proc/c\.jsonl cannot be written: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anybody_is_asked(config, tmp_path, out, told):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=told):
+        run_collect(config(tmp_path / out, policy="127.0.0.1:1"))
 
 
 def test_a_service_behind_tls_is_collected_from_with_the_role_generator(config, tmp_path):
@@ -195,7 +210,7 @@ def test_a_service_behind_tls_is_collected_from_with_the_role_generator(config, 
             ({"token_file": None}, Unauthenticated, "send a bearer token"),
             ({"token_file": files.token_file("scorer")}, PermissionDenied, "it is for: admin, generator, trainer"),
             ({"token_file": tmp_path / "nowhere"}, AccessError, "nowhere cannot be read"),
-            ({"ca": None, "server_name": "", "timeout": 2.0}, Unavailable, "it may want TLS"),
+            ({"ca": None, "server_name": "", "timeout": 2.0, "wait": 0}, Unavailable, "it may want TLS"),
         ):
             with pytest.raises(error, match=told):
                 run_collect(config(tmp_path / "refused.jsonl", **there | changes))

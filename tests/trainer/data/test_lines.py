@@ -63,7 +63,7 @@ def test_lines_and_rows_are_bounded(tmp_path, monkeypatch):
 def test_fields_are_checked_by_type(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [{"prompt": 3, "margin": "x", "chat": [{"role": "user"}]}])
     (row,) = read_rows(tmp_path / "rows.jsonl")
-    with pytest.raises(DataError, match=r"rows.jsonl:1: 'prompt' must be a text; it is int"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: 'prompt' must be a text; it is a number"):
         row.text("prompt")
     with pytest.raises(DataError, match=r"'answer' must be a text; it is missing \(the row has 'chat', 'margin'"):
         row.text("answer")

@@ -55,6 +55,7 @@ def configure_protected(configure, servers, protection):
         "--services.certificate": protection.certificate("trainer"),
         "--services.key": protection.key("trainer"),
         "--services.attempts": 1,
+        "--services.wait": 0,
         "--services.timeout": 30,
         "--total-steps": 1,
     }

@@ -108,5 +108,7 @@ def test_a_brake_ends_a_run_and_says_so(watched):
 
 
 def test_disagreement_of_a_single_model_is_no_brake(configure):
+    config = configure("--watch.max-disagreement", 1.0)
     with pytest.raises(BrakeUnusable, match="needs a reward that is an ensemble"):
-        run_ppo(configure("--watch.max-disagreement", 1.0))
+        run_ppo(config)
+    assert not config.out.exists()

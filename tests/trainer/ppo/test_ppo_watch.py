@@ -3,6 +3,7 @@
 import pytest
 
 from palate.client.types import FinishReason, PolicyVersion
+from trainer.ppo.errors import BrakeUnusable
 from trainer.ppo.watch import End, EndReason, Watch, brake, read_end, write_end
 from trainer.ppo.watch_config import WatchGroup
 from trainer.types import DropCause, DroppedRollout, Rollout, ScoredRollout
@@ -73,9 +74,19 @@ class NoGold:
         return [DroppedRollout(each, DropCause.FAILED, "the function raised TypeError in line 3") for each in rollouts]
 
 
+ROLLOUT = Rollout("p", "c", (1,), (2,), (-1.0,), FinishReason.STOP, PolicyVersion("run", 1, 1, "digest"), 9)
+SCORED = [ScoredRollout(ROLLOUT, 0.5, "revision")] * 2
+
+
 def test_gold_that_says_nothing_at_all_is_told_with_its_cause(caplog):
-    rollout = Rollout("p", "c", (1,), (2,), (-1.0,), FinishReason.STOP, PolicyVersion("run", 1, 1, "digest"), 9)
-    found = Watch(WatchGroup(**GOLD), {}, NoGold()).look([ScoredRollout(rollout, 0.5, "revision")] * 2)
+    found = Watch(WatchGroup(**GOLD), {}, NoGold()).look(SCORED)
     assert found == {"watch/gold_missing": 2.0}
     assert "no score for any of the step's 2 rollouts" in caplog.text
     assert "the function raised TypeError in line 3" in caplog.text
+
+
+def test_a_brake_on_gold_that_has_never_said_anything_ends_the_run():
+    braked = WatchGroup(**GOLD, max_gold_fall=0.5)
+    with pytest.raises(BrakeUnusable, match=r"has scored no rollout yet \(the function raised TypeError in line 3\)"):
+        Watch(braked, {}, NoGold()).look(SCORED)
+    assert Watch(braked, {}, NoGold(), [{"watch/gold": 1.0}]).look(SCORED) == {"watch/gold_missing": 2.0}

@@ -60,5 +60,5 @@ def test_what_cannot_be_done_is_said(tmp_path, server):
     assert said.exit_code == STOPPED
     assert "config.json" in said.output
     assert "there is no behaviour" in audit("--target", server.target, "--behaviour", "kindness").output
-    said = audit("--target", "127.0.0.1:1", "--timeout", "1", "--out", tmp_path / "out")
+    said = audit("--target", "127.0.0.1:1", "--timeout", "1", "--wait", "0", "--out", tmp_path / "out")
     assert said.exit_code == STOPPED

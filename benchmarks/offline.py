@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from palate.models.folder import ModelFolder
 from palate.models.manifest import load_manifest
+from palate.models.onnx_runtime import onnxruntime
 from palate.models.rendering import Rendered
 
 CORES = os.cpu_count() or 1

@@ -199,8 +199,9 @@ def _write_onnx(model: MaskedClassifier, folder: Path, rows: list[Rendered]) -> 
 
 def _check(model: MaskedClassifier, folder: Path, rows: list[Rendered], allowed: Tolerance) -> float:
     """Compares torch and ONNX Runtime, alone and batched; returns the largest difference in standard deviations."""
-    import onnxruntime
     import torch
+
+    from palate.models.onnx_runtime import onnxruntime
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     alone = [_inputs([row], folder) for row in rows]

@@ -114,7 +114,8 @@ def _groups(graph: onnx.GraphProto) -> list[_Group]:
 def _reach(model: onnx.ModelProto, sources: Sequence[str], samples: Samples) -> dict[str, NDArray[np.float32]]:
     """(D,) largest magnitude of every channel of `sources` over the samples."""
     import onnx
-    import onnxruntime
+
+    from palate.models.onnx_runtime import onnxruntime
 
     watched = onnx.ModelProto()
     watched.CopyFrom(model)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from palate.models.device import gpu_number
 from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
+from palate.models.onnx_runtime import onnxruntime
 from services.reward.engine import DtypeName, EngineOptions, Row
 from services.reward.hardware import adds_bytes_exactly
 from services.reward.layout import ONE_LANE, Layout

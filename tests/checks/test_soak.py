@@ -61,6 +61,7 @@ def test_an_error_in_a_log_is_seen(tmp_path):
     log = tmp_path / "reward.log"
     log.write_text(
         "now DEBUG services.runtime.interceptors palate.v1.RewardService/Score Internal 0.1 s, request mixed-7\n"
+        "now ERROR grpc._cython.cygrpc ExecuteBatchError raised in core by servicer method [Score]\n"
         "now ERROR services.runtime.interceptors a bug in palate.v1.RewardService/Score, request mixed-7\n"
     )
     assert [error.rpartition(" ")[2] for error in errors(log)] == ["mixed-7"]

@@ -16,9 +16,6 @@ from pathlib import Path
 _SETTLING_SECONDS = 10.0
 """How long a child's child may take to see that its parent has ended, and to end too."""
 
-_SHARED = ".ses"
-"""ONNX Runtime's telemetry keeps one in the temporary folder, for all processes together."""
-
 
 @contextmanager
 def own_temporary_folder(prefix: str) -> Iterator[Path]:
@@ -39,7 +36,7 @@ def present() -> frozenset[str]:
     """Processes of the present temporary folder, files in it, and mounts."""
     own = tempfile.gettempdir()
     mounts = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
-    files = (f"file {path}" for path in Path(own).rglob("*") if path.name != _SHARED)
+    files = (f"file {path}" for path in Path(own).rglob("*"))
     return frozenset([*_processes(own), *files, *(f"mount {place}" for place in mounts if place.startswith(own))])
 
 

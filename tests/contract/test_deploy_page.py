@@ -76,6 +76,7 @@ def test_the_overlay_of_a_run_builds(tmp_path):
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     made = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    assert made.keys() == {"ConfigMap", "Job"}  # no Secret, Certificate or Issuer: who may call stays as it is
     pod = made["Job"]["spec"]["template"]["spec"]
     assert made["Job"]["metadata"]["name"] == "palate-ppo-7"
     assert pod["containers"][0]["image"] == "registry.example.com/palate/trainer:0.1.0"
@@ -86,6 +87,8 @@ def test_the_overlay_of_a_run_builds(tmp_path):
     file.write_text(made["ConfigMap"]["data"]["run.yaml"])
     read = PPOConfig.from_command_line(["--config", str(file)], "palate train ppo")
     assert read.out == Path("/runs/7")
+    usual = yaml.safe_load((ROOT / "k8s" / "components" / "training" / "shared" / "run.yaml").read_text())
+    assert yaml.safe_load(file.read_text()) == usual | {"out": "/runs/7"}
 
 
 @pytest.mark.parametrize("path", sorted(PATHS))

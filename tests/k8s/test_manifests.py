@@ -6,7 +6,7 @@ from palate.settings import Settings
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
 from services.runtime.health import LIVE
-from tests.k8s.rendering import COMBINATIONS, documents, of_kind, pod_specs, variables
+from tests.k8s.rendering import COMBINATIONS, SUFFIX, documents, of_kind, pod_specs, variables
 
 SERVERS = {
     "palate-reward": (RewardConfig, "palate.v1.RewardService"),
@@ -50,8 +50,8 @@ def test_pods_meet_the_restricted_standard_and_have_no_token(name):
 
 @everywhere
 def test_what_pods_name_is_there(name):
-    """ConfigMaps, claims and accounts are made by the same overlay; every volume is mounted, every mount has one."""
-    made = {(document["kind"], document["metadata"]["name"]) for document in documents(name)}
+    """ConfigMaps, claims and accounts are the overlay's, or what runs share; every volume is mounted, and the reverse."""
+    made = {(each["kind"], each["metadata"]["name"]) for each in (*documents(name), *documents("runs"))}
     for pod, spec in pod_specs(name):
         assert ("ServiceAccount", spec["serviceAccountName"]) in made, pod
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
@@ -149,6 +149,16 @@ def test_certificates_are_for_the_names_that_callers_use():
     made = {certificate["spec"]["secretName"] for certificate in certificates.values()}
     wanted = {v["secret"]["secretName"] for _, spec in pod_specs("prod") for v in spec["volumes"] if "secret" in v}
     assert wanted == (made & wanted) | {"palate-identities"}
+
+
+@pytest.mark.parametrize("name", ["a run", "a run on ranks"])
+def test_a_run_makes_nothing_but_itself(name):
+    """It may be applied, renamed and deleted beside services and other runs."""
+    assert {document["kind"] for document in documents(name)} == {"ConfigMap", "JobSet" if "ranks" in name else "Job"}
+    assert all(SUFFIX in document["metadata"]["name"] for document in documents(name))
+    ((_, spec),) = pod_specs(name)
+    secrets = {volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    assert secrets == {of_kind("prod", "Certificate")["palate-trainer"]["spec"]["secretName"]}
 
 
 def test_production_images_come_from_a_registry():

@@ -15,7 +15,6 @@ from tests.k8s.rendering import ROOT, of_kind, pod_specs, variables
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.config import PPOConfig
 
-
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 
 

@@ -50,7 +50,7 @@ def test_pods_meet_the_restricted_standard_and_have_no_token(name):
 
 @everywhere
 def test_what_pods_name_is_there(name):
-    """ConfigMaps, claims and accounts are the overlay's, or what runs share; every volume is mounted, and the reverse."""
+    """ConfigMaps, claims, accounts are the overlay's or of all runs; every volume is mounted, every mount has one."""
     made = {(each["kind"], each["metadata"]["name"]) for each in (*documents(name), *documents("runs"))}
     for pod, spec in pod_specs(name):
         assert ("ServiceAccount", spec["serviceAccountName"]) in made, pod

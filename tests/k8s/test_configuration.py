@@ -128,6 +128,7 @@ def test_of_a_run_the_pod_with_rank_0_is_scraped_alone(index, scraped):
 def test_autoscaling_asks_for_metrics_that_the_services_have():
     page = (ROOT / "docs" / "metrics.md").read_text()
     for name, scaled in of_kind("prod", "ScaledObject").items():
+        assert scaled["metadata"]["namespace"] == "palate"  # which the query names, where kustomize does not look
         (trigger,) = scaled["spec"]["triggers"]
         query = trigger["metadata"]["query"]
         series = re.findall(r'(palate_\w+)\{namespace="palate",job="([\w-]+)"\}', query)

@@ -58,7 +58,9 @@ def test_what_pods_name_is_there(name):
         containers = (*spec["containers"], *spec.get("initContainers", ()))
         mounts = {mount["name"] for container in containers for mount in container["volumeMounts"]}
         assert mounts == set(volumes), pod
-        maps = [source["configMapRef"]["name"] for item in containers for source in item.get("envFrom", ())]
+        sources = [source for item in containers for source in item.get("envFrom", ())]
+        assert all(source["secretRef"]["optional"] for source in sources if "secretRef" in source), pod
+        maps = [source["configMapRef"]["name"] for source in sources if "configMapRef" in source]
         maps += [volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume]
         claims = [v["persistentVolumeClaim"]["claimName"] for v in volumes.values() if "persistentVolumeClaim" in v]
         assert {("ConfigMap", each) for each in maps} <= made, pod

@@ -126,7 +126,7 @@ def not_ready(clock: Clock, thresholds: Thresholds) -> Alert:
         f"max_over_time(palate_ready{lately}) == 0 or ({waiting} unless on (namespace, pod) palate_ready)",
         clock(15 * MINUTE),
         "critical",
-        "{{ $labels.job }} {{ $labels.instance }} {{ $labels.pod }}: takes no calls",
+        "{{ $labels.job }} {{ $labels.instance }} takes no calls{{ with $labels.pod }} (pod {{ . }}){{ end }}",
         "A server that loads its model or drains for longer than either may take, or a pod that does not come as far: "
         "it waits for a node, a volume, a Secret or an image, or ends again and again. The others have its share of "
         "calls.",

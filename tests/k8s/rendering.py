@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,17 @@ def _read(text: str) -> list[dict[str, Any]]:
 @functools.cache
 def _render(name: str) -> str:
     resource, components = COMBINATIONS[name]
+    return build(resource, components, {"nameSuffix": SUFFIX} if name.startswith("a run") else {})
+
+
+def build(resource: str, components: Sequence[str], more: dict[str, Any]) -> str:
+    """What is made of an overlay that says this, beside what it builds on and adds."""
     with tempfile.TemporaryDirectory(prefix="palate-") as folder:
         near = Path(os.path.relpath(K8S.resolve(), Path(folder).resolve()))
         kustomization = {
             "resources": [str(near / resource)] if resource else [],
             "components": [str(near / "components" / component) for component in components],
-            **({"nameSuffix": SUFFIX} if name.startswith("a run") else {}),
+            **more,
         }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=120)

@@ -1,12 +1,17 @@
 """What the manifests promise together, read from what kustomize makes of them."""
 
+import re
+import shutil
+from base64 import b64decode
+
 import pytest
+import yaml
 
 from palate.settings import Settings
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
 from services.runtime.health import LIVE
-from tests.k8s.rendering import COMBINATIONS, SUFFIX, documents, of_kind, pod_specs, variables
+from tests.k8s.rendering import COMBINATIONS, K8S, SUFFIX, build, documents, of_kind, pod_specs, variables
 
 SERVERS = {
     "palate-reward": (RewardConfig, "palate.v1.RewardService"),
@@ -161,6 +166,26 @@ def test_a_run_makes_nothing_but_itself(name):
     ((_, spec),) = pod_specs(name)
     secrets = {volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
     assert secrets == {of_kind("prod", "Certificate")["palate-trainer"]["spec"]["secretName"]}
+
+
+def test_weights_come_from_where_the_readme_lets_an_overlay_say():
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl here")
+    readme = (K8S / "components" / "weights-download" / "README.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    made = list(yaml.safe_load_all(build("base", ["weights-download"], yaml.safe_load(snippet))))
+    (said,) = (each["data"] for each in made if each["metadata"]["name"].startswith("palate-reward-weights"))
+    assert said == {"URL": "https://models.example.com/reward.tar", "SHA256": "…"}
+
+
+def test_an_overlay_over_productions_says_who_may_call():
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl here")
+    replaced = {"name": "palate-identities", "behavior": "replace", "literals": ["identities.yaml=[]"]}
+    more = {"secretGenerator": [replaced | {"options": {"disableNameSuffixHash": True}}], "namespace": "palate"}
+    (secret,) = (each for each in yaml.safe_load_all(build("overlays/prod", [], more)) if each["kind"] == "Secret")
+    assert secret["metadata"]["name"] == "palate-identities"
+    assert b64decode(secret["data"]["identities.yaml"]) == b"[]"
 
 
 def test_production_images_come_from_a_registry():

@@ -115,4 +115,33 @@ def no_scrape(clock: Clock, thresholds: Thresholds) -> Alert:
     )
 
 
+def not_ready(clock: Clock, thresholds: Thresholds) -> Alert:
+    """A replica lives, and takes no calls; or, where kube-state-metrics is, its pod never comes to that."""
+    lately = f"[{clock(5 * MINUTE)}]"  # longer than a restart takes, in which nothing is known
+    unready = f'kube_pod_status_ready{{condition="true", pod=~"{_PODS}"}}'
+    ended = 'kube_pod_status_phase{phase=~"Succeeded|Failed"} == 1'  # evicted, and replaced long ago
+    waiting = f"max by (namespace, pod) (max_over_time({unready}{lately})) == 0 unless on (namespace, pod) ({ended})"
+    return Alert(
+        "PalateNotReady",
+        f"max_over_time(palate_ready{lately}) == 0 or ({waiting} unless on (namespace, pod) palate_ready)",
+        clock(15 * MINUTE),
+        "critical",
+        "{{ $labels.job }} {{ $labels.instance }} takes no calls{{ with $labels.pod }} (pod {{ . }}){{ end }}",
+        "A server that loads its model or drains for longer than either may take, or a pod that does not come as far: "
+        "it waits for a node, a volume, a Secret or an image, or ends again and again. The others have its share of "
+        "calls.",
+        (
+            "`kubectl -n palate describe pod`: what does a pod in Pending or ContainerCreating wait for? A node with "
+            "room (or a GPU), the claim `palate-models`, a Secret, an image.",
+            "`kubectl -n palate logs`, and `--previous` where it has restarted: a server that loads says what it does, "
+            "one that cannot start says why. The startup probe gives it ten minutes; a larger model wants more "
+            "(`failureThreshold`).",
+            "In a rollout nothing is lost yet: `kubectl -n palate rollout undo deployment/NAME`.",
+            "A pod that drains and does not end: a call that lasts longer than `--drain-grace-seconds`, or a node that "
+            "is gone (`kubectl get nodes`).",
+        ),
+    )
+
+
 _SERVICES = 'job=~"palate-.*", job!="palate-training"'
+_PODS = "palate-(reward|policy|ref-policy)-.*"

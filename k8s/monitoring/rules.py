@@ -12,6 +12,9 @@ JOBS = 'job=~"palate-.*"'
 FLEET = "namespace, job"
 """Replicas that are alike: one Deployment in one namespace."""
 
+RUNBOOK = "docs/runbooks.md"
+"""Where alerts say that their steps are; with the address at which you serve that page it becomes a link."""
+
 MINUTE = 60
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
@@ -86,7 +89,7 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": _one_line(self.meaning),
-                "runbook": f"docs/runbooks.md#{self.name.lower()}",
+                "runbook_url": f"{RUNBOOK}#{self.name.lower()}",
             },
         }
 

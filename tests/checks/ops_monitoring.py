@@ -69,6 +69,7 @@ class Check:
             self._healthy()
         self._bad_scores()
         self._overload()
+        self._drained_replica()
         self._unequal_replicas()
         self._gamed_reward()
         self._failed_run()
@@ -112,6 +113,14 @@ class Check:
         self._fault(names)
         with Load(*(self._watched.flood(seed) for seed in range(24))):
             self._wait_for(names)
+
+    def _drained_replica(self) -> None:
+        """A replica that lives and takes no calls."""
+        names = {"PalateNotReady"}
+        self._fault(names)
+        replica = self._watched.drain()
+        self._wait_for(names)
+        self._watched.end(replica)
 
     def _unequal_replicas(self) -> None:
         """A run that publishes to one replica alone, and leaves its reference far behind."""

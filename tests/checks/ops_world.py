@@ -39,6 +39,7 @@ _POISON = "~"
 _REFERENCE_TEXTS = 300
 _DRIFTED_SHARE = 0.05
 _SECONDS = 300.0
+_FOR_EVER_SECONDS = 3600
 _MANY = 50
 ONCE = ChannelOptions(max_attempts=1)
 
@@ -125,6 +126,19 @@ class Watched:
         with AdminClient(self.reward.target) as admin:
             admin.load_model("taste", str(self._world.reward), set_default=True)
             admin.load_model("broken", str(self._out / "broken"))
+
+    def drain(self) -> LocalServer:
+        """A replica that was told to end, and drains for longer than any alert waits; whoever asks ends it."""
+        late = ("--frozen", "--drain-delay-seconds", str(_FOR_EVER_SECONDS))
+        server = self._serve("ref-policy", [*self._world.policy_command(), *late])
+        server.process.terminate()
+        return server
+
+    def end(self, server: LocalServer) -> None:
+        """Ends a server at once, and forgets its target."""
+        self._prometheus.forget(server.metrics_target)
+        server.process.kill()
+        server.process.wait()
 
     def start_run(self, name: str, replicas: Sequence[LocalServer], rewards: Rewards, *flags: str) -> None:
         """Starts a run that publishes to these replicas, and is scraped."""

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from base64 import b64decode
 from itertools import chain
 from pathlib import Path
 from pkgutil import resolve_name
@@ -42,27 +43,64 @@ def options_of(words: list[str]) -> set[str]:
 
 
 def test_there_is_something_to_look_at():
-    assert len(COMMANDS) >= 2
-    assert len(doctor_pods()) == 1
+    assert COMMANDS
+    assert set(pods()) == {"palate-fill", "palate-doctor"}
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("palate plan")])
+@pytest.mark.parametrize("line", COMMANDS)
 def test_commands_have_these_options(line):
     words = shlex.split(line)[1:]
     assert {word for word in words if word.startswith("--")} <= options_of(words)
 
 
-def doctor_pods():
-    """Manifests that are written out in the page."""
-    found = [block for language, block in BLOCKS if language == "bash" and "<<'POD'" in block]
-    return [yaml.safe_load(block.split("<<'POD'\n")[1].split("\nPOD\n")[0]) for block in found]
+def pods():
+    """Pods that are written out in the page, by name."""
+    texts = re.findall(r"<<'?POD'?\n(.*?)\nPOD\n", PAGE, re.DOTALL)
+    return {pod["metadata"]["name"]: pod for pod in map(yaml.safe_load, texts)}
 
 
 def test_the_doctors_pod_asks_with_options_that_there_are():
-    (container,) = doctor_pods()[0]["spec"]["containers"]
+    (container,) = pods()["palate-doctor"]["spec"]["containers"]
     assert {word for word in container["args"] if word.startswith("--")} <= options_of(container["args"])
-    mounted = {each["name"] for each in container["volumeMounts"]}
-    assert mounted == {each["name"] for each in doctor_pods()[0]["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize("name", ["palate-fill", "palate-doctor"])
+def test_pods_of_the_page_have_no_token_and_mount_what_they_name(name):
+    spec = pods()[name]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    mounted = {each["name"] for each in spec["containers"][0]["volumeMounts"]}
+    assert mounted == {each["name"] for each in spec["volumes"]}
+
+
+def test_every_command_is_given_from_the_root_with_programs_that_the_page_names():
+    scripts = "".join(block for language, block in BLOCKS if language == "bash").replace("\\\n", " ")
+    lines = re.sub(r"<<'?(\w+)'?\n.*?\n\1\n", "\n", scripts, flags=re.DOTALL).splitlines()
+    programs = {re.sub(r"^(until|do|then) ", "", line.strip()).split()[0] for line in lines if line.strip()}
+    named = set(re.findall(r"`(\w+)`", PAGE.split("## To a scored request")[0])) - {"kustomize"}
+    shell = {"for", "done", "echo", "cat", "CLAIM=palate-models"}
+    assert programs - shell <= named | {"palate"}
+    assert "make" in programs
+
+
+def test_the_certificates_of_the_page_are_for_the_names_of_the_services(tmp_path):
+    """The page's own commands, with kubectl saying what it would make."""
+    if missing := [program for program in ("kubectl", "openssl") if shutil.which(program) is None]:
+        pytest.skip(f"not here: {', '.join(missing)}")
+
+    def output(script):
+        return subprocess.run(
+            ["bash", "-euc", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+
+    (script,) = (block for _, block in BLOCKS if "create secret tls" in block)
+    dry = output('kubectl() { command kubectl "$@" --dry-run=client -o yaml; echo ---; }\n' + script)
+    made = {each["metadata"]["name"]: each for each in yaml.safe_load_all(dry) if each}
+    assert set(made) == {f"{name}-tls" for name in ("palate-reward", "palate-policy", "palate-ref-policy")}
+    for name in ("palate-reward", "palate-policy", "palate-ref-policy", "palate-policy-publish"):
+        file = f"{name.removesuffix('-publish')}.crt"
+        assert b64decode(made[file.replace(".crt", "-tls")]["data"]["tls.crt"]) == (tmp_path / file).read_bytes()
+        verified = output(f"openssl verify -CAfile ca.crt -purpose sslserver -verify_hostname {name} {file}")
+        assert verified == f"{file}: OK\n"
 
 
 def test_the_overlay_of_a_run_builds(tmp_path):
@@ -76,6 +114,7 @@ def test_the_overlay_of_a_run_builds(tmp_path):
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     made = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    assert made.keys() == {"ConfigMap", "Job"}  # no Secret, Certificate or Issuer: who may call stays as it is
     pod = made["Job"]["spec"]["template"]["spec"]
     assert made["Job"]["metadata"]["name"] == "palate-ppo-7"
     assert pod["containers"][0]["image"] == "registry.example.com/palate/trainer:0.1.0"
@@ -86,6 +125,8 @@ def test_the_overlay_of_a_run_builds(tmp_path):
     file.write_text(made["ConfigMap"]["data"]["run.yaml"])
     read = PPOConfig.from_command_line(["--config", str(file)], "palate train ppo")
     assert read.out == Path("/runs/7")
+    usual = yaml.safe_load((ROOT / "k8s" / "components" / "training" / "shared" / "run.yaml").read_text())
+    assert yaml.safe_load(file.read_text()) == usual | {"out": "/runs/7"}
 
 
 @pytest.mark.parametrize("path", sorted(PATHS))

@@ -34,6 +34,11 @@ def _of(metric: str, instance: str = "a", job: str = "palate-reward", **more: st
     return metric + "{" + ", ".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
 
 
+def _pod(pod: str, metric: str = "kube_pod_status_ready", **labels: str) -> str:
+    """As kube-state-metrics shows it."""
+    return _of(metric, "ksm:8080", "kube-state-metrics", pod=pod, **(labels or {"condition": "true"}))
+
+
 def _calls(code: str, minute: int, minutes: int = 240) -> Series:
     name = _of("grpc_server_handled_total", grpc_service="palate.v1.RewardService", grpc_method="Score", grpc_code=code)
     return {name: f"0+{minute}x{minutes}"}
@@ -119,6 +124,25 @@ CASES = {
             _of("up", "other", "postgres"): "0x240",
         },
         count=2,
+    ),
+    "PalateNotReady": Case(
+        fires={
+            _of("palate_ready", "loads"): "1x90 0x150",
+            _of("palate_ready", "restarts"): "0x97 _x2 0x9 _x2 0x130",  # its startup probe fails
+            _pod("palate-policy-pending-x"): "0x240",
+            _pod("palate-reward-known-x"): "0x240",  # one alert for each pod
+            _of("palate_ready", "known", pod="palate-reward-known-x"): "0x240",
+        },
+        silent={
+            _of("palate_ready", "loads"): "1x106 0x134",
+            _of("palate_ready", "gone"): "1x90 0x3 stale",
+            _pod("palate-reward-well-x"): "1x240",
+            _pod("palate-reward-evicted-x"): "0x240",
+            _pod("palate-reward-evicted-x", "kube_pod_status_phase", phase="Failed"): "1x240",
+            _pod("palate-ppo-ended-x"): "0x240",
+            _pod("postgres-0"): "0x240",
+        },
+        count=4,
     ),
     "PalateParityFailed": Case(
         fires={_of("palate_reward_model_loads_total", outcome="parity"): "0x115 1x125"},

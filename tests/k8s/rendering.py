@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,20 @@ COMBINATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "namespace": ("namespace", ()),
     "base": ("base", ()),
     "base, weights-download": ("base", ("weights-download",)),
+    "runs": ("runs", ()),
     "base, weights-volume, training": ("base", ("weights-volume", "training")),
     "local, monitoring": ("overlays/local", ("monitoring",)),
     "training alone": ("", ("training",)),
     "training-ranks alone": ("", ("training-ranks",)),
-    "base, training, gpu, mtls": ("base", ("training", "gpu", "mtls")),
-    "base, training-ranks, gpu, mtls": ("base", ("training-ranks", "gpu", "mtls")),
+    "base, training, gpu, mtls": ("base", ("training", "gpu", "mtls", "mtls-trainer")),
+    "base, training-ranks, gpu, mtls": ("base", ("training-ranks", "gpu", "mtls", "mtls-trainer")),
+    "a run": ("", ("training", "gpu", "mtls-trainer")),
+    "a run on ranks": ("", ("training-ranks", "gpu", "mtls-trainer")),
     "prod, gpu": ("overlays/prod", ("gpu",)),
 }
 """Name → what is built on, under k8s/, and the components that are added, in order."""
+SUFFIX = "-7"
+"""What overlays of runs here add to names, so that no two runs have one."""
 
 
 def render(name: str) -> str:
@@ -52,11 +57,17 @@ def _read(text: str) -> list[dict[str, Any]]:
 @functools.cache
 def _render(name: str) -> str:
     resource, components = COMBINATIONS[name]
+    return build(resource, components, {"nameSuffix": SUFFIX} if name.startswith("a run") else {})
+
+
+def build(resource: str, components: Sequence[str], more: dict[str, Any]) -> str:
+    """What is made of an overlay that says this, beside what it builds on and adds."""
     with tempfile.TemporaryDirectory(prefix="palate-") as folder:
         near = Path(os.path.relpath(K8S.resolve(), Path(folder).resolve()))
         kustomization = {
             "resources": [str(near / resource)] if resource else [],
             "components": [str(near / "components" / component) for component in components],
+            **more,
         }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=120)
@@ -87,4 +98,4 @@ def variables(name: str, spec: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in container.get("envFrom", ()):
         found |= maps[source["configMapRef"]["name"]]["data"]
-    return found | {entry["name"]: entry["value"] for entry in container.get("env", ())}
+    return found | {entry["name"]: entry["value"] for entry in container.get("env", ()) if "value" in entry}

@@ -15,6 +15,8 @@ from tests.k8s.rendering import ROOT, of_kind, pod_specs, variables
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.config import PPOConfig
 
+JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
@@ -65,7 +67,7 @@ def test_the_local_overlay_serves_its_policy(root, monkeypatch):
         assert client.policy_info().frozen
 
 
-@pytest.mark.parametrize("name", ["training alone", "training-ranks alone", "base, training, gpu, mtls"])
+@pytest.mark.parametrize("name", ["training alone", "training-ranks alone", "a run", "a run on ranks"])
 def test_a_run_is_what_the_trainer_reads(name, tmp_path, monkeypatch):
     (data,) = (m["data"] for key, m in of_kind(name, "ConfigMap").items() if key.startswith("palate-training"))
     (tmp_path / "run.yaml").write_text(data["run.yaml"])
@@ -84,30 +86,49 @@ def test_a_run_is_what_the_trainer_reads(name, tmp_path, monkeypatch):
     services = of_kind("base", "Service")
     for address in (*config.services.policy, config.services.reward, config.services.ref):
         assert address.rsplit(":", 1)[0].removeprefix("dns:").removeprefix("///") in services
-    assert (config.services.token_file is None) == ("mtls" in name)
-    assert (config.device == "cuda") == ("gpu" in name)
+    assert (config.services.token_file is None) == name.startswith("a run")
+    assert (config.device == "cuda") == name.startswith("a run")
     assert (config.distributed == "fsdp2") == ("ranks" in name)
     assert config.record.prometheus_port == 9090
     assert config.record.prometheus_host == "0.0.0.0"
 
 
-def test_torchrun_meets_at_the_first_pod_with_as_many_as_there_are():
-    (jobset,) = of_kind("training-ranks alone", "JobSet").values()
+@pytest.mark.parametrize("name", ["training-ranks alone", "a run on ranks"])
+def test_torchrun_meets_at_the_first_pod_with_as_many_as_there_are(name):
+    (jobset,) = of_kind(name, "JobSet").values()
     (job,) = jobset["spec"]["replicatedJobs"]
     spec = job["template"]["spec"]
-    flags = dict(
-        flag.removeprefix("--").split("=") for flag in spec["template"]["spec"]["containers"][0]["args"] if "=" in flag
-    )
+    container = spec["template"]["spec"]["containers"][0]
+    labels = {f"metadata.labels['{JOBSET_LABEL}']": jobset["metadata"]["name"]}  # which JobSet's controller sets
+    of_the_pod = {
+        e["name"]: labels[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in container["env"] if "value" not in e
+    }
+    arguments = [re.sub(r"\$\((\w+)\)", lambda found: of_the_pod[found[1]], flag) for flag in container["args"]]
+    flags = dict(flag.removeprefix("--").split("=") for flag in arguments if "=" in flag)
     host, port = flags["rdzv-endpoint"].split(":")
-    assert host == f"{jobset['metadata']['name']}-{job['name']}-0-0.{jobset['spec']['network']['subdomain']}"
+    assert jobset["spec"]["network"] == {"enableDNSHostnames": True}  # the Service has the JobSet's name
+    assert host == f"{jobset['metadata']['name']}-{job['name']}-0-0.{jobset['metadata']['name']}"
+    assert flags["rdzv-id"] == jobset["metadata"]["name"]
     assert int(flags["nnodes"]) == spec["completions"] == spec["parallelism"]
     ports = {entry["containerPort"] for entry in spec["template"]["spec"]["containers"][0]["ports"]}
     assert int(port) in ports
 
 
+@pytest.mark.parametrize(("index", "scraped"), [("", True), ("0", True), ("1", False), ("10", False)])
+def test_of_a_run_the_pod_with_rank_0_is_scraped_alone(index, scraped):
+    """Else every other rank, which has no metrics, would be a process that Prometheus cannot read (PalateNoScrape)."""
+    (monitor,) = of_kind("prod", "PodMonitor").values()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (rule,) = endpoint["relabelings"]
+    assert rule["sourceLabels"] == ["__meta_kubernetes_pod_label_batch_kubernetes_io_job_completion_index"]
+    assert rule["action"] == "drop"
+    assert (re.fullmatch(rule["regex"], index) is None) == scraped
+
+
 def test_autoscaling_asks_for_metrics_that_the_services_have():
     page = (ROOT / "docs" / "metrics.md").read_text()
     for name, scaled in of_kind("prod", "ScaledObject").items():
+        assert scaled["metadata"]["namespace"] == "palate"  # which the query names, where kustomize does not look
         (trigger,) = scaled["spec"]["triggers"]
         query = trigger["metadata"]["query"]
         series = re.findall(r'(palate_\w+)\{namespace="palate",job="([\w-]+)"\}', query)

@@ -78,6 +78,31 @@ def test_what_cannot_be_had_is_said(site, tmp_path, url):
     assert "Traceback" not in done.stderr
 
 
+def test_a_digest_may_be_in_upper_case(archive, tmp_path):
+    url, digest = archive
+    done = fetch(tmp_path / "reward", url, digest.upper())
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("{site}/missing.tar?signature=secret", "/missing.tar cannot be had"),
+        ("{site}/model.tar?signature=secret", "/model.tar has the SHA-256"),
+        ("http://me:secret@127.0.0.1:1/model.tar", "http://127.0.0.1:1/model.tar cannot be had"),
+        ("{site}/a b?signature=secret", "/a b cannot be had"),
+        ("models/reward.tar?signature=secret", "models/reward.tar cannot be had"),
+        ("http://[secret/model.tar", "URL cannot be had"),
+    ],
+)
+def test_what_may_be_secret_in_a_url_is_never_said(archive, site, tmp_path, url, said):
+    done = fetch(tmp_path / "reward", url.replace("{site}", site[0]), "0")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_file_that_would_land_elsewhere_is_refused(site, tmp_path):
     address, folder = site
     with tarfile.open(folder / "model.tar", "w") as tar:

@@ -1,12 +1,17 @@
 """What the manifests promise together, read from what kustomize makes of them."""
 
+import re
+import shutil
+from base64 import b64decode
+
 import pytest
+import yaml
 
 from palate.settings import Settings
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
 from services.runtime.health import LIVE
-from tests.k8s.rendering import COMBINATIONS, documents, of_kind, pod_specs, variables
+from tests.k8s.rendering import COMBINATIONS, K8S, SUFFIX, build, documents, of_kind, pod_specs, variables
 
 SERVERS = {
     "palate-reward": (RewardConfig, "palate.v1.RewardService"),
@@ -50,15 +55,17 @@ def test_pods_meet_the_restricted_standard_and_have_no_token(name):
 
 @everywhere
 def test_what_pods_name_is_there(name):
-    """ConfigMaps, claims and accounts are made by the same overlay; every volume is mounted, every mount has one."""
-    made = {(document["kind"], document["metadata"]["name"]) for document in documents(name)}
+    """ConfigMaps, claims, accounts are the overlay's or of all runs; every volume is mounted, every mount has one."""
+    made = {(each["kind"], each["metadata"]["name"]) for each in (*documents(name), *documents("runs"))}
     for pod, spec in pod_specs(name):
         assert ("ServiceAccount", spec["serviceAccountName"]) in made, pod
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         containers = (*spec["containers"], *spec.get("initContainers", ()))
         mounts = {mount["name"] for container in containers for mount in container["volumeMounts"]}
         assert mounts == set(volumes), pod
-        maps = [source["configMapRef"]["name"] for item in containers for source in item.get("envFrom", ())]
+        sources = [source for item in containers for source in item.get("envFrom", ())]
+        assert all(source["secretRef"]["optional"] for source in sources if "secretRef" in source), pod
+        maps = [source["configMapRef"]["name"] for source in sources if "configMapRef" in source]
         maps += [volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume]
         claims = [v["persistentVolumeClaim"]["claimName"] for v in volumes.values() if "persistentVolumeClaim" in v]
         assert {("ConfigMap", each) for each in maps} <= made, pod
@@ -149,6 +156,36 @@ def test_certificates_are_for_the_names_that_callers_use():
     made = {certificate["spec"]["secretName"] for certificate in certificates.values()}
     wanted = {v["secret"]["secretName"] for _, spec in pod_specs("prod") for v in spec["volumes"] if "secret" in v}
     assert wanted == (made & wanted) | {"palate-identities"}
+
+
+@pytest.mark.parametrize("name", ["a run", "a run on ranks"])
+def test_a_run_makes_nothing_but_itself(name):
+    """It may be applied, renamed and deleted beside services and other runs."""
+    assert {document["kind"] for document in documents(name)} == {"ConfigMap", "JobSet" if "ranks" in name else "Job"}
+    assert all(SUFFIX in document["metadata"]["name"] for document in documents(name))
+    ((_, spec),) = pod_specs(name)
+    secrets = {volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    assert secrets == {of_kind("prod", "Certificate")["palate-trainer"]["spec"]["secretName"]}
+
+
+def test_weights_come_from_where_the_readme_lets_an_overlay_say():
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl here")
+    readme = (K8S / "components" / "weights-download" / "README.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    made = list(yaml.safe_load_all(build("base", ["weights-download"], yaml.safe_load(snippet))))
+    (said,) = (each["data"] for each in made if each["metadata"]["name"].startswith("palate-reward-weights"))
+    assert said == {"URL": "https://models.example.com/reward.tar", "SHA256": "…"}
+
+
+def test_an_overlay_over_productions_says_who_may_call():
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl here")
+    replaced = {"name": "palate-identities", "behavior": "replace", "literals": ["identities.yaml=[]"]}
+    more = {"secretGenerator": [replaced | {"options": {"disableNameSuffixHash": True}}], "namespace": "palate"}
+    (secret,) = (each for each in yaml.safe_load_all(build("overlays/prod", [], more)) if each["kind"] == "Secret")
+    assert secret["metadata"]["name"] == "palate-identities"
+    assert b64decode(secret["data"]["identities.yaml"]) == b"[]"
 
 
 def test_production_images_come_from_a_registry():

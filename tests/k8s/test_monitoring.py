@@ -87,7 +87,7 @@ def test_every_alert_leads_to_its_section_of_the_runbook():
     page = generated()["docs/runbooks.md"]
     anchors = {line.removeprefix("## ").lower() for line in page.splitlines() if line.startswith("## ")}
     for alert in ALERTS:
-        assert alert.rule()["annotations"]["runbook"] == f"docs/runbooks.md#{alert.name.lower()}"
+        assert alert.rule()["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert.name.lower()}"
         assert alert.name.lower() in anchors
         assert alert.steps
 

@@ -130,7 +130,6 @@ async def _serve(
     server, port = _build(config, service_names, metrics, health, admission, traces, early)
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
-    await health.start()
     await server.start()
     _announce(config, port, metrics_server.server_port)
     service: Service | None = None
@@ -143,7 +142,7 @@ async def _serve(
             service = loading.result()
             service.add_to(_LateServer(server))
             _settle()
-            await health.set("model", True)
+            health.set("model", True)
             metrics.ready.set(1)
             # Not before: where a start fails, its cause is what is to be seen.
             logger.info("configuration\n%s", config.describe())
@@ -277,7 +276,7 @@ async def _drain(
     """NOT_SERVING at once, a while for clients to notice, then no new calls; accepted ones are answered."""
     logger.info("draining")
     metrics.ready.set(0)
-    await health.drain()
+    health.drain()
     await asyncio.sleep(config.drain_delay_seconds)
     admission.refuse()  # first, so that who is sent away now does not come back here
     if service is not None:

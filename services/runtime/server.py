@@ -37,6 +37,10 @@ _GOOD_BYE_SECONDS = 0.5
 """What may still be open when all calls are answered, e.g. watchers of the health, is cut after this time."""
 
 
+_HEALTH_STREAMS, _HEALTH_BYTES = 16, 4096
+"""On a port that has nothing but health: calls on one connection at once, and the longest question."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """What a process serves once it has loaded.
@@ -199,18 +203,7 @@ def _build(
         guard, credentials = guard_of(config), server_credentials(config)
     except SecurityError as error:
         raise StartupError(str(error)) from error
-    options = [
-        ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE_SECONDS)),
-        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
-        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
-        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
-        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
-    ]
+    options = _options(config, config.max_streams_per_connection, config.max_message_bytes)
     interceptor = CallInterceptor(service_names, guard, admission, metrics, config.slow_reader_seconds, traces)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
@@ -218,6 +211,22 @@ def _build(
         service.add_to(server)
     add_reflection(server, service_names, [service.pool for service in early])
     return server, _bind(server, f"{config.host}:{config.port}", credentials)
+
+
+def _options(config: ServerConfig, streams: int, message_bytes: int) -> list[tuple[str, int]]:
+    """What bounds a port's connections, each of which has so many calls at once, and messages up to this size."""
+    return [
+        ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE_SECONDS)),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.max_concurrent_streams", streams),
+        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
+    ]
 
 
 def _milliseconds(seconds: float) -> int:
@@ -228,7 +237,7 @@ async def _serve_health(config: ServerConfig, health: Health) -> grpc.aio.Server
     """A second, plaintext server that answers health alone, where one is asked for."""
     if config.health_port is None:
         return None
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=_options(config, _HEALTH_STREAMS, _HEALTH_BYTES))
     health.add_to(server)
     _bind(server, f"{config.host}:{config.health_port}", None)
     await server.start()

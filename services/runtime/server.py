@@ -135,12 +135,12 @@ async def _serve(
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
     await server.start()
-    _announce(config, port, metrics_server.server_port)
     service: Service | None = None
     loading = asyncio.ensure_future(load())
     stopping = asyncio.ensure_future(stop.wait())
     watching = asyncio.ensure_future(_watch_parent(stop)) if config.exit_with_parent else None
     try:
+        _announce(config, port, metrics_server.server_port)
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             service = loading.result()
@@ -266,12 +266,19 @@ def _start_metrics(config: ServerConfig, metrics: ServerMetrics) -> tuple[Any, A
 
 
 def _announce(config: ServerConfig, port: int, metrics_port: int) -> None:
-    """Writes the ports in one move, so that a reader never sees half a file."""
+    """Writes the ports in one move, so that a reader never sees half a file.
+
+    Raises:
+        StartupError: There is no such folder, or it cannot be written to.
+    """
     if config.announce is None:
         return
     draft = Path(f"{config.announce}.{os.getpid()}")
-    draft.write_text(json.dumps({"port": port, "metrics_port": metrics_port, "pid": os.getpid()}))
-    draft.replace(config.announce)
+    try:
+        draft.write_text(json.dumps({"port": port, "metrics_port": metrics_port, "pid": os.getpid()}))
+        draft.replace(config.announce)
+    except OSError as error:
+        raise StartupError(f"--announce {config.announce} cannot be written ({error.strerror})") from error
 
 
 async def _drain(

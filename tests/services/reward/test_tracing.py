@@ -75,6 +75,12 @@ def test_without_an_endpoint_nothing_is_traced():
     assert tracing.current_span() is None
 
 
+@pytest.mark.parametrize("endpoint", ["nonsense", "collector:4317", "ftp://a:1", "http://", "http://a:b", "http://[a"])
+def test_what_is_no_endpoint_is_refused(endpoint):
+    with pytest.raises(TracingUnavailable, match="is no URL with a host"):
+        open_traces(endpoint, "test")
+
+
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     with pytest.raises(TracingUnavailable, match=r"palate\[serve,otel\]"):

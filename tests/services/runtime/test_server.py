@@ -240,3 +240,20 @@ with local_server([sys.argv[1]]) as server:
     print("ready", flush=True)
     server.process.wait()
 """
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (["--max-message-bytes", "99999999999"], 2, "less than or equal to 2147483647"),
+        (["--max-streams-per-connection", "99999999999"], 2, "less than or equal to 2147483647"),
+        (["--announce", "/nowhere/ports.json"], 1, "--announce /nowhere/ports.json cannot be written (No such file"),
+        (["--otlp-endpoint", "nonsense"], 1, "--otlp-endpoint nonsense is no URL"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(flags, code, told):
+    command = [sys.executable, SERVER, "--port", "0", "--metrics-port", "0", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -80,11 +81,17 @@ def run(
 ) -> None:
     """Serves until SIGTERM or SIGINT, drains, and exits with 0; with 1 and a message where loading fails."""
     configure_logging(config.log_level)
+    _leave_no_core()
     try:
         asyncio.run(_serve(config, service_names, metrics, health, load, early))
     except StartupError as error:
         print(f"the server cannot start: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _leave_no_core() -> None:
+    """A crash writes no memory to disk: it holds keys, and texts of users."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _settle() -> None:

@@ -1,6 +1,7 @@
 """The life of a server process, seen from outside through real sockets."""
 
 import asyncio
+import resource
 import signal
 import subprocess
 import sys
@@ -257,3 +258,13 @@ def test_what_cannot_be_is_refused_in_a_line(flags, code, told):
     assert done.returncode == code
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_crash_would_leave_no_core_file():
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # what the server inherits
+    try:
+        with local_server([SERVER]) as running:
+            assert resource.prlimit(running.process.pid, resource.RLIMIT_CORE) == (0, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))

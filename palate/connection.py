@@ -13,12 +13,13 @@ import typer
 from palate.access import HELP, Access, channel_options
 from palate.client import ChannelOptions, PalateError
 from palate.client.channel import check_way
+from palate.client.checks import LONGEST_SECONDS
 from palate.waiting import WAIT_HELP
 
 Target = Annotated[
     str, typer.Option("--target", envvar="PALATE_TARGET", help="Address, e.g. 127.0.0.1:50051 or dns:///reward:50051.")
 ]
-Seconds = Annotated[float, typer.Option(help="Deadline of one call in seconds.", min=0.1)]
+Seconds = Annotated[float, typer.Option(help="Deadline of one call in seconds.", min=0.1, max=LONGEST_SECONDS)]
 
 Wait = Annotated[float, typer.Option("--wait", help=WAIT_HELP, min=0.0)]
 

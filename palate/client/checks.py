@@ -17,7 +17,7 @@ E = TypeVar("E", bound=Enum)
 UINT32, UINT64 = 2**32 - 1, 2**64 - 1
 """Largest numbers of the contract's fields."""
 
-_LONGEST_SECONDS = 366 * 24 * 3600.0
+LONGEST_SECONDS = 366 * 24 * 3600.0
 """gRPC takes what is much longer for a deadline in the past."""
 
 
@@ -64,8 +64,8 @@ def number(value: object, name: str) -> float:
 def seconds(value: object, name: str) -> float:
     """A time to wait, above 0: without any a call would end before it began."""
     found = number(value, name)
-    if not 0 < found <= _LONGEST_SECONDS:  # NaN is neither
-        raise InvalidInput(f"{name} is {found:g}; give seconds above 0, at most {_LONGEST_SECONDS:.0f} (a year)")
+    if not 0 < found <= LONGEST_SECONDS:  # NaN is neither
+        raise InvalidInput(f"{name} is {found:g}; give seconds above 0, at most {LONGEST_SECONDS:.0f} (a year)")
     return found
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +18,7 @@ from palate.doctor.findings import Finding, Role, bad, is_healthy
 from palate.doctor.replica import Subject, examine
 from palate.doctor.show import as_json, print_findings
 from palate.exit_codes import NOT_GOOD
+from palate.json_file import JsonFile, write_json
 from palate.terminal import stdout_console
 
 app = typer.Typer(add_completion=False)
@@ -40,9 +39,7 @@ def doctor(
     reward_metrics: Port = None,
     policy_metrics: Port = None,
     ref_policy_metrics: Port = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the findings as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     timeout: Seconds = 10.0,
     *,
     access: Access,
@@ -76,8 +73,7 @@ def doctor(
     ]
     findings += compare(examined)
     print_findings(findings, stdout_console())
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_json(findings), indent=2) + "\n")
+    write_json(json_file, as_json(findings))
     raise typer.Exit(0 if is_healthy(findings) else NOT_GOOD)
 
 

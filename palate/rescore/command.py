@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,7 @@ from palate.client.types import Aggregate, ScoreOptions, Truncation
 from palate.connection import Seconds, Target, Wait, options_for, with_access
 from palate.exit_codes import INTERRUPTED, SOME_FAILED, STOPPED
 from palate.file_errors import words_of
+from palate.json_file import JsonFile, write_json
 from palate.rescore.kept import KeptScores
 from palate.rescore.report import Report, make_report
 from palate.rescore.rescoring import score_missing, side_by_side
@@ -57,9 +57,7 @@ def run(
     top: Annotated[
         int, typer.Option(help="Largest disagreements to show, with their texts; 0 = none.", min=0, max=1000)
     ] = 5,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     timeout: Seconds = 60.0,
     wait: Wait = WAIT_SECONDS,
     max_message_bytes: MessageBytes = MESSAGE_BYTES,
@@ -81,9 +79,7 @@ def run(
             raise ModelChanged(f"{target} serves revision {served.revision}, not {revision}; serve that one")
         with RewardClient(target, timeout=timeout, model=model, revision=served.revision, options=options) as client:
             report = _rescore(run, component, client, options, served, top)
-        if json_file is not None:
-            text = json.dumps(as_json(report), indent=2, ensure_ascii=False)
-            json_file.write_text(text + "\n", encoding="utf-8")
+        write_json(json_file, as_json(report))
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None

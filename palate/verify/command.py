@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from palate.access import Access
 from palate.bulk.rows import FileProblem, read_entries
 from palate.connection import Seconds, options_for, with_access
 from palate.exit_codes import NOT_GOOD
+from palate.json_file import JsonFile, write_json
 from palate.models.folder import FolderError
 from palate.models.probe_texts import GOLDEN, Pair
 from palate.terminal import stdout_console
@@ -45,9 +45,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Own texts: rows with prompt and completion, .jsonl or .parquet."),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the result as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     timeout: Seconds = 60.0,
     *,
     access: Access,
@@ -70,8 +68,7 @@ def run(
     with progress.status("starting") as status:
         report = verify(subjects, pairs, timeout, lambda title: status.update(f"verifying {title}"))
     print_report(report, console)
-    if json_file is not None:
-        json_file.write_text(json.dumps({"model": str(model), **as_json(report)}, indent=2) + "\n")
+    write_json(json_file, {"model": str(model), **as_json(report)})
     raise typer.Exit(0 if report.is_good else NOT_GOOD)
 
 

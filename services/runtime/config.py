@@ -9,6 +9,9 @@ from pydantic import Field
 
 from palate.settings import Settings
 
+_LARGEST = 2**31 - 1
+"""What gRPC counts to."""
+
 
 class ServerConfig(Settings):
     """Settings that every server shares."""
@@ -30,7 +33,10 @@ class ServerConfig(Settings):
         30.0, gt=0, description="How long accepted calls may take after that before they are cut."
     )
     max_message_bytes: int = Field(
-        4 * 1024 * 1024, ge=64 * 1024, description="Largest request or reply in bytes; a larger one is refused."
+        4 * 1024 * 1024,
+        ge=64 * 1024,
+        le=_LARGEST,
+        description="Largest request or reply in bytes; a larger one is refused.",
     )
     max_deadline_seconds: float = Field(
         300.0, gt=0, description="Deadline of calls that bring none, and the longest a call can ask for."
@@ -50,7 +56,10 @@ class ServerConfig(Settings):
         "an eighth is for those who have less than their share.",
     )
     max_streams_per_connection: int = Field(
-        1024, ge=1, description="Calls on one connection at once; a client sends more when earlier ones have ended."
+        1024,
+        ge=1,
+        le=_LARGEST,
+        description="Calls on one connection at once; a client sends more when earlier ones have ended.",
     )
     slow_reader_seconds: float = Field(
         60.0, gt=0, description="How long one reply of a stream may wait to be read before the call is cut."

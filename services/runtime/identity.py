@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import math
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 _BEARER = "bearer "
 _FIELDS = {"name", "roles", "token_sha256", "certificate", "expires", "max_calls", "calls_per_second"}
+_UNIQUE = ("name", "token_sha256", "certificate")
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
+_RATES = (1e-6, 1e9)
+"""Calls a second that can be counted."""
 
 
 class IdentityFileError(Exception):
@@ -38,7 +43,7 @@ class Identity:
     Attributes:
         name: For logs and fairness.
         roles: What the identity may do.
-        token_sha256: SHA-256 of the bearer token, hexadecimal; None for certificates.
+        token_sha256: SHA-256 of the bearer token, hexadecimal in small letters; None for certificates.
         certificate: Common name of the client certificate; None for tokens.
         expires: The moment from which it counts no more; None = never.
         limits: How much it may call.
@@ -146,7 +151,7 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
     """Reads and checks the file.
 
     Raises:
-        IdentityFileError: It is missing, no list, or an entry is wrong.
+        IdentityFileError: It is missing, no list, an entry is wrong, or two have the same name, token or certificate.
     """
     try:
         document = read_yaml(path)
@@ -154,19 +159,31 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
         raise IdentityFileError(f"{path} cannot be read: {cause_of(error)}") from error
     if not isinstance(document, list) or not document:
         raise IdentityFileError(f"{path} must hold a list with at least one identity")
-    return tuple(_identity(entry, f"{path}, entry {number}") for number, entry in enumerate(document, 1))
+    entries = tuple(_identity(entry, f"{path}, entry {number}") for number, entry in enumerate(document, 1))
+    for field in _UNIQUE:
+        _check_unique(entries, field, path)
+    return entries
+
+
+def _check_unique(entries: Sequence[Identity], field: str, path: Path) -> None:
+    """Who calls must not depend on the order of the file."""
+    given = Counter(value for entry in entries if (value := getattr(entry, field)) is not None)
+    twice = [repr(entry.name) for entry in entries if given[getattr(entry, field)] > 1]
+    if twice:
+        raise IdentityFileError(f"{path}: each {field} belongs to one entry, and is in: {', '.join(twice)}")
 
 
 def _identity(entry: Any, where: str) -> Identity:
     if not isinstance(entry, dict) or not _is_name(entry.get("name")) or not set(entry) <= _FIELDS:
-        raise IdentityFileError(f"{where}: an identity has the fields {', '.join(sorted(_FIELDS))}, and needs a name")
+        known = ", ".join(sorted(_FIELDS))
+        raise IdentityFileError(f"{where}: an identity has the fields {known}, and needs a name, a line of text")
     if ("token_sha256" in entry) == ("certificate" in entry):
         raise IdentityFileError(f"{where} ({entry['name']}): give either token_sha256 or certificate")
     digest = entry.get("token_sha256")
-    if digest is not None and (not isinstance(digest, str) or len(digest) != 64):
+    if "token_sha256" in entry and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
         raise IdentityFileError(f"{where} ({entry['name']}): token_sha256 is 64 hexadecimal digits, in quotes")
     if "certificate" in entry and not _is_name(entry["certificate"]):
-        raise IdentityFileError(f"{where} ({entry['name']}): certificate is the common name of one, a text")
+        raise IdentityFileError(f"{where} ({entry['name']}): certificate is the common name of one, a line of text")
     roles = entry.get("roles", ())
     if not isinstance(roles, list | tuple):
         raise IdentityFileError(f"{where} ({entry['name']}): roles is a list; roles are {', '.join(Role)}")
@@ -177,6 +194,7 @@ def _identity(entry: Any, where: str) -> Identity:
     if not roles:
         raise IdentityFileError(f"{where} ({entry['name']}): roles is empty; roles are {', '.join(Role)}")
     expires, limits = _moment(entry.get("expires"), where), _limits(entry, f"{where} ({entry['name']})")
+    digest = None if digest is None else digest.lower()
     return Identity(entry["name"], roles, digest, entry.get("certificate"), expires, limits)
 
 
@@ -184,13 +202,14 @@ def _limits(entry: dict[str, Any], where: str) -> CallLimits:
     most, rate = entry.get("max_calls"), entry.get("calls_per_second")
     if most is not None and not (type(most) is int and most >= 1):
         raise IdentityFileError(f"{where}: max_calls is how many calls it may have at once, 1 or more")
-    if rate is not None and not (type(rate) in (int, float) and 0 < rate < math.inf):
-        raise IdentityFileError(f"{where}: calls_per_second is a number above 0")
+    if rate is not None and not (type(rate) in (int, float) and _RATES[0] <= rate <= _RATES[1]):
+        raise IdentityFileError(f"{where}: calls_per_second is a number from {_RATES[0]:f} to {_RATES[1]:.0f}")
     return CallLimits(most, rate)
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Names are in logs and messages, of which each is a line."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 def _moment(value: Any, where: str) -> datetime | None:

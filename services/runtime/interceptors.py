@@ -65,7 +65,7 @@ Check: TypeAlias = Callable[[], object]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Guards the methods of `services`; reflection needs credentials only, health of any protocol nothing."""
+    """Guards the methods of `services`; reflection needs any credentials, health of any protocol none."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             check = partial(self._guard.check, method.path, metadata, partial(_common_names, context))
             identity = check()
             enter_call("" if identity is None else identity.name, context.peer())
-            if method.service in self._services and method.path not in OPEN:
+            if method.path not in OPEN:
                 end = self._admission.admit(context, UNLIMITED if identity is None else identity.limits)
             yield check
             code = _code_name(context.code())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
+
+_IDLE_SECONDS = 10.0
+"""How long a stream may be open without a question; a program asks its questions at once."""
 
 
 class _Pools:
@@ -41,6 +46,22 @@ class _Pools:
         raise KeyError(name)
 
 
+class _Reflection(ReflectionServicer):
+    """The library's, whose streams end kindly when nothing more is asked."""
+
+    async def ServerReflectionInfo(  # noqa: N802
+        self, request_iterator: AsyncIterator[Any], unused_context: Any
+    ) -> AsyncIterator[Any]:
+        async for answer in super().ServerReflectionInfo(_while_asked(request_iterator), unused_context):
+            yield answer
+
+
+async def _while_asked(questions: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    with suppress(TimeoutError):
+        while (question := await asyncio.wait_for(anext(questions, None), _IDLE_SECONDS)) is not None:
+            yield question
+
+
 def add_reflection(server: grpc.aio.Server, service_names: Sequence[str], pools: Sequence[Any]) -> None:
     """Reflection under both its names; the library registers the older one only, and the messages are the same.
 
@@ -50,7 +71,7 @@ def add_reflection(server: grpc.aio.Server, service_names: Sequence[str], pools:
         pools: Descriptor pools of services that are not in the default one.
     """
     names = [*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-    servicer = ReflectionServicer(names, _Pools([descriptor_pool.Default(), *pools]))
+    servicer = _Reflection(names, _Pools([descriptor_pool.Default(), *pools]))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

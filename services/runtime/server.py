@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +36,10 @@ who never do."""
 
 _GOOD_BYE_SECONDS = 0.5
 """What may still be open when all calls are answered, e.g. watchers of the health, is cut after this time."""
+
+
+_HEALTH_STREAMS, _HEALTH_BYTES = 16, 4096
+"""On a port that has nothing but health: calls on one connection at once, and the longest question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +81,17 @@ def run(
 ) -> None:
     """Serves until SIGTERM or SIGINT, drains, and exits with 0; with 1 and a message where loading fails."""
     configure_logging(config.log_level)
+    _leave_no_core()
     try:
         asyncio.run(_serve(config, service_names, metrics, health, load, early))
     except StartupError as error:
         print(f"the server cannot start: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _leave_no_core() -> None:
+    """A crash writes no memory to disk: it holds keys, and texts of users."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _settle() -> None:
@@ -130,20 +141,19 @@ async def _serve(
     server, port = _build(config, service_names, metrics, health, admission, traces, early)
     health_server = await _serve_health(config, health)
     metrics_server, _ = _start_metrics(config, metrics)
-    await health.start()
     await server.start()
-    _announce(config, port, metrics_server.server_port)
     service: Service | None = None
     loading = asyncio.ensure_future(load())
     stopping = asyncio.ensure_future(stop.wait())
     watching = asyncio.ensure_future(_watch_parent(stop)) if config.exit_with_parent else None
     try:
+        _announce(config, port, metrics_server.server_port)
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             service = loading.result()
             service.add_to(_LateServer(server))
             _settle()
-            await health.set("model", True)
+            health.set("model", True)
             metrics.ready.set(1)
             # Not before: where a start fails, its cause is what is to be seen.
             logger.info("configuration\n%s", config.describe())
@@ -200,18 +210,7 @@ def _build(
         guard, credentials = guard_of(config), server_credentials(config)
     except SecurityError as error:
         raise StartupError(str(error)) from error
-    options = [
-        ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE_SECONDS)),
-        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
-        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
-        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
-        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
-    ]
+    options = _options(config, config.max_streams_per_connection, config.max_message_bytes)
     interceptor = CallInterceptor(service_names, guard, admission, metrics, config.slow_reader_seconds, traces)
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     health.add_to(server)
@@ -219,6 +218,22 @@ def _build(
         service.add_to(server)
     add_reflection(server, service_names, [service.pool for service in early])
     return server, _bind(server, f"{config.host}:{config.port}", credentials)
+
+
+def _options(config: ServerConfig, streams: int, message_bytes: int) -> list[tuple[str, int]]:
+    """What bounds a port's connections, each of which has so many calls at once, and messages up to this size."""
+    return [
+        ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE_SECONDS)),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets half of the calls
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.max_concurrent_streams", streams),
+        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_seconds)),
+        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_seconds / 3)),  # keepalive_timeout does nothing
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
+    ]
 
 
 def _milliseconds(seconds: float) -> int:
@@ -229,7 +244,7 @@ async def _serve_health(config: ServerConfig, health: Health) -> grpc.aio.Server
     """A second, plaintext server that answers health alone, where one is asked for."""
     if config.health_port is None:
         return None
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=_options(config, _HEALTH_STREAMS, _HEALTH_BYTES))
     health.add_to(server)
     _bind(server, f"{config.host}:{config.health_port}", None)
     await server.start()
@@ -258,12 +273,19 @@ def _start_metrics(config: ServerConfig, metrics: ServerMetrics) -> tuple[Any, A
 
 
 def _announce(config: ServerConfig, port: int, metrics_port: int) -> None:
-    """Writes the ports in one move, so that a reader never sees half a file."""
+    """Writes the ports in one move, so that a reader never sees half a file.
+
+    Raises:
+        StartupError: There is no such folder, or it cannot be written to.
+    """
     if config.announce is None:
         return
     draft = Path(f"{config.announce}.{os.getpid()}")
-    draft.write_text(json.dumps({"port": port, "metrics_port": metrics_port, "pid": os.getpid()}))
-    draft.replace(config.announce)
+    try:
+        draft.write_text(json.dumps({"port": port, "metrics_port": metrics_port, "pid": os.getpid()}))
+        draft.replace(config.announce)
+    except OSError as error:
+        raise StartupError(f"--announce {config.announce} cannot be written ({error.strerror})") from error
 
 
 async def _drain(
@@ -277,7 +299,7 @@ async def _drain(
     """NOT_SERVING at once, a while for clients to notice, then no new calls; accepted ones are answered."""
     logger.info("draining")
     metrics.ready.set(0)
-    await health.drain()
+    health.drain()
     await asyncio.sleep(config.drain_delay_seconds)
     admission.refuse()  # first, so that who is sent away now does not come back here
     if service is not None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urlsplit
 
 _NANOSECONDS = 1_000_000_000
 
 
 class TracingUnavailable(Exception):
-    """Traces are asked for and OpenTelemetry is not installed; the message says what to install."""
+    """Traces are asked for, and nobody can get them: no OpenTelemetry, or no address; the message says what to do."""
 
 
 class CallSpan:
@@ -96,10 +97,12 @@ def open_traces(endpoint: str, service: str) -> Traces:
         service: What the process is called in traces.
 
     Raises:
-        TracingUnavailable: OpenTelemetry is not installed.
+        TracingUnavailable: That is no such URL, or OpenTelemetry is not installed.
     """
     if not endpoint:
         return Traces()
+    if not _is_url(endpoint):
+        raise TracingUnavailable(f"--otlp-endpoint {endpoint} is no URL with a host, as http://collector:4317 is one")
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -110,3 +113,11 @@ def open_traces(endpoint: str, service: str) -> Traces:
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     return Traces(provider.get_tracer("palate"), provider.shutdown)
+
+
+def _is_url(endpoint: str) -> bool:
+    try:
+        url = urlsplit(endpoint)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # brackets or a port that are none
+        return False

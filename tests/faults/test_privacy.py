@@ -1,7 +1,8 @@
-"""A text that users send is seen by nobody else: not in logs, metrics or errors, whatever becomes of the call."""
+"""A text that users send is seen by nobody else: not in logs, metrics, traces or errors, whatever the call comes to."""
 
 import json
 import urllib.request
+from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from palate.oip.messages import NAME, message
 from palate.v1 import policy_service_pb2 as policy
 from palate.v1 import reward_service_pb2 as reward
 from tests.oip_client import column, infer_request, texts_request
+from tests.otlp_collector import attributes, collecting
 from tests.reward_folders import make_llama
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
@@ -28,10 +30,23 @@ REFUSES = (
 REWARD, POLICY = "/palate.v1.RewardService/", "/palate.v1.PolicyService/"
 
 
+@contextmanager
+def traced(module, folder):
+    """A server whose spans, of all calls it has had, hold nothing of their texts."""
+    with collecting() as collector:
+        flags = ("--threads", "1", "--max-message-bytes", "65536", "--otlp-endpoint", collector.endpoint)
+        with start_server(module, folder, *flags) as running:
+            yield running
+            running.stop()  # sends what is left
+        codes = {attributes(span).get("grpc_code") for span in collector.spans}
+        assert codes >= {"OK", "InvalidArgument"}
+        assert CANARY not in str(collector.spans)
+
+
 @pytest.fixture(scope="module")
 def reward_server(tmp_path_factory):
     folder = make_llama(tmp_path_factory.mktemp("reward") / "judge", chat_template=REFUSES)
-    with start_server("services.reward", folder, "--threads", "1", "--max-message-bytes", "65536") as running:
+    with traced("services.reward", folder) as running:
         yield running
 
 
@@ -39,7 +54,7 @@ def reward_server(tmp_path_factory):
 def policy_server(tmp_path_factory):
     folder = make_tiny_policy(tmp_path_factory.mktemp("policy"), seed=0, chat=True)
     (folder / "chat_template.jinja").write_text(REFUSES)
-    with start_server("services.policy", folder, "--threads", "1", "--max-message-bytes", "65536") as running:
+    with traced("services.policy", folder) as running:
         yield running
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from palate.models.manifest import load_manifest
 from palate.settings import ConfigFileError, Group, read_config
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
-from services.runtime.identity import IdentityFileError, read_identities
+from services.runtime.identity import Identities, IdentityFileError
 from tests.fuzz import folders
 from tests.fuzz.harness import Harness, spoilt
 from trainer.data.comparisons import read_comparisons
@@ -75,6 +77,13 @@ def _in_folder(name: str, read: Callable[[Path], object]) -> Callable[[bytes], o
             file.write_bytes(before)
 
     return decode
+
+
+def _looked_up(file: Path) -> object:
+    """What a server asks of the file for every call."""
+    identities = Identities(file)
+    found = identities.of_token("a token"), identities.of_certificate(["a.pod"])
+    return [each.valid_at(datetime.now(UTC)) for each in found if each is not None]
 
 
 def _votes(file: Path) -> object:
@@ -167,14 +176,15 @@ def _dumps(value: Any) -> bool:
     return "\\ud800" not in json.dumps(value)
 
 
+_DIGEST = hashlib.sha256(b"a token").hexdigest()
 _IDENTITIES = st.lists(
     st.fixed_dictionaries(
         {},
         optional={
             "name": _PLAIN | st.integers(),
             "roles": st.lists(st.sampled_from(["scorer", "trainer", "admin", "x"])) | st.none() | _PLAIN,
-            "token_sha256": st.just("a" * 64) | st.integers(),
-            "certificate": _PLAIN,
+            "token_sha256": st.sampled_from(["a" * 64, "\u00e9" * 64, _DIGEST]) | st.integers(),
+            "certificate": st.just("a.pod") | _PLAIN,
             "expires": st.dates() | st.datetimes() | _PLAIN,
         },
     ),
@@ -239,7 +249,7 @@ def harnesses() -> list[Harness]:
             )
             for name, kind in (("reward", RewardConfig), ("policy", PolicyConfig))
         ),
-        Harness("config.identities", _reading("who.yaml", read_identities), (IdentityFileError,), _yaml(_IDENTITIES)),
+        Harness("config.identities", _reading("who.yaml", _looked_up), (IdentityFileError,), _yaml(_IDENTITIES)),
         Harness("folder.manifest", _in_folder("palate.json", load_manifest), (FolderError,), _json(_MANIFEST),
                 prepare=_folder),
         Harness("folder.config", _in_folder("config.json", _guessed), (FolderError,), _json(described),

@@ -295,3 +295,20 @@ def test_who_hangs(diagnose, files):
 def test_options_that_cannot_be_used():
     assert CliRunner().invoke(app, []).exit_code == 2
     assert CliRunner().invoke(app, ["--reward", "http://here:1"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--timeout", "inf"], "less than or equal to 31622400"),
+        (["--timeout", "1e12"], "less than or equal to 31622400"),
+        (["--timeout", "1e9"], "less than or equal to 31622400"),
+        (["--json", "/"], "--json / cannot be written: Is a directory"),
+        (["--json", "/nowhere/x.json"], "--json /nowhere/x.json cannot be written: No such file or directory"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_explained(words, told):
+    done = CliRunner().invoke(app, ["--reward", "127.0.0.1:1", *words], env={"COLUMNS": "160"})
+    assert done.exit_code == 2
+    assert told in done.output
+    assert isinstance(done.exception, SystemExit)

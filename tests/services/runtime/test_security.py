@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import queue
+import re
 import socket
 import ssl
 import subprocess
@@ -332,38 +333,70 @@ def test_metrics_have_a_port_of_their_own_which_stays_on_loopback(tmp_path):
             socket.create_connection(("127.0.0.2", port), timeout=5)
 
 
-def test_a_token_taken_out_of_the_file_stops_working(tmp_path, monkeypatch):
+def entry(name="a", **fields):
+    """Of an identities file, as YAML; a certificate's where nothing else is said."""
+    return {"name": name, "roles": ["admin"], **(fields or {"certificate": f"{name}.pod"})}
+
+
+TOKEN = {"token_sha256": digest("a-token")}
+WRONG = [
+    ([], "a list with at least one"),
+    ([{"not": "an identity"}], "an identity has the fields"),
+    ([{"name": "a", "roles": ["scorer"]}], "either token_sha256 or certificate"),
+    ([entry(**TOKEN, certificate="c")], "either token_sha256 or certificate"),
+    ([{**entry(), "roles": ["scorerr"]}], "roles are scorer"),
+    ([{**entry(), "roles": []}], "roles is empty"),
+    ([entry(token_sha256="abc")], "64 hexadecimal digits"),
+    ([entry(token_sha256=None)], "64 hexadecimal digits"),
+    ([entry(token_sha256="\N{LATIN SMALL LETTER E WITH ACUTE}" * 64)], "64 hexadecimal digits"),
+    ([entry(token_sha256="\N{FULLWIDTH DIGIT ONE}" * 64)], "64 hexadecimal digits"),
+    ([entry(token_sha256="z" * 64)], "64 hexadecimal digits"),
+    ([entry(token_sha256=f"{'a' * 64}\n")], "64 hexadecimal digits"),
+    ([entry("a", **TOKEN), entry("b", **TOKEN)], "each token_sha256 belongs to one entry, .* 'a', 'b'$"),
+    ([entry("a", **TOKEN), entry("b", token_sha256=digest("a-token").upper())], "each token_sha256 belongs to one"),
+    ([entry("a", certificate="c"), entry("b", certificate="c")], "each certificate belongs to one entry, .* 'a', 'b'$"),
+    ([entry("a", certificate="c"), entry("a", **TOKEN)], "each name belongs to one entry, .* 'a', 'a'$"),
+    ([entry("a\nb")], "needs a name, a line of text"),
+    ([entry(certificate="c\nd")], "a line of text"),
+    ([entry(certificate="c", expires="soon")], "expires is a date"),
+    ([entry(certificate="c", max_calls=0)], "max_calls is how many"),
+    ([entry(certificate="c", max_calls=True)], "max_calls is how many"),
+    ([entry(certificate="c", calls_per_second=float("nan"))], "calls_per_second is a number"),
+    ([entry(certificate="c", calls_per_second=0)], "calls_per_second is a number"),
+    ([entry(certificate="c", calls_per_second=5e-324)], "calls_per_second is a number"),
+    ([entry(certificate="c", calls_per_second=10**400)], "calls_per_second is a number"),
+]
+
+
+@pytest.mark.parametrize(("entries", "message"), WRONG)
+def test_a_wrong_identities_file_is_explained(tmp_path, entries, message):
+    path = tmp_path / "identities.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    with pytest.raises(IdentityFileError, match=message):
+        read_identities(path)
+
+
+def test_a_token_taken_out_of_the_file_stops_working_and_a_wrong_file_changes_nothing(tmp_path, monkeypatch, caplog):
     path = write_identities(tmp_path / "identities.yaml")
     identities = Identities(path)
     assert identities.of_token("scorer-token").name == "scorer-team"
     write_identities(path, without=("scorer-team",))
     monkeypatch.setattr(identities, "_looked", float("-inf"))  # a second later
     assert identities.of_token("scorer-token") is None
-    path.write_text("- not: an identity")
-    monkeypatch.setattr(identities, "_looked", float("-inf"))
-    assert identities.of_token("admin-token").name == "admin-team"  # the last good state stays
+    for entries, message in WRONG:
+        path.write_text(yaml.safe_dump(entries))
+        monkeypatch.setattr(identities, "_looked", float("-inf"))
+        caplog.clear()
+        assert identities.of_token("admin-token").name == "admin-team"
+        assert identities.of_certificate(["admin.pod"]).name == "admin-pod"
+        assert "the last good state stays" in caplog.text
+        assert re.search(message, caplog.text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "a list with at least one"),
-        ("- name: a\n  roles: [scorer]", "either token_sha256 or certificate"),
-        ("- name: a\n  roles: [scorerr]\n  certificate: c", "roles are scorer"),
-        ("- name: a\n  certificate: c", "roles is empty"),
-        ("- name: a\n  roles: [admin]\n  token_sha256: abc", "64 hexadecimal digits"),
-        ("- name: a\n  roles: [admin]\n  certificate: c\n  expires: soon", "expires is a date"),
-        ("- name: a\n  roles: [admin]\n  certificate: c\n  max_calls: 0", "max_calls is how many"),
-        ("- name: a\n  roles: [admin]\n  certificate: c\n  max_calls: true", "max_calls is how many"),
-        ("- name: a\n  roles: [admin]\n  certificate: c\n  calls_per_second: .nan", "calls_per_second is a number"),
-        ("- name: a\n  roles: [admin]\n  certificate: c\n  calls_per_second: 0", "calls_per_second is a number"),
-    ],
-)
-def test_a_wrong_identities_file_is_explained(tmp_path, text, message):
+def test_a_digest_may_be_in_capitals(tmp_path):
     path = tmp_path / "identities.yaml"
-    path.write_text(text)
-    with pytest.raises(IdentityFileError, match=message):
-        read_identities(path)
+    path.write_text(yaml.safe_dump([entry(token_sha256=digest("a-token").upper())]))
+    assert Identities(path).of_token("a-token").name == "a"
 
 
 def test_an_identity_with_a_key_given_twice_is_refused(tmp_path):

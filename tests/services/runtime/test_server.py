@@ -1,6 +1,7 @@
 """The life of a server process, seen from outside through real sockets."""
 
 import asyncio
+import resource
 import signal
 import subprocess
 import sys
@@ -240,3 +241,30 @@ with local_server([sys.argv[1]]) as server:
     print("ready", flush=True)
     server.process.wait()
 """
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (["--max-message-bytes", "99999999999"], 2, "less than or equal to 2147483647"),
+        (["--max-streams-per-connection", "99999999999"], 2, "less than or equal to 2147483647"),
+        (["--announce", "/nowhere/ports.json"], 1, "--announce /nowhere/ports.json cannot be written (No such file"),
+        (["--otlp-endpoint", "nonsense"], 1, "--otlp-endpoint nonsense is no URL"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(flags, code, told):
+    command = [sys.executable, SERVER, "--port", "0", "--metrics-port", "0", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_crash_would_leave_no_core_file():
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # what the server inherits
+    try:
+        with local_server([SERVER]) as running:
+            assert resource.prlimit(running.process.pid, resource.RLIMIT_CORE) == (0, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))

@@ -234,14 +234,14 @@ async def test_health_is_answered_while_models_load_and_while_the_server_drains(
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             for loaded in (False, True):
-                await health.set("model", loaded)
+                health.set("model", loaded)
                 assert (await answer("ServerLive")).live
                 assert (await answer("ServerReady")).ready is loaded
                 assert not (await answer("ModelReady")).ready
-            await health.set("model", False)
+            health.set("model", False)
             with pytest.raises(grpc.aio.AioRpcError, match="still loading"):
                 await answer("ModelInfer")
-            await health.drain()
+            health.drain()
             admission.refuse()
             assert (await answer("ServerLive")).live
             assert not (await answer("ServerReady")).ready

@@ -214,7 +214,7 @@ def fail(how, team):
 
 def main(what, *arguments):
     """Compares ways, or fails in one."""
-    timeout = 2 if arguments == ("hangs",) else 60
+    timeout = 8 if arguments == ("hangs",) else 60
     with joined("ddp", "cpu", timeout) as team:
         if what == "compare":
             compare(arguments[0], arguments[1], arguments[2:], team)

@@ -4,18 +4,15 @@ import os
 import subprocess
 import sys
 
+import pytest
 
-def test_loading_leaves_no_session_behind(tmp_path):
+
+@pytest.mark.parametrize(
+    "module",
+    ["palate.models.onnx_runtime", "services.reward.engine_onnx", "palate.models.export", "palate.models.quantize"],
+)
+def test_loading_leaves_no_session_behind(tmp_path, module):
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment["TMPDIR"] = str(tmp_path)
-    program = "from palate.models.onnx_runtime import onnxruntime; print(onnxruntime.__version__)"
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_every_server_loads_it_so(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    environment["TMPDIR"] = str(tmp_path)
-    program = "import services.reward.engine_onnx, palate.models.export, palate.models.quantize"
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True, timeout=300)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,15 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class KeyGivenTwice(yaml.YAMLError):
-    """A mapping has a key twice; the message names it and its second line."""
+    """A mapping has a key twice; the message names it and its second line.
+
+    Attributes:
+        line: The second one, from 1 on.
+    """
+
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(f"{key} is given twice, again in line {line}; keep one")
+        self.line = line
 
 
 class UnreadableValue(yaml.YAMLError):
@@ -90,7 +98,7 @@ class _OnceLoader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                 continue
             if (key.tag, key.value) in seen:
-                raise KeyGivenTwice(f"{key.value} is given twice, again in line {key.start_mark.line + 1}; keep one")
+                raise KeyGivenTwice(str(key.value), key.start_mark.line + 1)
             seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 

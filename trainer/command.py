@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from palate.exit_codes import INTERRUPTED, NOT_GOOD
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -88,7 +88,8 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
 
 
 def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED, code: int = NOT_GOOD) -> Result:
-    """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`.
+    """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`, or with 2 where
+    no other try of the same would help.
 
     On Ctrl-C it prints `stopped`, what is kept and how to go on, and exits with 130.
     """
@@ -103,10 +104,31 @@ def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED,
         return run()
     except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
         print(f"{prog}: {words_of(error)}", file=sys.stderr)
-        raise SystemExit(code) from error
+        raise SystemExit(STOPPED if no_other_try_mends(error) else code) from error
     except KeyboardInterrupt:
         print(f"{prog}: stopped; {stopped}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+
+
+def no_other_try_mends(error: Exception) -> bool:
+    """Whether the same command would fail again, so that whoever starts failed trainings again should not."""
+    from palate.models.folder import FolderError
+    from palate.models.frames import RenderingError
+    from trainer.data.lines import DataError
+    from trainer.ppo import errors as ppo
+    from trainer.run_folder import RunFolderError
+
+    of_files = (DataError, FolderError, RenderingError, RunFolderError, FileNotFoundError, NotADirectoryError)
+    of_settings = (
+        ppo.BrakeUnusable,
+        ppo.CheckpointRefused,
+        ppo.NoDevice,
+        ppo.NotStrict,
+        ppo.PromptsUnusable,
+        ppo.RewardFunctionUnusable,
+        ppo.UnusableModel,
+    )
+    return isinstance(error, of_files + of_settings)
 
 
 def share_processors() -> None:

@@ -23,6 +23,7 @@ class TrainerError(Exception):
     TrainerError
     ├── DataError        a file of training data cannot be used
     ├── RunFolderError   the folder of a run cannot be used as asked
+    ├── RunFolderBusy    another process trains in it
     ├── PortTaken        metrics cannot be served where asked
     └── FitError         training cannot go on
     """

@@ -58,6 +58,10 @@ class RunFolderError(TrainerError):
     """The folder of a run cannot be used as asked; the message says what to do."""
 
 
+class RunFolderBusy(TrainerError):
+    """Another process trains in the folder, which may have ended at the next try."""
+
+
 def checkpoints_of(out: Path) -> Path:
     """Where a run keeps its checkpoints."""
     return out / "checkpoints"
@@ -119,14 +123,14 @@ def held(out: Path) -> Iterator[None]:
     """Keeps a run's folder to this process until the end, or until the process ends, in whatever way.
 
     Raises:
-        RunFolderError: Another process has it.
+        RunFolderBusy: Another process has it.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / _LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunFolderError(
+            raise RunFolderBusy(
                 f"another process trains in {out}: let it end, stop it and go on with --resume, or give another --out"
             ) from error
         yield

@@ -85,16 +85,19 @@ def _account(fields: dict[str, Any], limit: int | None) -> tuple[Inferred, ...]:
     return tuple(lines)
 
 
+_CAUSAL = ("ForCausalLM", "GPT2LMHeadModel")
+
+
 def _kind(folder: ModelFolder) -> str:
     named = folder.config.get("architectures") or []
     names = named if isinstance(named, list) else [named]
-    if any(str(name).endswith("ForCausalLM") for name in names):
+    if any(str(name).endswith(_CAUSAL) for name in names):
         return "policy"
     if any(str(name).endswith(("ForSequenceClassification", "ForTextClassification")) for name in names):
         return "reward"
     raise FolderError(
         f"config.json of {folder.path} names {names or 'no architecture'}; a reward model is a "
-        "...ForSequenceClassification and a policy a ...ForCausalLM. `palate train reward` makes a reward model of a "
+        "...ForSequenceClassification and a policy a ...ForCausalLM (GPT-2's is called GPT2LMHeadModel). `palate train reward` makes a reward model of a "
         "language model or an encoder; a policy must have been trained to go on with a text"
     )
 

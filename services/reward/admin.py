@@ -81,7 +81,8 @@ class AdminServicer(AdminServiceServicer):
             path = inside(root, request.path)
             model = load_folder(path, request.name, self._config)
         except (FolderError, ParityError, OSError, MemoryError, RuntimeError) as error:
-            logger.warning("%s could not be loaded", request.name, exc_info=error)
+            expected = isinstance(error, FolderError | ParityError)  # a wrong path is no fault of the server's
+            logger.warning("%s could not be loaded", request.name, exc_info=None if expected else error)
             self._metrics.load_ended(LoadOutcome.PARITY if isinstance(error, ParityError) else LoadOutcome.UNUSABLE)
             raise NotPossible(f"{request.name} was not loaded, nothing was changed: {error}") from error
         if request.revision and request.revision != model.digests.revision:

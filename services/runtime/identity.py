@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from palate.file_errors import cause_of
-from palate.yaml_document import read_yaml
+from palate.yaml_document import KeyGivenTwice, read_yaml
 from services.runtime.errors import PermissionDenied, Unauthenticated
 from services.runtime.limits import UNLIMITED, CallLimits
 from services.runtime.roles import OPEN, TABLE, Role
@@ -155,14 +155,25 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
     """
     try:
         document = read_yaml(path)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise IdentityFileError(f"{path} cannot be read: {cause_of(error)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise IdentityFileError(f"{path} is no YAML that can be read{_place_of(error)}") from None
     if not isinstance(document, list) or not document:
         raise IdentityFileError(f"{path} must hold a list with at least one identity")
     entries = tuple(_identity(entry, f"{path}, entry {number}") for number, entry in enumerate(document, 1))
     for field in _UNIQUE:
         _check_unique(entries, field, path)
     return entries
+
+
+def _place_of(error: Exception) -> str:
+    """Where YAML ends to be any, and what it may be. Never the words: what stands there may be a digest or a token."""
+    if isinstance(error, KeyGivenTwice):
+        return f": a key is given twice, again in line {error.line}; keep one"
+    mark = getattr(error, "problem_mark", None)
+    place = "" if mark is None else f": look at line {mark.line + 1}, column {mark.column + 1}, and before it"
+    return f"{place} (a quotation mark, an indent, a tag or an alias)"
 
 
 def _check_unique(entries: Sequence[Identity], field: str, path: Path) -> None:
@@ -187,12 +198,11 @@ def _identity(entry: Any, where: str) -> Identity:
     roles = entry.get("roles", ())
     if not isinstance(roles, list | tuple):
         raise IdentityFileError(f"{where} ({entry['name']}): roles is a list; roles are {', '.join(Role)}")
-    try:
-        roles = frozenset(Role(role) for role in roles)
-    except ValueError as error:
-        raise IdentityFileError(f"{where} ({entry['name']}): {error}; roles are {', '.join(Role)}") from error
-    if not roles:
-        raise IdentityFileError(f"{where} ({entry['name']}): roles is empty; roles are {', '.join(Role)}")
+    if not roles or not all(isinstance(role, str) and role in set(Role) for role in roles):
+        raise IdentityFileError(
+            f"{where} ({entry['name']}): roles is empty or has another; roles are {', '.join(Role)}"
+        )
+    roles = frozenset(Role(role) for role in roles)
     expires, limits = _moment(entry.get("expires"), where), _limits(entry, f"{where} ({entry['name']})")
     digest = None if digest is None else digest.lower()
     return Identity(entry["name"], roles, digest, entry.get("certificate"), expires, limits)

@@ -255,7 +255,12 @@ def _request_id(metadata: Mapping[str, str]) -> str:
 
 
 def _metadata(context: grpc.aio.ServicerContext) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    """What is text in a call's metadata; what is said twice is joined, as HTTP has it, so that two tokens are none."""
+    found: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            found[key] = f"{found[key]},{value}" if key in found else value
+    return found
 
 
 def _common_names(context: grpc.aio.ServicerContext) -> list[str]:

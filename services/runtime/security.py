@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from pathlib import Path
 
 import grpc
@@ -77,9 +78,10 @@ class Certificates:
         """What the files hold now.
 
         Raises:
-            AccessError: One is missing or holds something else.
+            AccessError: One is missing or holds something else, or they are not of one another.
         """
         pair = (read_pem(self._key, "private key"), read_pem(self._certificate, "certificate"))
+        _check_pair(self._certificate, self._key)
         authority = None if self._client_ca is None else read_pem(self._client_ca, "certificate")
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
 
@@ -103,3 +105,21 @@ class Certificates:
             return [stamp_of(file) for file in files]
         except OSError as error:
             raise AccessError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    """Any two are taken by gRPC, which goes on with the former pair, and only writes a line of its own about it.
+
+    Raises:
+        AccessError: The key is not the certificate's, as in the middle of a renewal, or needs a password.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise AccessError(
+            f"{key} is not the key of {certificate}, or one of them is damaged or wants a password: give a pair"
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("a server has nobody to ask")

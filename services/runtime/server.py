@@ -257,9 +257,7 @@ def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredent
             return int(server.add_insecure_port(address))
         return int(server.add_secure_port(address, credentials))
     except RuntimeError as error:
-        tls = "" if credentials is None else ", or is --tls-key not the key of --tls-certificate"
-        message = f"cannot listen on {address}; is another server there{tls}? Port 0 picks a free one"
-        raise StartupError(message) from error
+        raise StartupError(f"cannot listen on {address}; is another server there? Port 0 picks a free one") from error
 
 
 def _start_metrics(config: ServerConfig, metrics: ServerMetrics) -> tuple[Any, Any]:

@@ -128,6 +128,18 @@ def test_brackets_and_aliases_of_a_usual_depth_and_number_are_read(tmp_path):
     assert content["c"] == {"b": content["a"]["b"], "d": 1}
 
 
+@pytest.mark.parametrize(("content", "name"), [("lr: yes", "lr"), ("ppo:\n  kl_coef: on", "ppo.kl_coef")])
+def test_a_yes_is_no_number(tmp_path, content, name, capsys):
+    """It would be 1."""
+    file = tmp_path / "c.yaml"
+    file.write_text(f"model: m\n{content}\n")
+    with pytest.raises(SystemExit, match="2"):
+        load("--config", str(file))
+    told = capsys.readouterr().err
+    assert name in told
+    assert "a number is wanted here" in told
+
+
 def test_an_empty_file_says_nothing(tmp_path):
     (tmp_path / "c.yaml").write_text("# nothing yet\n")
     assert load("--config", str(tmp_path / "c.yaml"), "--model", "m").model == "m"

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from palate.exit_codes import INTERRUPTED, STOPPED
 from tests.collecting import COMMAND
 from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy
 from trainer import collect_command, command
@@ -107,7 +107,7 @@ def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, argum
     }
     places["base"] = make_tiny_policy(tmp_path / "base", 0)
     done = run(command.app, *(argument.format(**places) for argument in arguments))
-    assert done.exit_code == NOT_GOOD
+    assert done.exit_code == STOPPED
     assert complaint in done.stderr
     assert done.stderr.startswith(f"palate train {arguments[0]}: ")
     assert "Traceback" not in done.stderr
@@ -134,7 +134,7 @@ def test_a_failed_start_does_not_stand_in_the_way_of_the_mended_command(tmp_path
     for phase, (flag, right, wrong, more) in phases.items():
         fixed = [*more, "--out", str(tmp_path / "out" / phase), "--max-steps=1", "--no-progress", "--threads=1"]
         failed = run(command.app, phase, *fixed, flag, str(tmp_path / f"{wrong}.jsonl"))
-        assert failed.exit_code == NOT_GOOD
+        assert failed.exit_code == STOPPED
         assert not (tmp_path / "out").exists(), phase
         mended = run(command.app, phase, *fixed, flag, str(tmp_path / f"{right}.jsonl"))
         assert mended.exit_code == 0, mended.output

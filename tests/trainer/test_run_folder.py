@@ -15,7 +15,16 @@ from trainer.ppo.identity import check as check_run
 from trainer.ppo.reward_config import RewardConfig
 from trainer.pretrain_config import PretrainConfig
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.run_folder import FREE, RunFolderError, begin_run, bound_settings, check_folder, held, learnt_in
+from trainer.run_folder import (
+    FREE,
+    RunFolderBusy,
+    RunFolderError,
+    begin_run,
+    bound_settings,
+    check_folder,
+    held,
+    learnt_in,
+)
 from trainer.sft import run_sft
 from trainer.sft_config import SftConfig
 
@@ -110,13 +119,13 @@ def test_a_run_of_another_phase_is_named_and_not_compared(tmp_path):
 
 
 def test_a_supervised_run_keeps_its_folder_to_itself(tmp_path):
-    with begin_run(config(tmp_path)), pytest.raises(RunFolderError, match="another process trains in"):
+    with begin_run(config(tmp_path)), pytest.raises(RunFolderBusy, match="another process trains in"):
         run_sft(config(tmp_path))
 
 
 def test_a_folder_belongs_to_one_process_until_that_lets_go(tmp_path):
     other = r"another process trains in .*--resume, or give another --out"
-    with held(tmp_path / "run"), pytest.raises(RunFolderError, match=other), held(tmp_path / "run"):
+    with held(tmp_path / "run"), pytest.raises(RunFolderBusy, match=other), held(tmp_path / "run"):
         raise AssertionError("two have it")
     with held(tmp_path / "run"):
         pass

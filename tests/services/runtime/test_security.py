@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import traceback
 import urllib.request
 import warnings
 from collections import deque
@@ -225,6 +226,11 @@ def test_renewed_certificates_count_for_new_connections_and_broken_ones_do_not(t
             with RewardClient(server.target, timeout=20, options=after) as client:
                 assert isinstance(client.score(["p"], ["c"]).results[0], Scored)
             assert isinstance(before.score(["p"], ["d"]).results[0], Scored)
+        (tmp_path / "next").mkdir()
+        make_protection(tmp_path / "next", "localhost", "reward.example")
+        (tmp_path / "cert.pem").write_bytes((tmp_path / "next" / "cert.pem").read_bytes())  # its key is on its way
+        with RewardClient(server.target, timeout=20, options=after) as client:
+            assert isinstance(client.score(["p"], ["half"]).results[0], Scored)
         (tmp_path / "cert.pem").write_text("half of a fi")
         with RewardClient(server.target, timeout=20, options=after) as client:
             assert isinstance(client.score(["p"], ["e"]).results[0], Scored)
@@ -234,6 +240,7 @@ def test_renewed_certificates_count_for_new_connections_and_broken_ones_do_not(t
         log = server.log.read_text()
     assert "certificates have changed" in log
     assert "the last good ones stay" in log
+    assert "key.pem is not the key of" in log
 
 
 def test_a_client_does_not_trust_a_server_of_another_authority_or_name(protected):
@@ -272,7 +279,7 @@ def test_tls_on_one_side_only_is_said(protected, token_server):
         (["--identities", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--tls-certificate", "nowhere.pem", "--tls-key", "{key}"], "nowhere.pem cannot be read"),
         (["--tls-certificate", "{key}", "--tls-key", "{cert}"], "cert.pem is no PEM file with a private key"),
-        (["--tls-certificate", "{cert}", "--tls-key", "{other}"], "is --tls-key not the key of --tls-certificate?"),
+        (["--tls-certificate", "{cert}", "--tls-key", "{other}"], "admin.key is not the key of"),
     ],
 )
 def test_settings_that_do_not_hold_together_are_refused(tmp_path, flags, remedy):
@@ -376,6 +383,33 @@ def test_a_wrong_identities_file_is_explained(tmp_path, entries, message):
         read_identities(path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '- {{name: a, roles: [scorer], token_sha256: "{secret}}}',
+        "- {{name: a, roles: [scorer], token_sha256: *{secret}}}",
+        "- {{name: a, roles: [scorer], token_sha256: !x {secret}}}",
+        "- {{name: a, roles: [{secret}], certificate: c}}",
+        "- {{name: a, roles: {secret}, certificate: c}}",
+        "- {{name: a, roles: [scorer], token_sha256: {secret}, {secret}: 1, {secret}: 2}}",
+        "- name: a\n  token_sha256: {secret}: x",
+        "- name: a\n   token_sha256: {secret}\n  roles: [scorer]",
+        "- {{name: a, roles: [scorer], certificate: c, expires: {secret}}}",
+        "- {{name: a, roles: [scorer], certificate: c, max_calls: {secret}}}",
+        "{secret}",
+    ],
+)
+def test_what_is_wrong_in_an_identities_file_is_told_in_a_line_without_its_words(tmp_path, line):
+    """A quotation mark is forgotten, or a digest or a token stands in the wrong place."""
+    secret, path = digest("a-token"), tmp_path / "identities.yaml"
+    path.write_text(line.format(secret=secret))
+    with pytest.raises(IdentityFileError) as found:
+        read_identities(path)
+    told = "".join(traceback.format_exception(found.value))
+    assert not any(secret[begin : begin + 8] in told for begin in range(len(secret) - 8))
+    assert "\n" not in str(found.value)
+
+
 def test_a_token_taken_out_of_the_file_stops_working_and_a_wrong_file_changes_nothing(tmp_path, monkeypatch, caplog):
     path = write_identities(tmp_path / "identities.yaml")
     identities = Identities(path)
@@ -402,7 +436,7 @@ def test_a_digest_may_be_in_capitals(tmp_path):
 def test_an_identity_with_a_key_given_twice_is_refused(tmp_path):
     file = tmp_path / "identities.yaml"
     file.write_text("- name: a\n  roles: [scorer]\n  certificate: a\n  roles: [admin]\n")
-    with pytest.raises(IdentityFileError, match="roles is given twice, again in line 4"):
+    with pytest.raises(IdentityFileError, match="a key is given twice, again in line 4"):
         read_identities(file)
 
 

@@ -1,8 +1,9 @@
 """Who is drawn together: completions of all calls share a batch; one that ends makes room for the next between steps.
 
-A free place goes to the caller who has the fewest completions running, and to his call that has (`precedence`). So neither
-a long completion, nor a call with many of them, nor a caller with many calls holds up the rest. Where a step fails, its rows go on in
-halves, until what makes it fail stands alone. Runs in the engine's thread; knows neither threads nor readers.
+A free place goes to the caller who has the fewest completions running, and to his call that has (`precedence`). So
+neither a long completion, nor a call with many of them, nor a caller with many calls holds up the rest. Where a step
+fails, its rows go on in halves, until what makes it fail stands alone. Runs in the engine's thread; knows neither
+threads nor readers.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from services.policy.jobs import Job
@@ -28,7 +28,7 @@ class PlaceTurns:
         if group.fresh:
             self._served.charge(job.caller, sum(wanted.row.sampling.max_new_tokens for wanted in group.wanted))
 
-    def order(self, waiting: Sequence[Job[Any]], jobs: Iterable[Job[Any]]) -> Iterator[Job[Any]]:
+    def order(self, waiting: Sequence[Job[Any]], jobs: Sequence[Job[Any]]) -> Iterator[Job[Any]]:
         """Whose turn it is, again and again; each time one of the job's groups must have begun.
 
         Args:
@@ -38,10 +38,10 @@ class PlaceTurns:
         running: Counter[str] = Counter()
         for job in jobs:
             running[job.caller] += job.running
+        self._served.level({job.caller for job in jobs if job.groups})
         own: dict[str, list[tuple[bool, int, float, int]]] = {}
         for place, job in enumerate(waiting):
             heapq.heappush(own.setdefault(job.caller, []), _turn(job, place))
-        self._served.level(own)
         callers = [self._turn_of(caller, running, turns) for caller, turns in own.items()]
         heapq.heapify(callers)
         while callers:

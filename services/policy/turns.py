@@ -57,7 +57,7 @@ class Turns:
 
         Raises:
             TooLarge: The queue could never hold it.
-            Overloaded: The queue is too full for it now, or its caller has so much in it that the rest is kept for others.
+            Overloaded: The queue is too full for it now, or holds so much of its caller that the rest is for others.
         """
         tokens = job.open_tokens
         if tokens > self._max_tokens:

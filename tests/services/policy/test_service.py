@@ -142,19 +142,22 @@ async def test_one_identity_takes_neither_the_whole_queue_nor_all_turns(renderer
         sampling = SamplingParams(max_new_tokens=tokens, ignore_eos=True)
         return [done.prompt_index async for done in client.generate(["a"] * count, sampling=sampling)]
 
-    async with serving(renderer, gate, identities=identities) as (target, parts):
-        async with client_of("generator") as many, client_of("trainer") as few:
-            flood = [asyncio.create_task(drawn(many, 100, 20)) for _ in range(4)]
-            await until(lambda: len(parts.turns.jobs) == 4)  # 8,000 of 10,000 tokens
-            with pytest.raises(Overloaded, match="keeps some for those who have few"):
-                await drawn(many, 100, 20)
-            late = asyncio.create_task(drawn(few, 100, 10))
-            await until(lambda: len(parts.turns.jobs) == 6)
-            gate.let_go(20 + 10 * 50)  # a turn of those who are there, then at least half of all places
-            assert sorted(await late) == list(range(100))
-            assert not any(task.done() for task in flood)
-            gate.let_go(10_000)
-            assert [sorted(await task) for task in flood] == [list(range(100))] * 4
+    async with (
+        serving(renderer, gate, identities=identities) as (target, parts),
+        client_of("generator") as many,
+        client_of("trainer") as few,
+    ):
+        flood = [asyncio.create_task(drawn(many, 100, 20)) for _ in range(4)]
+        await until(lambda: len(parts.turns.jobs) == 4)  # 8,000 of 10,000 tokens
+        with pytest.raises(Overloaded, match="keeps some for those who have few"):
+            await drawn(many, 100, 20)
+        late = asyncio.create_task(drawn(few, 100, 10))
+        await until(lambda: len(parts.turns.jobs) == 6)
+        gate.let_go(20 + 10 * 50)  # a turn of those who are there, then at least half of all places
+        assert sorted(await late) == list(range(100))
+        assert not any(task.done() for task in flood)
+        gate.let_go(10_000)
+        assert [sorted(await task) for task in flood] == [list(range(100))] * 4
     assert parts.metrics.queue_tokens._value.get() == 0
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from palate.client import Tls
 
-ROLES = ("scorer", "generator", "trainer", "admin")
+ROLES = ("scorer", "expediter", "generator", "trainer", "admin")
 
 
 def token_of(role: str) -> str:

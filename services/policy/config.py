@@ -44,7 +44,9 @@ class PolicyConfig(ServerConfig):
         65_536, ge=1, description="Tokens of prompts and completions that one batch may hold, padding included."
     )
     max_queue_tokens: int = Field(
-        1_048_576, ge=1, description="Tokens that waiting and running calls may compute; more is refused at once."
+        1_048_576,
+        ge=1,
+        description="Tokens that waiting and running calls may compute, shared among callers; more is refused at once.",
     )
     max_prompts: int = Field(1024, ge=1, description="Most prompts, or sequences to compute logprobs of, in a call.")
     max_completions: int = Field(4096, ge=1, description="Most completions a call may ask for.")

@@ -1,13 +1,13 @@
 """Who is drawn together: completions of all calls share a batch; one that ends makes room for the next between steps.
 
-A free place goes to the call that has the fewest completions running, among equals to the one whose deadline is first.
-So neither a long completion nor a call with many of them holds up the rest. Where a step fails, its rows go on in
-halves, until what makes it fail stands alone. Runs in the engine's thread; knows neither threads nor readers.
+A free place goes to the caller who has the fewest completions running, and to his call that has (`precedence`). So
+neither a long completion, nor a call with many of them, nor a caller with many calls holds up the rest. Where a step
+fails, its rows go on in halves, until what makes it fail stands alone. Runs in the engine's thread; knows neither
+threads nor readers.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from services.policy.engine import Engine
 from services.policy.jobs import Group, Job
 from services.policy.lanes import Happened, Lane
 from services.policy.metrics import PolicyMetrics
+from services.policy.precedence import PlaceTurns
 from services.policy.staging import Served
 from services.runtime.tracebacks import whereabouts
 
@@ -84,6 +85,7 @@ class Drawing:
         self._followed = weights.interruptions
         self._jobs: list[Job[Any]] = []  # in the order of their arrival
         self._lanes: list[Lane] = []
+        self._places = PlaceTurns()
         self._idle = 0  # places that were free while others waited, summed over steps
         self._failed: list[Happened] = []
         self.steps = 0
@@ -164,7 +166,7 @@ class Drawing:
 
     def _open_apart(self, waiting: Sequence[Job[Any]]) -> None:
         most = _APART if self._engine.joins else _APART_ONLY
-        for job in _by_turn(waiting):
+        for job in self._places.order(waiting, self._jobs):
             if sum(lane.apart for lane in self._lanes) >= most or self._blocked(job.groups[0]):
                 return
             self._begin(job)
@@ -179,7 +181,7 @@ class Drawing:
 
     def _fill(self, waiting: Sequence[Job[Any]]) -> None:
         """Gives free places away, one by one, until there is no room for the one whose turn it is."""
-        for job in _by_turn(waiting):
+        for job in self._places.order(waiting, self._jobs):
             group = job.groups[0]
             if self._blocked(group) or not self._has_room(group):
                 return
@@ -218,6 +220,7 @@ class Drawing:
 
     def _begin(self, job: Job[Any]) -> None:
         """Puts a call's next group into a batch."""
+        self._places.charge(job)
         group = job.groups.popleft()
         job.begun()
         try:
@@ -225,19 +228,3 @@ class Drawing:
         except Exception as error:
             job.groups.clear()
             self._failed.append(Happened(job, error=error))
-
-
-def _by_turn(jobs: Sequence[Job[Any]]) -> Iterator[Job[Any]]:
-    """Whose turn it is, again and again; each time one of its groups must have begun."""
-    turns = [_turn(job, place) for place, job in enumerate(jobs)]
-    heapq.heapify(turns)
-    while turns:
-        *_, place = heapq.heappop(turns)
-        yield jobs[place]
-        if jobs[place].groups:
-            heapq.heappush(turns, _turn(jobs[place], place))
-
-
-def _turn(job: Job[Any], place: int) -> tuple[bool, int, float, int]:
-    """Lower comes first; what is drawn on before what is begun."""
-    return job.groups[0].fresh, job.running, job.deadline, place

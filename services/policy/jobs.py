@@ -125,6 +125,7 @@ class Job(Generic[EventT]):
         groups: Completions to draw.
         slices: Passes to run.
         stream: Tell of tokens as they are drawn.
+        caller: Whose it is, as `services.runtime.callers` names him.
     """
 
     def __init__(
@@ -135,7 +136,9 @@ class Job(Generic[EventT]):
         groups: Iterable[Group] = (),
         slices: Iterable[Slice[EventT]] = (),
         stream: bool = False,
+        caller: str = "",
     ) -> None:
+        self.caller = caller
         self.groups = deque(groups)
         self.slices = deque(slices)
         self.stream = stream

@@ -27,6 +27,7 @@ from services.policy.staging import Publication, Served
 from services.policy.texts import GrowingText, completion_text
 from services.policy.turns import Turns
 from services.policy.versions import check_pin
+from services.runtime.callers import current_caller
 from services.runtime.deadlines import deadline_of
 from services.runtime.errors import EngineFailed, InvalidRequest
 
@@ -73,7 +74,9 @@ class PolicyServicer(PublishingServicer):
         rendered = time.monotonic()
         groups = parts.planner.generate(call, self._pinned(call))
         count = len(call.prompts) * call.completions_per_prompt
-        job: Job[Drawn | Failed | Piece] = Job(2 * count, deadline, groups=groups, stream=call.stream_tokens)
+        job: Job[Drawn | Failed | Piece] = Job(
+            2 * count, deadline, groups=groups, stream=call.stream_tokens, caller=current_caller()
+        )
         texts: dict[tuple[int, int], GrowingText] = {}
         failed: list[Failed] = []
         tokens = 0
@@ -107,7 +110,8 @@ class PolicyServicer(PublishingServicer):
         rendered = time.monotonic()
         served = parts.publication.current
         check_pin(call.required, served.version)
-        job: Job[Measured] = Job(len(call.sequences), deadline, slices=parts.planner.logprobs(call, served))
+        slices = parts.planner.logprobs(call, served)
+        job: Job[Measured] = Job(len(call.sequences), deadline, slices=slices, caller=current_caller())
         rows: dict[int, tuple[float, ...]] = {}
         _submit(parts.turns, job, context)
         async for measured in job.events():

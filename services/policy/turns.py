@@ -12,7 +12,9 @@ from services.policy.drawing import Drawing
 from services.policy.jobs import Job
 from services.policy.lanes import Happened
 from services.policy.metrics import PolicyMetrics
+from services.policy.precedence import SliceTurns
 from services.runtime.errors import Expired, NotReady, Overloaded, ServiceError, TooLarge
+from services.runtime.fairness import Holdings
 from services.runtime.tracebacks import whereabouts
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,8 @@ class Turns:
 
     Args:
         drawing: The completions of all calls.
-        max_tokens: How many tokens may be waiting or running; a call that would pass it is refused at once.
+        max_tokens: How many tokens may be waiting or running, shared among callers; a call that would pass it, or its
+            caller's share, is refused at once.
         metrics: What is counted.
     """
 
@@ -39,11 +42,11 @@ class Turns:
         self._drawing = drawing
         self._max_tokens = max_tokens
         self._metrics = metrics
-        self._tokens = 0
+        self._tokens = Holdings(max_tokens)
         self._worked, self._seconds = _FIRST_RATE, 1.0  # tokens that were open, and how long they took
         self._arrived: deque[Job[Any]] = deque()
         self._jobs: list[Job[Any]] = []
-        self._sliced: deque[Job[Any]] = deque()
+        self._sliced = SliceTurns()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -54,7 +57,7 @@ class Turns:
 
         Raises:
             TooLarge: The queue could never hold it.
-            Overloaded: The queue is too full for it now.
+            Overloaded: The queue is too full for it now, or holds so much of its caller that the rest is for others.
         """
         tokens = job.open_tokens
         if tokens > self._max_tokens:
@@ -65,9 +68,9 @@ class Turns:
         with self._wake:
             if self._closed:
                 raise NotReady("the server is shutting down; another replica can take the call")
-            if self._tokens + tokens > self._max_tokens:
-                raise self._overloaded(tokens)
-            self._count(tokens)
+            if (excess := self._tokens.excess(job.caller, tokens)) > 0:
+                raise self._overloaded(tokens, excess)
+            self._count(job, tokens)
             self._arrived.append(job)
             self._wake.notify()
 
@@ -78,13 +81,12 @@ class Turns:
             self._wake.notify()
         self._thread.join()
 
-    def _overloaded(self, tokens: int) -> Overloaded:
-        excess = self._tokens + tokens - self._max_tokens
+    def _overloaded(self, tokens: int, excess: int) -> Overloaded:
         low, high = _RETRY_SECONDS
         seconds = min(high, max(low, excess * self._seconds / self._worked))
         return Overloaded(
-            f"{self._tokens} tokens are waiting or running, and {tokens} more would pass the limit of "
-            f"{self._max_tokens}; come back in {seconds:.2g} s",
+            f"{self._tokens.total} tokens are waiting or running, and {tokens} more do not fit: the server takes "
+            f"{self._max_tokens} and keeps some for those who have few; come back in {seconds:.2g} s",
             retry_after=seconds,
         )
 
@@ -110,7 +112,7 @@ class Turns:
             self._arrived.clear()
         self._jobs += arrived
         for job in arrived:
-            (self._sliced.append if job.slices else self._drawing.add)(job)
+            (self._sliced.add if job.slices else self._drawing.add)(job)
         return not self._closed
 
     def _round(self) -> None:
@@ -123,10 +125,10 @@ class Turns:
             if self._closed:
                 return
         if self._sliced:
-            self._apply(self._run_slice(self._sliced.popleft()))
+            self._apply(self._run_slice(self._sliced.take()))
 
     def _run_slice(self, job: Job[Any]) -> Happened:
-        """The next slice of a job, which then stands behind the others if it has more."""
+        """The next slice of a job, which then stands behind its caller's others if it has more."""
         job.begun()
         part, begin = job.slices.popleft(), time.monotonic()
         happened = Happened(job, tokens=part.tokens)
@@ -136,7 +138,7 @@ class Turns:
             happened.error = error
         happened.seconds = time.monotonic() - begin
         if job.slices and happened.error is None:
-            self._sliced.append(job)
+            self._sliced.add(job)
         return happened
 
     def _apply(self, happened: Happened) -> None:
@@ -174,15 +176,14 @@ class Turns:
         if job in self._jobs:
             self._jobs.remove(job)
             self._drawing.remove(job)
-            if job in self._sliced:
-                self._sliced.remove(job)
+            self._sliced.remove(job)
             self._release(job, job.open_tokens)
 
     def _release(self, job: Job[Any], tokens: int) -> None:
         job.open_tokens -= tokens
         with self._wake:
-            self._count(-tokens)
+            self._count(job, -tokens)
 
-    def _count(self, tokens: int) -> None:
-        self._tokens += tokens
-        self._metrics.queue_tokens.set(self._tokens)
+    def _count(self, job: Job[Any], tokens: int) -> None:
+        self._tokens.change(job.caller, tokens)
+        self._metrics.queue_tokens.set(self._tokens.total)

@@ -9,7 +9,9 @@ from palate.v1 import reward_service_pb2 as reward
 from services.reward.calibration import Aggregate, Aggregation
 from services.reward.model import RewardModel
 from services.reward.scoring import Demand
+from services.runtime.callers import check_caller
 from services.runtime.errors import InvalidRequest, WrongPin
+from services.runtime.roles import ABOVE_NORMAL
 
 _TRUNCATIONS: dict[int, Truncation] = {
     reward.TRUNCATION_REJECT: "reject",
@@ -17,10 +19,12 @@ _TRUNCATIONS: dict[int, Truncation] = {
     reward.TRUNCATION_RIGHT: "right",
 }
 
+_NORMAL = 1
+
 _PRIORITIES = {
     reward.PRIORITY_LOW: 0,
-    reward.PRIORITY_UNSPECIFIED: 1,
-    reward.PRIORITY_NORMAL: 1,
+    reward.PRIORITY_UNSPECIFIED: _NORMAL,
+    reward.PRIORITY_NORMAL: _NORMAL,
     reward.PRIORITY_HIGH: 2,
 }
 
@@ -37,6 +41,7 @@ def demand_of(options: reward.ScoreOptions, model: RewardModel, deadline: float)
 
     Raises:
         InvalidRequest: An option is unknown, or one that this model does not have; the message names it.
+        PermissionDenied: The caller may not ask for this priority.
         WrongPin: The caller expects another revision.
     """
     check_revision(options.revision, model)
@@ -44,9 +49,21 @@ def demand_of(options: reward.ScoreOptions, model: RewardModel, deadline: float)
         raise InvalidRequest(f"truncation {options.truncation} is not known to this server")
     if options.priority not in _PRIORITIES:
         raise InvalidRequest(f"priority {options.priority} is not known to this server")
+    priority = _PRIORITIES[options.priority]
+    check_priority(priority)
     truncation = _TRUNCATIONS.get(options.truncation, model.manifest.truncation)
     aggregation = _aggregation(options, model)
-    return Demand(truncation, _PRIORITIES[options.priority], deadline, aggregation, options.include_members)
+    return Demand(truncation, priority, deadline, aggregation, options.include_members)
+
+
+def check_priority(priority: int) -> None:
+    """Whether who calls may have his work done at this priority, which is a demand's.
+
+    Raises:
+        PermissionDenied: It is above normal, and his roles do not allow that.
+    """
+    if priority > _NORMAL:
+        check_caller(ABOVE_NORMAL, "ask for a priority above normal", "Leave the priority away, or at normal")
 
 
 def check_revision(expected: str, model: RewardModel) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from palate.v1 import reward_service_pb2 as reward
 from services.reward.metrics import ItemOutcome, RewardMetrics
+from services.reward.options import check_priority
 from services.reward.scoring import Demand, FailedItem, ItemResult, Scorer, Stages, Waiting
 from services.runtime.errors import InvalidRequest, NotReady
 
@@ -74,7 +75,8 @@ class ItemStream:
 
         Raises:
             InvalidRequest: A message is not an item; raised after the items before it were answered.
-            NotReady: The stream was stopped; raised after everything that was read was answered.
+            PermissionDenied: Its caller may not ask for its priority any more; raised likewise.
+        NotReady: The stream was stopped; raised after everything that was read was answered.
         """
         self._reading = asyncio.create_task(self._read(requests))
         try:
@@ -120,6 +122,7 @@ class ItemStream:
             return None
         if message.WhichOneof("part") != "item":
             raise InvalidRequest("after the options every message of a stream holds an item")
+        check_priority(self._demand.priority)  # roles may be taken away while a stream is open
         return message.item
 
     async def _begin(self, item: reward.StreamItem) -> None:

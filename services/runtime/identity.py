@@ -18,9 +18,9 @@ import yaml
 
 from palate.file_errors import cause_of
 from palate.yaml_document import KeyGivenTwice, read_yaml
-from services.runtime.errors import PermissionDenied, Unauthenticated
+from services.runtime.errors import Unauthenticated
 from services.runtime.limits import UNLIMITED, CallLimits
-from services.runtime.roles import OPEN, TABLE, Role
+from services.runtime.roles import OPEN, TABLE, Role, check_roles
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +128,7 @@ class Guard:
         if self._identities is None or method in OPEN:
             return None
         identity = self._identify(metadata, common_names)
-        if not identity.roles & TABLE.get(method, frozenset()):
-            allowed = ", ".join(sorted(TABLE.get(method, ()))) or "nobody"
-            raise PermissionDenied(f"{identity.name} may not call {method}; it is for: {allowed}")
+        check_roles(identity.name, identity.roles, TABLE.get(method, frozenset()), f"call {method}")
         return identity
 
     def _identify(self, metadata: Mapping[str, str], common_names: Callable[[], Sequence[str]]) -> Identity:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from services.runtime.admission import Admission
 from services.runtime.callers import enter_call
 from services.runtime.errors import InvalidRequest, NotServed, ServiceError
-from services.runtime.identity import Guard
+from services.runtime.identity import Guard, Identity
 from services.runtime.limits import UNLIMITED
 from services.runtime.metrics import MethodMetrics, ServerMetrics
 from services.runtime.roles import OPEN
@@ -157,9 +157,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics.in_flight.set(self._in_flight)
         end: Callable[[], None] | None = None
         try:
-            check = partial(self._guard.check, method.path, metadata, partial(_common_names, context))
+            check = partial(self._enter, method, metadata, context)
             identity = check()
-            enter_call("" if identity is None else identity.name, context.peer())
             if method.path not in OPEN:
                 end = self._admission.admit(context, UNLIMITED if identity is None else identity.limits)
             yield check
@@ -187,6 +186,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if span is not None:
                 span.end(code)
             logger.debug("%s/%s %s %.4f s, request %s", method.service, method.name, code, seconds, request_id)
+
+    def _enter(self, method: Method, metadata: Mapping[str, str], context: grpc.aio.ServicerContext) -> Identity | None:
+        """Who calls, which from now on all know that work for the call, as far as he still may call."""
+        identity = self._guard.check(method.path, metadata, partial(_common_names, context))
+        enter_call(identity, context.peer())
+        return identity
 
 
 def _parsed(handler: Any, method: Method, request: Any, check: Check) -> Any:

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+from services.runtime.errors import PermissionDenied
+
 
 class Role(StrEnum):
     """What an identity is for."""
 
     SCORER = "scorer"
+    EXPEDITER = "expediter"
     GENERATOR = "generator"
     TRAINER = "trainer"
     ADMIN = "admin"
 
 
-_SCORING = frozenset({Role.SCORER, Role.TRAINER, Role.ADMIN})
+_SCORING = frozenset({Role.SCORER, Role.EXPEDITER, Role.TRAINER, Role.ADMIN})
 _SAMPLING = frozenset({Role.GENERATOR, Role.TRAINER, Role.ADMIN})
 _PUBLISHING = frozenset({Role.TRAINER, Role.ADMIN})
 _ADMINISTRATION = frozenset({Role.ADMIN})
 ANY = frozenset(Role)
+
+ABOVE_NORMAL = frozenset({Role.EXPEDITER, Role.ADMIN})
+"""Who may ask for a priority above normal; such work goes before everybody else's, and is shared among such callers."""
 
 TABLE: Mapping[str, frozenset[Role]] = {
     "/palate.v1.RewardService/Score": _SCORING,
@@ -56,3 +62,21 @@ OPEN = frozenset(
     }
 )
 """Another protocol's health: answered whoever asks, and whether or not the server takes other calls."""
+
+
+def check_roles(name: str, held: frozenset[Role], allowed: frozenset[Role], act: str, remedy: str = "") -> None:
+    """Whether somebody may do something.
+
+    Args:
+        name: Who.
+        held: His roles.
+        allowed: Those that may.
+        act: What he wants to do.
+        remedy: What he can do without the role.
+
+    Raises:
+        PermissionDenied: None of his roles may; the message names those that do, and the remedy.
+    """
+    if not held & allowed:
+        roles = ", ".join(sorted(allowed)) or "nobody"
+        raise PermissionDenied(f"{name} may not {act}; it is for: {roles}{remedy and f'. {remedy}'}")

@@ -17,7 +17,7 @@ class Truncation(StrEnum):
 
 
 class Priority(StrEnum):
-    """Which work goes first."""
+    """Which work goes first. HIGH needs the role expediter or admin, where the server knows its callers."""
 
     LOW = "LOW"
     NORMAL = "NORMAL"

@@ -51,7 +51,15 @@ class Desk:
         self.jobs, self.events, self.keys = [], {}, 0
 
     def submit(
-        self, *lengths, deadline=math.inf, apart=False, pinned=False, stream=False, ends_text=None, strict=False
+        self,
+        *lengths,
+        deadline=math.inf,
+        apart=False,
+        pinned=False,
+        stream=False,
+        ends_text=None,
+        strict=False,
+        caller="",
     ):
         """A call that wants completions of so many tokens; apart, all of them in one group."""
         rows = [Row(self.keys + n, (1, 2), self.keys + n, _sampling(length)) for n, length in enumerate(lengths)]
@@ -61,7 +69,7 @@ class Desk:
         groups = (
             [Group(tuple(wanted), True, served, strict)] if apart else [Group((one,), False, served) for one in wanted]
         )
-        job = Job(len(rows) * 100, deadline, groups=groups, stream=stream)
+        job = Job(len(rows) * 100, deadline, groups=groups, stream=stream, caller=caller)
         self.jobs.append(job)
         self.events[job] = []
         self.drawing.add(job)
@@ -266,6 +274,56 @@ async def test_a_call_that_cannot_begin_fails_alone():
     desk.engine.batch = lambda weights: 1 / 0
     (admission,) = list(desk.drawing.round())
     assert [(happened.job, type(happened.error)) for happened in admission] == [(bad, ZeroDivisionError)]
+
+
+async def test_a_caller_with_many_calls_has_no_more_places_than_one_with_a_single_call():
+    desk = Desk(rows=4)
+    many = [desk.submit(6, 6, caller="many") for _ in range(20)]
+    one = desk.submit(*[6] * 20, caller="one")
+    desk.round()
+    assert (sum(job.running for job in many), one.running) == (2, 2)
+    assert max(job.running for job in many) == 1  # and his calls share what is his
+    desk.rounds()
+    assert all(desk.lengths(job) == [6, 6] for job in many)
+    assert desk.lengths(one) == [6] * 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    flood=st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=4),
+    rows=st.integers(1, 3),
+    apart=st.booleans(),
+    before=st.integers(0, 12),
+)
+def test_no_caller_waits_for_more_than_one_turn_of_each_other(flood, rows, apart, before):
+    asyncio.run(_flooded(flood, Desk(rows), apart, before))
+
+
+async def _flooded(flood, desk, apart, before):
+    """Floods come again and again, with ever earlier deadlines; then one call comes that is in no hurry."""
+    begun, begin = [], desk.drawing._begin
+    desk.drawing._begin = lambda job: (begun.append(job.caller), begin(job))
+
+    def flood_on(number):
+        for name, (length, is_apart) in enumerate(flood):
+            for _ in range(3):
+                desk.submit(length, apart=is_apart, deadline=-number, caller=f"flood {name}")
+
+    for number in range(before):
+        flood_on(number)
+        desk.round()
+    late, came = desk.submit(3, apart=apart, caller="late"), len(begun)
+    for number in range(before, before + 200):
+        flood_on(number)
+        desk.round()
+        if "late" in begun:
+            break
+    ahead = Counter(begun[came : begun.index("late")])
+    among = {f"flood {name}" for name, (_, is_apart) in enumerate(flood) if is_apart == apart}
+    assert all(ahead[caller] <= 1 for caller in among), ahead
+    desk.rounds()
+    assert desk.lengths(late) == [3]
+    assert all(len(desk.lengths(job)) == 1 for job in desk.jobs)
 
 
 ACTIONS = st.one_of(

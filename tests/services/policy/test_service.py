@@ -9,11 +9,14 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from benchmarks.protected import make_protection, token_of
 from palate.client import (
     AsyncPolicyClient,
+    ChannelOptions,
     DeadlineExceeded,
     GeneratedCompletion,
     InternalError,
+    Overloaded,
     PolicyVersion,
     SamplingParams,
     TokenChunk,
@@ -30,9 +33,14 @@ from services.policy.requests import Limits
 from services.policy.service import Parts, PolicyServicer
 from services.policy.staging import Publication, Served
 from services.policy.turns import Turns
+from services.runtime.admission import Admission
+from services.runtime.health import Health
+from services.runtime.identity import Guard, Identities
+from services.runtime.interceptors import CallInterceptor
 from tests.services.policy.poisoned import WORDS, PoisonedEngine
 from tests.tiny_models import make_tiny_policy
 
+NAME = "palate.v1.PolicyService"
 PATIENCE = 20.0
 
 
@@ -73,7 +81,7 @@ def renderer(tmp_path_factory):
 
 
 @asynccontextmanager
-async def serving(renderer, gate, max_rows=4, kind=FakeEngine):
+async def serving(renderer, gate, max_rows=4, kind=FakeEngine, identities=None):
     metrics = PolicyMetrics(CollectorRegistry())
     engine = kind(renderer.vocab_size, (renderer.eos_id,), gate)
     weights = engine.initial_weights()
@@ -93,7 +101,11 @@ async def serving(renderer, gate, max_rows=4, kind=FakeEngine):
         metrics=metrics,
         max_seconds=60.0,
     )
-    server = grpc.aio.server()
+    health = Health([NAME], ["model"])
+    health.set("model", True)
+    guard = Guard(None if identities is None else Identities(identities))
+    interceptor = CallInterceptor([NAME], guard, Admission(health, 100), metrics.server, 60.0)
+    server = grpc.aio.server(interceptors=[interceptor])
     policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(parts), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -118,6 +130,35 @@ def dropped(parts, reason):
 
 
 LONG = SamplingParams(max_new_tokens=200, ignore_eos=True)
+
+
+async def test_one_identity_takes_neither_the_whole_queue_nor_all_turns(renderer, tmp_path):
+    gate, identities = Gate(), make_protection(tmp_path).folder / "identities.yaml"
+
+    def client_of(role):
+        return AsyncPolicyClient(target, timeout=60, options=ChannelOptions(token=token_of(role), max_attempts=1))
+
+    async def drawn(client, count, tokens):
+        sampling = SamplingParams(max_new_tokens=tokens, ignore_eos=True)
+        return [done.prompt_index async for done in client.generate(["a"] * count, sampling=sampling)]
+
+    async with (
+        serving(renderer, gate, identities=identities) as (target, parts),
+        client_of("generator") as many,
+        client_of("trainer") as few,
+    ):
+        flood = [asyncio.create_task(drawn(many, 100, 20)) for _ in range(4)]
+        await until(lambda: len(parts.turns.jobs) == 4)  # 8,000 of 10,000 tokens
+        with pytest.raises(Overloaded, match="keeps some for those who have few"):
+            await drawn(many, 100, 20)
+        late = asyncio.create_task(drawn(few, 100, 10))
+        await until(lambda: len(parts.turns.jobs) == 6)
+        gate.let_go(20 + 10 * 50)  # a turn of those who are there, then at least half of all places
+        assert sorted(await late) == list(range(100))
+        assert not any(task.done() for task in flood)
+        gate.let_go(10_000)
+        assert [sorted(await task) for task in flood] == [list(range(100))] * 4
+    assert parts.metrics.queue_tokens._value.get() == 0
 
 
 async def test_a_cancelled_call_stops_the_engine_within_one_step(renderer):

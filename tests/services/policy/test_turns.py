@@ -69,15 +69,15 @@ def turns(metrics, gate):
     turns.close()
 
 
-def job_of(*slices, deadline=None, max_events=50):
-    return Job(max_events, _deadline(deadline), slices=slices)
+def job_of(*slices, deadline=None, max_events=50, caller=""):
+    return Job(max_events, _deadline(deadline), slices=slices, caller=caller)
 
 
-def drawing_of(*tokens, deadline=None, stream=False):
+def drawing_of(*tokens, deadline=None, stream=False, caller=""):
     """A job that draws completions of so many tokens."""
     rows = [Row(next(KEYS), (1,), key, Sampling(1.0, 0, 1.0, count, True)) for key, count in enumerate(tokens)]
     groups = [Group((Wanted(place, 0, row),)) for place, row in enumerate(rows)]
-    return Job(2 * len(rows), _deadline(deadline), groups=groups, stream=stream)
+    return Job(2 * len(rows), _deadline(deadline), groups=groups, stream=stream, caller=caller)
 
 
 def _deadline(deadline):
@@ -190,6 +190,35 @@ async def test_refuses_at_once_what_the_queue_cannot_hold(turns, gate, metrics):
     gate.let_go(100)
     assert [len(drawn.token_ids) for job in (first, second) for drawn in await everything(job)] == [60, 60]
     assert metrics.queue_tokens._value.get() == 0
+
+
+async def test_a_caller_who_floods_the_queue_leaves_room_for_others(turns, gate, metrics):
+    flood = [drawing_of(10, caller="flood") for _ in range(8)]
+    for job in flood:
+        turns.submit(job)
+    await gate.reached()
+    with pytest.raises(Overloaded, match="keeps some for those who have few"):  # an eighth of 100 tokens is kept
+        turns.submit(drawing_of(10, caller="flood"))
+    other = drawing_of(20, caller="other")
+    turns.submit(other)
+    gate.let_go(10_000)
+    for job in (other, *flood):
+        assert len(await everything(job)) == 1
+    assert metrics.queue_tokens._value.get() == 0
+
+
+async def test_slices_take_turns_by_caller(turns):
+    gate, log = Gate(), []
+    first = job_of(slice_of("flood 0", gate=gate, log=log), slice_of("flood 1", log=log), caller="flood")
+    turns.submit(first)
+    await gate.reached()
+    flood = [job_of(slice_of(f"flood {n}", log=log, tokens=10), caller="flood") for n in (2, 3, 4)]
+    other = job_of(slice_of("other 0", log=log), slice_of("other 1", log=log), caller="other")
+    for job in (*flood, other):
+        turns.submit(job)
+    gate.let_go()
+    await asyncio.gather(*map(everything, (first, *flood, other)))
+    assert [word.split()[0] for word in log] == ["flood", "other", "flood", "other", "flood", "flood", "flood"]
 
 
 async def test_slices_that_have_run_make_room(turns):

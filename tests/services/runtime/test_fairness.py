@@ -3,6 +3,8 @@ from hypothesis import strategies as st
 
 from services.runtime.callers import current_caller, enter_call, origin
 from services.runtime.fairness import Holdings, Served
+from services.runtime.identity import Identity
+from services.runtime.roles import Role
 
 
 def test_idle_time_earns_no_credit_and_being_ahead_is_remembered():
@@ -56,7 +58,7 @@ def test_callers_are_identities_else_hosts_and_local_connections():
 
 async def test_a_call_knows_its_caller():
     assert current_caller() == ""
-    enter_call("team", "ipv4:10.0.0.7:51234")
+    enter_call(Identity("team", frozenset({Role.SCORER}), None, "team.pod", None), "ipv4:10.0.0.7:51234")
     assert current_caller() == "identity:team"
-    enter_call("", "ipv4:10.0.0.7:51234")
+    enter_call(None, "ipv4:10.0.0.7:51234")
     assert current_caller() == "ipv4:10.0.0.7"

@@ -12,6 +12,7 @@ from palate.client import ChannelOptions, PolicyClient, RewardClient, Unauthenti
 from palate.local_server import local_server
 from palate.models.export import export
 from tests.k8s.rendering import ROOT, of_kind, pod_specs, variables
+from tests.otlp_collector import collecting
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.config import PPOConfig
 
@@ -28,12 +29,13 @@ def root(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None):
-    """The server of a Deployment, with all that its pod is told; only ports are free ones and the address loopback."""
+def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None, collector=""):
+    """The server of a Deployment, with all that its pod is told; only ports are free ones and addresses loopback."""
     spec = of_kind(name, "Deployment")[server]["spec"]["template"]["spec"]
     for key, value in variables(name, spec).items():
         port = key.endswith("_PORT")
-        monkeypatch.setenv(key, "0" if port else f"{root}{value}" if value.startswith("/") else value)
+        here = collector if key.endswith("_OTLP_ENDPOINT") else value
+        monkeypatch.setenv(key, "0" if port else f"{root}{value}" if value.startswith("/") else here)
     command = [*spec["containers"][0]["args"]]
     module = f"services.{command.pop()}"
     assert command == ["serve"]
@@ -65,6 +67,16 @@ def test_production_serves_scores_to_listed_certificates_alone(root, monkeypatch
 def test_the_local_overlay_serves_its_policy(root, monkeypatch):
     with started("local", "palate-ref-policy", root, monkeypatch) as server, PolicyClient(server.target) as client:
         assert client.policy_info().frozen
+
+
+def test_with_tracing_a_collector_gets_the_spans(root, monkeypatch):
+    with collecting() as collector:
+        told = {"monkeypatch": monkeypatch, "collector": collector.endpoint}
+        with started("local, tracing", "palate-reward", root, **told) as server:
+            with RewardClient(server.target) as client:
+                assert client.score(["a prompt"], ["a completion"]).scores()
+            server.stop()  # sends what is left
+    assert "palate.v1.RewardService/Score" in {span.name for span in collector.spans}
 
 
 @pytest.mark.parametrize("name", ["training alone", "training-ranks alone", "a run", "a run on ranks"])

@@ -48,6 +48,7 @@ def test_they_are_found_wherever_a_page_has_them():
         ("```bash\npalate verify --strict  # of what?\n```", "Missing parameter: model"),
         ("`palate train ppo --ppo.kl-koef 1`", "--ppo.kl-koef"),
         ("```bash\nA=1 palate serve reward \\\n  --treads 2 --model m &\n```", "--treads"),
+        ("```bash\nuntil palate ping --traget x > /dev/null; do sleep 1; done\n```", "--traget"),
         ("```bash\npalate serve reward\n```", "--model is missing"),
         ("```yaml\nargs: [doctor, --rewards, x]\n```", "--rewards"),
     ],

@@ -32,6 +32,7 @@ COMBINATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a run on ranks": ("", ("training-ranks", "gpu", "mtls-trainer")),
     "prod, gpu": ("overlays/prod", ("gpu",)),
     "prod, tracing": ("overlays/prod", ("tracing",)),
+    "prod, model-exchange": ("overlays/prod", ("model-exchange",)),
     "local, tracing": ("overlays/local", ("tracing",)),
 }
 """Name → what is built on, under k8s/, and the components that are added, in order."""

@@ -20,7 +20,8 @@ SETTINGS: dict[str, type[Settings]] = {name.removeprefix("palate "): settings fo
 """Commands whose flags are the fields of a configuration."""
 
 _SPAN = re.compile(r"(?<!`)`(palate\s[^`]+)`(?!`)")
-_CALL = re.compile(r"(?:^|[|;&(!]|\b(?:do|then|if|while|until)\b)[ \t]*(?:\w+=\S+[ \t]+)*(palate[ \t][^\n|;&>)]*)", re.MULTILINE)
+_BEFORE = r"(?:^|[|;&(!]|\b(?:do|then|if|while|until)\b)[ \t]*(?:\w+=\S+[ \t]+)*"
+_CALL = re.compile(_BEFORE + r"(palate[ \t][^\n|;&>)]*)", re.MULTILINE)
 _ARGS = re.compile(r"\bargs: \[([^\]]+)\]")
 _PROGRAMS = {entry.name: entry for entry in entry_points(group=GROUP)}
 

@@ -120,7 +120,7 @@ images: images-torch  ## build the images for CPUs: make images [BUILDER=podman]
 	$(BUILD) -f k8s/images/services-cpu.Dockerfile -t localhost/palate-services-cpu:$(TAG) .
 
 images-torch:
-	$(BUILD) -f k8s/images/services-gpu.Dockerfile $(CPU) --build-arg EXTRAS=cpu,serve -t localhost/palate-services-torch:$(TAG) .
+	$(BUILD) -f k8s/images/services-gpu.Dockerfile $(CPU) --build-arg EXTRAS=cpu,serve,otel -t localhost/palate-services-torch:$(TAG) .
 	$(BUILD) -f k8s/images/trainer.Dockerfile $(CPU) -t localhost/palate-trainer:$(TAG) .
 
 images-gpu:  ## build the images for GPUs, which take many gigabytes

@@ -1,10 +1,11 @@
 # The reward service on CPUs: ONNX Runtime, and neither torch nor transformers.
 FROM docker.io/library/python:3.11-slim-bookworm AS build
+ARG EXTRAS=cpu,serve,otel
 WORKDIR /src
 RUN python -m venv --without-pip /opt/palate
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY palate palate
-RUN python -m pip --python /opt/palate/bin/python install --no-cache-dir --constraint constraints.txt ".[cpu,serve]"
+RUN python -m pip --python /opt/palate/bin/python install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 COPY services /opt/palate/code/services
 RUN /opt/palate/bin/python -m compileall -q /opt/palate/code
 

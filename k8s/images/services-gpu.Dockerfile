@@ -1,7 +1,7 @@
 # Services with PyTorch. As it stands the reward service on GPUs, with CUDA and ONNX Runtime for GPUs; policies on CPUs by
-#   --build-arg EXTRAS=cpu,serve --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   --build-arg EXTRAS=cpu,serve,otel --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 FROM docker.io/library/python:3.11-slim-bookworm AS build
-ARG EXTRAS=gpu,serve
+ARG EXTRAS=gpu,serve,otel
 ARG TORCH_INDEX=https://pypi.org/simple
 WORKDIR /src
 RUN python -m venv --without-pip /opt/palate

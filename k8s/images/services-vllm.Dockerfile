@@ -1,5 +1,6 @@
 # The policy service on GPUs: vLLM, with the PyTorch and the transformers that it wants in place of our pins.
 FROM docker.io/library/python:3.11-slim-bookworm AS build
+ARG EXTRAS=serve,vllm,otel
 WORKDIR /src
 RUN python -m venv --without-pip /opt/palate
 COPY constraints.txt pyproject.toml README.md LICENSE ./
@@ -7,7 +8,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN sed -i -E "/^(torch|transformers)==/d" constraints.txt \
     && python -m pip --python /opt/palate/bin/python install --no-cache-dir --constraint constraints.txt vllm==0.33.0
 COPY palate palate
-RUN python -m pip --python /opt/palate/bin/python install --no-cache-dir --constraint constraints.txt ".[serve,vllm]"
+RUN python -m pip --python /opt/palate/bin/python install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 COPY services /opt/palate/code/services
 RUN /opt/palate/bin/python -m compileall -q /opt/palate/code
 

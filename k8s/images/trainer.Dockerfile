@@ -1,6 +1,7 @@
 # The trainer: `palate train`, `palate collect`, `palate export`. For machines without GPUs a fifth of the size:
 #   --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 FROM docker.io/library/python:3.11-slim-bookworm AS build
+ARG EXTRAS=cpu,train
 ARG TORCH_INDEX=https://pypi.org/simple
 WORKDIR /src
 RUN python -m venv --without-pip /opt/palate
@@ -10,7 +11,7 @@ RUN python -m pip --python /opt/palate/bin/python install --no-cache-dir --const
       --extra-index-url "${TORCH_INDEX}" torch==2.13.0 transformers==5.23.0
 COPY palate palate
 RUN python -m pip --python /opt/palate/bin/python install --no-cache-dir --constraint constraints.txt \
-      --extra-index-url "${TORCH_INDEX}" ".[cpu,train]"
+      --extra-index-url "${TORCH_INDEX}" ".[${EXTRAS}]"
 COPY trainer /opt/palate/code/trainer
 RUN /opt/palate/bin/python -m compileall -q /opt/palate/code
 

@@ -18,7 +18,7 @@ def parity(clock: Clock, thresholds: Thresholds) -> Alert:
         "still served. A server that fails the check when it starts exits instead: see PalateNoScrape.",
         (
             "Read the server's log: it names the engine and by how many standard deviations scores were apart.",
-            "`palate verify FOLDER` shows which engine and which number format keep the tolerance.",
+            "`palate verify --model FOLDER` shows which engine and which number format keep the tolerance.",
             "Load it into a server with `--strict`, or with another `--engine` or `--dtype`. A tolerance that is "
             "raised means that the same text has several scores.",
         ),

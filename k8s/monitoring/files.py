@@ -12,7 +12,7 @@ import yaml
 from k8s.monitoring.alerts import alerts
 from k8s.monitoring.dashboards import dashboards
 from k8s.monitoring.recording import recordings
-from k8s.monitoring.rules import Alert, Clock
+from k8s.monitoring.rules import RUNBOOK, RUNBOOK_URL, Alert, Clock
 from k8s.monitoring.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]
@@ -28,24 +28,24 @@ number in `k8s/monitoring/thresholds.py`.
 """
 
 
-def generated() -> dict[str, str]:
-    """Path from the root → contents."""
+def generated(runbook_url: str = RUNBOOK_URL) -> dict[str, str]:
+    """Path from the root → contents; `runbook_url` is the address of the runbook, empty = it is published nowhere."""
     clock, thresholds = Clock(), Thresholds()
-    groups = rule_groups(clock, thresholds)
+    groups = rule_groups(clock, thresholds, runbook_url)
     boards = {f"{_COMPONENT}/dashboards/{name}.json": _pretty(board) for name, board in dashboards().items()}
     return {
         f"{_COMPONENT}/prometheusrule.yaml": _NOTE + _dumped(_prometheus_rule(groups)),
         f"{_COMPONENT}/rules.yaml": _NOTE + _dumped({"groups": groups}),
-        "docs/runbooks.md": runbook(alerts(clock, thresholds)),
+        RUNBOOK: runbook(alerts(clock, thresholds)),
         **boards,
     }
 
 
-def rule_groups(clock: Clock, thresholds: Thresholds) -> list[dict[str, Any]]:
+def rule_groups(clock: Clock, thresholds: Thresholds, runbook_url: str = RUNBOOK_URL) -> list[dict[str, Any]]:
     """What Prometheus reads under `groups`."""
     return [
         {"name": "palate-recording", "rules": [recording.rule() for recording in recordings(clock)]},
-        {"name": "palate-alerts", "rules": [alert.rule() for alert in alerts(clock, thresholds)]},
+        {"name": "palate-alerts", "rules": [alert.rule(runbook_url) for alert in alerts(clock, thresholds)]},
     ]
 
 

@@ -13,7 +13,10 @@ FLEET = "namespace, job"
 """Replicas that are alike: one Deployment in one namespace."""
 
 RUNBOOK = "docs/runbooks.md"
-"""Where alerts say that their steps are; with the address at which you serve that page it becomes a link."""
+"""Where alerts say that their steps are, from the root of this repository."""
+
+RUNBOOK_URL = ""
+"""The address at which you publish that page, for good; empty = nowhere, and alerts name the path alone."""
 
 MINUTE = 60
 HOUR = 60 * MINUTE
@@ -79,8 +82,9 @@ class Alert:
     meaning: str
     steps: tuple[str, ...]
 
-    def rule(self) -> dict[str, Any]:
-        """As Prometheus reads it."""
+    def rule(self, runbook_url: str = RUNBOOK_URL) -> dict[str, Any]:
+        """As Prometheus reads it; `runbook_url` is an annotation only where there is an address that can be opened."""
+        where = {"runbook_url": runbook_url} if runbook_url else {"runbook": RUNBOOK}
         return {
             "alert": self.name,
             "expr": _one_line(self.expr),
@@ -89,7 +93,7 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": _one_line(self.meaning),
-                "runbook_url": f"{RUNBOOK}#{self.name.lower()}",
+                **{name: f"{page}#{self.name.lower()}" for name, page in where.items()},
             },
         }
 

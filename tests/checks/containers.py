@@ -124,13 +124,15 @@ class Containers:
 
     def fetch_wheels(self, extras: str) -> None:
         """Everything that a build installs: it has no network."""
-        wheels = self.folder / "wheels"
-        if wheels.exists():
+        wheels, of_these = self.folder / "wheels", self.folder / "wheels.extras"
+        if wheels.exists() and of_these.exists() and of_these.read_text() == extras:
             return
+        shutil.rmtree(wheels, ignore_errors=True)
         draft = self.folder / "wheels.draft"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", draft, "--constraint"]
         self.run(*command, ROOT / "constraints.txt", f"{ROOT}[{extras}]", "hatchling>=1.27")
         draft.replace(wheels)
+        of_these.write_text(extras)
 
     def build(self, dockerfile: str, tag: str, context: Path = ROOT, **arguments: str) -> None:
         """Builds k8s/images/`dockerfile` as it is, without a network."""

@@ -76,7 +76,7 @@ def check(containers: Containers) -> dict[str, Any]:
 def build(containers: Containers, models: Path) -> dict[str, Any]:
     """The image of k8s/images/services-cpu.Dockerfile, and the one with a model inside; sizes and seconds."""
     containers.make_base()
-    containers.fetch_wheels("cpu,serve")
+    containers.fetch_wheels("cpu,serve,otel")
     begin = time.monotonic()
     containers.build("services-cpu.Dockerfile", IMAGE)
     seconds = time.monotonic() - begin

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Block:
 def blocks_of(text: str) -> list[Block]:
     """Every fenced block, in order."""
     found = []
-    for match in _FENCE.finditer(text):
+    for match in FENCE.finditer(text):
         language, *needs = match["info"].split() or [""]
         found.append(Block(text.count("\n", 0, match.start()) + 1, language, tuple(needs), match["code"]))
     return found

@@ -31,8 +31,13 @@ COMBINATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a run": ("", ("training", "gpu", "mtls-trainer")),
     "a run on ranks": ("", ("training-ranks", "gpu", "mtls-trainer")),
     "prod, gpu": ("overlays/prod", ("gpu",)),
+    "prod, tracing": ("overlays/prod", ("tracing",)),
+    "prod, model-exchange": ("overlays/prod", ("model-exchange",)),
+    "local, tracing": ("overlays/local", ("tracing",)),
 }
 """Name → what is built on, under k8s/, and the components that are added, in order."""
+NAMESPACE = "palate"
+"""What an overlay over one of ours must say as well: what a component adds is not there yet where ours says it."""
 SUFFIX = "-7"
 """What overlays of runs here add to names, so that no two runs have one."""
 
@@ -57,7 +62,8 @@ def _read(text: str) -> list[dict[str, Any]]:
 @functools.cache
 def _render(name: str) -> str:
     resource, components = COMBINATIONS[name]
-    return build(resource, components, {"nameSuffix": SUFFIX} if name.startswith("a run") else {})
+    over = {"namespace": NAMESPACE} if resource.startswith("overlays/") and components else {}
+    return build(resource, components, {"nameSuffix": SUFFIX} if name.startswith("a run") else over)
 
 
 def build(resource: str, components: Sequence[str], more: dict[str, Any]) -> str:
@@ -93,9 +99,14 @@ def pod_specs(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def variables(name: str, spec: dict[str, Any]) -> dict[str, str]:
-    """The environment of a pod's first container: ConfigMaps it takes whole, and single values over them."""
+    """The environment of a pod's first container: ConfigMaps it takes whole, and over them single values and keys."""
     container, maps = spec["containers"][0], of_kind(name, "ConfigMap")
     found: dict[str, str] = {}
     for source in container.get("envFrom", ()):
         found |= maps[source["configMapRef"]["name"]]["data"]
-    return found | {entry["name"]: entry["value"] for entry in container.get("env", ()) if "value" in entry}
+    for entry in container.get("env", ()):
+        if "value" in entry:
+            found[entry["name"]] = entry["value"]
+        elif key := entry["valueFrom"].get("configMapKeyRef"):
+            found[entry["name"]] = maps[key["name"]]["data"][key["key"]]
+    return found

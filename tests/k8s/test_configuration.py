@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.protected import make_protection
-from palate.client import ChannelOptions, PolicyClient, RewardClient, Unauthenticated
+from benchmarks.protected import Protection, make_protection
+from palate.client import AdminClient, ChannelOptions, PermissionDenied, PolicyClient, RewardClient, Unauthenticated
 from palate.local_server import local_server
 from palate.models.export import export
 from tests.k8s.rendering import ROOT, of_kind, pod_specs, variables
+from tests.otlp_collector import collecting
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.config import PPOConfig
 
+EXCHANGE = "prod, model-exchange"
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 
 
@@ -28,12 +30,13 @@ def root(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None):
-    """The server of a Deployment, with all that its pod is told; only ports are free ones and the address loopback."""
+def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None, collector=""):
+    """The server of a Deployment, with all that its pod is told; only ports are free ones and addresses loopback."""
     spec = of_kind(name, "Deployment")[server]["spec"]["template"]["spec"]
     for key, value in variables(name, spec).items():
         port = key.endswith("_PORT")
-        monkeypatch.setenv(key, "0" if port else f"{root}{value}" if value.startswith("/") else value)
+        here = collector if key.endswith("_OTLP_ENDPOINT") else value
+        monkeypatch.setenv(key, "0" if port else f"{root}{value}" if value.startswith("/") else here)
     command = [*spec["containers"][0]["args"]]
     module = f"services.{command.pop()}"
     assert command == ["serve"]
@@ -41,8 +44,10 @@ def started(name: str, server: str, root: Path, monkeypatch, probe_tls=None):
         yield running
 
 
-def test_production_serves_scores_to_listed_certificates_alone(root, monkeypatch):
-    protection = make_protection(root)
+@pytest.fixture(scope="module")
+def protection(root) -> Protection:
+    """What production's Secrets hold: identities are the overlay's, certificates of an authority of this test."""
+    made = make_protection(root)
     secrets = root / "etc" / "palate"
     for secret in ("tls", "identities"):
         (secrets / secret).mkdir(parents=True)
@@ -50,6 +55,10 @@ def test_production_serves_scores_to_listed_certificates_alone(root, monkeypatch
         (secrets / "tls" / theirs).write_bytes((root / ours).read_bytes())
     listed = of_kind("prod", "Secret")["palate-identities"]["data"]["identities.yaml"]
     (secrets / "identities" / "identities.yaml").write_bytes(base64.b64decode(listed))
+    return made
+
+
+def test_production_serves_scores_to_listed_certificates_alone(root, protection, monkeypatch):
     trainer = protection.mutual_tls_of("palate-trainer")
     stranger = protection.mutual_tls("trainer")
     with started("prod", "palate-reward", root, monkeypatch, probe_tls=trainer) as server:
@@ -60,11 +69,53 @@ def test_production_serves_scores_to_listed_certificates_alone(root, monkeypatch
             pytest.raises(Unauthenticated),
         ):
             client.score(["a prompt"], ["a completion"])
+        admin = ChannelOptions(tls=protection.mutual_tls_of("palate-admin"))
+        with AdminClient(server.target, options=admin) as client, pytest.raises(PermissionDenied):
+            client.load_model("reward", "reward")
+
+
+def test_a_model_that_is_exchanged_in_place_is_there_after_a_restart_too(root, protection, tmp_path, monkeypatch):
+    """As docs/deploy.md has it: the link first, then every pod."""
+    models = root / "models"
+    (models / "reward").rename(models / "reward-1")
+    (models / "reward").symlink_to("reward-1")
+    second = export(make_tiny_reward(tmp_path / "checkpoint", "encoder", 1), models / "reward-2").digests.revision
+    trainer, admin = (protection.mutual_tls_of(f"palate-{who}") for who in ("trainer", "admin"))
+    (certificate,) = (each["spec"] for key, each in of_kind(EXCHANGE, "Certificate").items() if key == "palate-admin")
+    assert certificate["commonName"] == "palate-admin"
+
+    def served(target):
+        with RewardClient(target, options=ChannelOptions(tls=trainer)) as client:
+            provenance = client.score(["a prompt"], ["a completion"]).provenance
+            return provenance.model, provenance.revision
+
+    with started(EXCHANGE, "palate-reward", root, monkeypatch, probe_tls=trainer) as server:
+        name, first = served(server.target)
+        (models / "next").symlink_to("reward-2")
+        (models / "next").replace(models / "reward")
+        assert served(server.target) == (name, first)
+        with AdminClient(server.target, options=ChannelOptions(tls=trainer)) as client, pytest.raises(PermissionDenied):
+            client.load_model(name, name, set_default=True)
+        with AdminClient(server.target, options=ChannelOptions(tls=admin)) as client:
+            client.load_model(name, name, set_default=True, revision=second)
+        assert served(server.target) == ("reward", second)
+    with started(EXCHANGE, "palate-reward", root, monkeypatch, probe_tls=trainer) as server:
+        assert served(server.target) == ("reward", second) != ("reward", first)
 
 
 def test_the_local_overlay_serves_its_policy(root, monkeypatch):
     with started("local", "palate-ref-policy", root, monkeypatch) as server, PolicyClient(server.target) as client:
         assert client.policy_info().frozen
+
+
+def test_with_tracing_a_collector_gets_the_spans(root, monkeypatch):
+    with collecting() as collector:
+        told = {"monkeypatch": monkeypatch, "collector": collector.endpoint}
+        with started("local, tracing", "palate-reward", root, **told) as server:
+            with RewardClient(server.target) as client:
+                assert client.score(["a prompt"], ["a completion"]).scores()
+            server.stop()  # sends what is left
+    assert "palate.v1.RewardService/Score" in {span.name for span in collector.spans}
 
 
 @pytest.mark.parametrize("name", ["training alone", "training-ranks alone", "a run", "a run on ranks"])

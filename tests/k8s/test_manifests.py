@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import tomllib
 from base64 import b64decode
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -11,7 +13,7 @@ from palate.settings import Settings
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
 from services.runtime.health import LIVE
-from tests.k8s.rendering import COMBINATIONS, K8S, SUFFIX, build, documents, of_kind, pod_specs, variables
+from tests.k8s.rendering import COMBINATIONS, K8S, NAMESPACE, SUFFIX, build, documents, of_kind, pod_specs, variables
 
 SERVERS = {
     "palate-reward": (RewardConfig, "palate.v1.RewardService"),
@@ -67,6 +69,10 @@ def test_what_pods_name_is_there(name):
         assert all(source["secretRef"]["optional"] for source in sources if "secretRef" in source), pod
         maps = [source["configMapRef"]["name"] for source in sources if "configMapRef" in source]
         maps += [volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume]
+        keys = [
+            entry.get("valueFrom", {}).get("configMapKeyRef") for each in containers for entry in each.get("env", ())
+        ]
+        maps += [key["name"] for key in keys if key]
         claims = [v["persistentVolumeClaim"]["claimName"] for v in volumes.values() if "persistentVolumeClaim" in v]
         assert {("ConfigMap", each) for each in maps} <= made, pod
         assert {("PersistentVolumeClaim", each) for each in claims} <= made, pod
@@ -186,6 +192,50 @@ def test_an_overlay_over_productions_says_who_may_call():
     (secret,) = (each for each in yaml.safe_load_all(build("overlays/prod", [], more)) if each["kind"] == "Secret")
     assert secret["metadata"]["name"] == "palate-identities"
     assert b64decode(secret["data"]["identities.yaml"]) == b"[]"
+
+
+def test_traces_go_where_an_overlay_says_and_the_network_lets_them():
+    readme = (K8S / "components" / "tracing" / "README.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    (said,) = re.findall(r'value: "(.*?)"', snippet)
+    made = list(
+        yaml.safe_load_all(build("overlays/prod", ["tracing"], {"namespace": NAMESPACE, **yaml.safe_load(snippet)}))
+    )
+    assert [each["data"]["ENDPOINT"] for each in made if each["metadata"]["name"].startswith("palate-tracing")] == [
+        said
+    ]
+    default = urlsplit(
+        {variables("prod, tracing", spec)[f"PALATE_{kind}_OTLP_ENDPOINT"] for kind, spec in traced()}.pop()
+    )
+    (rule,) = of_kind("prod, tracing", "NetworkPolicy")["palate-servers"]["spec"]["egress"]
+    (peer,) = rule["to"]
+    assert default.hostname.split(".")[1] == peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert [entry["port"] for entry in rule["ports"]] == [default.port]
+    assert of_kind("prod, tracing", "NetworkPolicy")["palate-servers"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def traced():
+    """(REWARD or POLICY, spec) of every server's pod."""
+    for title, spec in pod_specs("prod, tracing"):
+        yield ("REWARD" if title.endswith("reward") else "POLICY"), spec
+
+
+def test_without_network_policies_traces_close_nothing():
+    assert not of_kind("local, tracing", "NetworkPolicy")
+
+
+def test_images_are_built_with_extras_that_there_are():
+    extras = tomllib.loads((K8S.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    makefile = re.findall(
+        r"k8s/images/(\S+)\.Dockerfile.*?--build-arg EXTRAS=(\S+)", (K8S.parent / "Makefile").read_text()
+    )
+    files = {path.stem: path.read_text() for path in (K8S / "images").glob("[st]*.Dockerfile")}
+    defaults = [(name, re.search(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE)[1]) for name, text in files.items()]
+    assert makefile
+    assert all("install" in text and '".[${EXTRAS}]"' in text for text in files.values())
+    for name, chosen in (*defaults, *makefile):
+        assert set(chosen.split(",")) <= extras.keys(), name
+        assert ("otel" in chosen.split(",")) == name.startswith("services"), name
 
 
 def test_production_images_come_from_a_registry():

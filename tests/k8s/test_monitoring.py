@@ -9,6 +9,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from k8s.monitoring.__main__ import main
 from k8s.monitoring.alerts import alerts
 from k8s.monitoring.dashboards import BOARDS, dashboards
 from k8s.monitoring.files import ROOT, generated, rule_groups
@@ -87,9 +88,39 @@ def test_every_alert_leads_to_its_section_of_the_runbook():
     page = generated()["docs/runbooks.md"]
     anchors = {line.removeprefix("## ").lower() for line in page.splitlines() if line.startswith("## ")}
     for alert in ALERTS:
-        assert alert.rule()["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert.name.lower()}"
         assert alert.name.lower() in anchors
         assert alert.steps
+
+
+@pytest.mark.parametrize(
+    ("published", "name", "page"),
+    [
+        ("", "runbook", "docs/runbooks.md"),
+        ("https://example.com/runbooks.md", "runbook_url", "https://example.com/runbooks.md"),
+    ],
+)
+def test_alerts_link_to_the_runbook_only_where_it_is_published(published, name, page):
+    """Receivers of alerts make links of `runbook_url`; a path in a repository would be a broken one."""
+    files = generated(published)
+    rules = yaml.safe_load(files["k8s/components/monitoring/rules.yaml"])["groups"][1]["rules"]
+    found = {rule["alert"]: {k: v for k, v in rule["annotations"].items() if "runbook" in k} for rule in rules}
+    assert found == {alert.name: {name: f"{page}#{alert.name.lower()}"} for alert in ALERTS}
+
+
+@pytest.mark.parametrize("address", ["docs/runbooks.md", "https:///page", "ftp://example.com/page", "https://a/b#c"])
+def test_what_is_no_address_is_refused_before_anything_is_written(address, monkeypatch, capsys):
+    before = (ROOT / "docs" / "runbooks.md").stat().st_mtime_ns
+    monkeypatch.setattr("sys.argv", ["k8s.monitoring", "--runbook-url", address])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "is no address of a page" in capsys.readouterr().err
+    assert (ROOT / "docs" / "runbooks.md").stat().st_mtime_ns == before
+
+
+def test_the_page_on_ppo_names_the_gold_that_the_alert_compares():
+    gold = next(each.expr for each in RECORDED if each.name == "palate:training_gold:trend1h")
+    (series,) = names_in(gold) - {"palate_training_step"}
+    assert f"`{series}`" in (ROOT / "docs" / "ppo.md").read_text(encoding="utf-8")
 
 
 def test_every_panel_can_be_told_apart_and_read():

@@ -62,7 +62,7 @@ def run(
     *,
     access: Access,
 ) -> None:
-    """Ask a policy some 500 questions, and say what it does in its answers that it should not.
+    """Ask a policy 512 questions, and say what it does in its answers that it should not.
 
     With --before or --before-folder both policies answer the same questions with the same seeds, and what has grown is
     tested. Behaviours, rules and statistics are in docs/audit.md.

@@ -1,3 +1,5 @@
+"""Weights that are cut and put together again: `weights` and `assembly`, whose tests are each other's."""
+
 import hashlib
 from dataclasses import replace
 

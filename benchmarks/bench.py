@@ -126,6 +126,10 @@ class Bench:
         """Texts of all lengths."""
         return dialogues(self.data, self.renderer)
 
+    def fresh_dialogues(self, number: int) -> Texts:
+        """Those of a round, by its number."""
+        return self.dialogues.take(number, self.sizes.items)
+
     @cached_property
     def short_texts(self) -> Texts:
         """Texts of few tokens."""

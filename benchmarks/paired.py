@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,11 @@ def take_turns(
 def times_as_fast(candidate: Sequence[Run[Answer]], baseline: Sequence[Run[Answer]]) -> Estimate:
     """How many times as fast the candidate is, from the ratio of each round."""
     return estimate([slow.seconds / quick.seconds for slow, quick in zip(baseline, candidate, strict=True)])
+
+
+def median_seconds(runs: Sequence[Run[Answer]]) -> float:
+    """Of the runs of one way."""
+    return statistics.median(run.seconds for run in runs)
 
 
 def estimate(values: Sequence[float]) -> Estimate:

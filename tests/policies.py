@@ -1,9 +1,11 @@
 """What tests of the policy service need: weights as a trainer publishes them, and logprobs to compare with."""
 
+from collections.abc import Iterable
+
 import torch
 
 from palate.client import GeneratedCompletion, PolicyClient, PolicyVersion, SamplingParams, TensorSpec, WeightsChunk
-from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
+from palate.models.weights import TensorEntry, describe_tensors, iter_chunks, untied_state_dict, weights_digest
 
 
 def weights_of(model: torch.nn.Module, chunk_bytes: int = 10_000) -> tuple[list[TensorSpec], list[WeightsChunk], str]:
@@ -13,6 +15,11 @@ def weights_of(model: torch.nn.Module, chunk_bytes: int = 10_000) -> tuple[list[
     specs = [TensorSpec(e.name, e.dtype, e.shape, e.size_bytes, e.sha256) for e in entries]
     chunks = [WeightsChunk(c.tensor_index, c.offset_bytes, c.data) for c in iter_chunks(state, entries, chunk_bytes)]
     return specs, chunks, weights_digest(entries)
+
+
+def digest_of(specs: Iterable[TensorSpec]) -> str:
+    """The digest that belongs to tensors as they are announced."""
+    return weights_digest(TensorEntry(s.name, s.dtype, s.shape, s.size_bytes, s.sha256) for s in specs)
 
 
 def publish(

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, Finding, Goal
 from benchmarks.models import make_story_policy, texts
-from benchmarks.paired import Contest, Inputs, Rounds, Run, Way, estimate, times_as_fast
+from benchmarks.paired import Contest, Inputs, Rounds, Run, Way, estimate, median_seconds, times_as_fast
 from benchmarks.wire import metrics
 from palate.client import PolicyClient, SamplingParams
 from palate.local_server import LocalServer, local_server
@@ -148,7 +148,7 @@ def _faster(bench: Bench, name: str, text: str, runs: Rounds[Got], least: float)
         goal=None if bench.quick else Goal("≥", least),
         beside={
             "the same by the server's CPU time": statistics.median(cpu),
-            **{f"{way}, tokens/s": drawn[way] / statistics.median(run.seconds for run in runs[way]) for way in runs},
+            **{f"{way}, tokens/s": drawn[way] / median_seconds(runs[way]) for way in runs},
         },
     )
 

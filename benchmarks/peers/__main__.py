@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from benchmarks import command
 from benchmarks.bench import Bench, Part
 from benchmarks.figures import Beside, Figure, Finding, Goal
 from benchmarks.load import OK, Target, closed_loop
-from benchmarks.paired import Contest, Run, Way, client_share, times_as_fast
+from benchmarks.paired import Contest, Run, Way, client_share, median_seconds, times_as_fast
 from benchmarks.peers.processes import PEERS, Peer, environment_of, running
 from benchmarks.serving.efficiency import CALLERS, check_computed, one_pair_requests, same_scores
 from benchmarks.texts import Texts
@@ -43,7 +42,7 @@ def _screened(peer: Peer, interpreter: Path, bench: Bench) -> Mapping[str, int]:
                     [Way("", partial(_send, peer, bench, target))], partial(_texts, bench, kind), same_scores
                 )
                 runs = bench.turns(f"{peer.name}, {batch_size}, {kind} texts", contest, _SCREENING_ROUNDS)
-                found[batch_size] = statistics.median(run.seconds for run in runs[""])
+                found[batch_size] = median_seconds(runs[""])
     return {kind: min(found, key=found.__getitem__) for kind, found in seconds.items()}
 
 
@@ -57,8 +56,8 @@ def _compared(peer: Peer, bench: Bench, kind: str, ours: LocalServer, theirs: Ta
         f"palate against {peer.name}, {kind} texts", Contest(ways, partial(_texts, bench, kind), same_scores)
     )
     beside: Beside = {
-        "items/s": bench.sizes.items / statistics.median(run.seconds for run in runs["palate"]),
-        "theirs": bench.sizes.items / statistics.median(run.seconds for run in runs[peer.name]),
+        "items/s": bench.sizes.items / median_seconds(runs["palate"]),
+        "theirs": bench.sizes.items / median_seconds(runs[peer.name]),
         "client CPU share": client_share(runs["palate"]),
         "with theirs": client_share(runs[peer.name]),
         "their batch size" if peer.batches else "at once": str(batch_size),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
@@ -20,6 +19,7 @@ from benchmarks.environments import environment
 from benchmarks.load import OK, Target, closed_loop
 from benchmarks.offline import CORES
 from benchmarks.peers import kserve, scorer
+from benchmarks.ports import free_port
 from benchmarks.wire import Pair
 
 _READY_SECONDS = 120.0
@@ -83,7 +83,7 @@ def running(peer: Peer, interpreter: Path, bench: Bench, batch_size: int) -> Ite
     Raises:
         Unavailable: It does not start.
     """
-    log, port = bench.logs / f"{peer.name}-{batch_size}.log", _free_port()
+    log, port = bench.logs / f"{peer.name}-{batch_size}.log", free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [str(interpreter), "-m", f"benchmarks.peers.{peer.name}_server"]
     if peer.name == "mosec":
@@ -140,13 +140,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     process.wait()
-
-
-def _free_port() -> int:
-    """A port that is free, and so is the next, in all likelihood."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _json_request(pair: Pair) -> bytes:

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import signal
-import statistics
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from benchmarks.bench import Bench, Unavailable
 from benchmarks.environments import environment
 from benchmarks.figures import Figure, Finding, Goal
 from benchmarks.models import STORIES_WORDS, make_stories, texts
-from benchmarks.paired import Contest, Run, Way, times_as_fast
+from benchmarks.paired import Contest, Run, Way, median_seconds, times_as_fast
 from benchmarks.ppo.passes import Passes, counted
 from benchmarks.wire import metrics
 from palate.local_server import LocalServer, local_server
@@ -132,7 +131,7 @@ def _quickest(world: _World, interpreter: Path) -> _Setting:
 def _figure(world: _World, setting: _Setting, ours: list[Run[Passes]], theirs: list[Run[Passes]]) -> Figure:
     task = world.task
     found = {"palate": ours, "trl": theirs}
-    speed = {f"{name}, episodes/s": task.batch * task.steps / _median(runs) for name, runs in found.items()}
+    speed = {f"{name}, episodes/s": task.batch * task.steps / median_seconds(runs) for name, runs in found.items()}
     passes = {f"{name}, in a step": str(runs[0].answer) for name, runs in found.items()}
     return Figure(
         "ppo/trl",
@@ -141,10 +140,6 @@ def _figure(world: _World, setting: _Setting, ours: list[Run[Passes]], theirs: l
         goal=None if world.bench.quick else Goal("≥", _AT_LEAST),
         beside={**speed, **passes, "trl at": str(setting)},
     )
-
-
-def _median(runs: list[Run[Passes]]) -> float:
-    return statistics.median(run.seconds for run in runs)
 
 
 def _world(bench: Bench) -> _World:

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, Finding, Goal
 from benchmarks.models import make_encoder, make_policy, texts
-from benchmarks.paired import Contest, Run, Way, times_as_fast
+from benchmarks.paired import Contest, Run, Way, median_seconds, times_as_fast
 from palate.local_server import LocalServer, local_server
 from palate.rollout_files import read_rollouts
 from trainer.config import OverlapGroup, PPOConfig, RecordGroup, SamplingGroup, ScoringGroup, ServicesGroup
@@ -62,7 +62,7 @@ def overlap(bench: Bench) -> Iterator[Finding]:
         ]
         rounds = 1 if bench.quick else _ROUNDS
         runs = bench.turns("rollouts while learning against in turns", Contest(ways, lambda number: number, eq), rounds)
-    per_step = {way: statistics.median(run.seconds for run in runs[way]) / _counted(world) for way in runs}
+    per_step = {way: median_seconds(runs[way]) / _counted(world) for way in runs}
     yield Figure(
         "ppo/overlap",
         "steps a second: rollouts drawn while the policy learns (max_staleness 1) / drawn and learnt from in turns",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from functools import partial
 from operator import eq
@@ -11,7 +10,7 @@ import grpc
 
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, Finding, Goal
-from benchmarks.paired import Contest, Way, timed, times_as_fast
+from benchmarks.paired import Contest, Way, median_seconds, timed, times_as_fast
 from benchmarks.publish.bare import METHOD, bare_server
 from benchmarks.publish.weights import Weights, served_weights
 
@@ -42,7 +41,7 @@ def bandwidth(bench: Bench) -> Iterator[Finding]:
         beside={
             "million parameters": weights.parameters / 1e6,
             "MB": megabytes,
-            **{f"{way}, MB/s": megabytes / statistics.median(run.seconds for run in runs[way]) for way in runs},
+            **{f"{way}, MB/s": megabytes / median_seconds(runs[way]) for way in runs},
         },
     )
 

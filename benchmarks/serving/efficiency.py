@@ -10,7 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.figures import Beside, Figure, Finding, Goal
 from benchmarks.load import Load, closed_loop, stream
 from benchmarks.offline import LAYOUTS, Offline
-from benchmarks.paired import Contest, Run, Way, client_share, timed, times_as_fast
+from benchmarks.paired import Contest, Run, Way, client_share, median_seconds, timed, times_as_fast
 from benchmarks.texts import Texts
 from benchmarks.wire import Unanswered, method, metrics, score_requests, scores, stream_requests, streamed_scores
 from palate.local_server import LocalServer
@@ -35,10 +35,10 @@ def efficiency(bench: Bench) -> Iterator[Finding]:
         }
         offline = _screened(bench)
         service = [Way(name, run) for name, (_, run) in ways.items()]
-        contest = Contest([*offline, *service], partial(_texts, bench), same_scores)
+        contest = Contest([*offline, *service], bench.fresh_dialogues, same_scores)
         runs = bench.turns("the service against the engine alone", contest)
         check_computed(server)
-    best = min((way.name for way in offline), key=lambda name: _median(runs[name]))
+    best = min((way.name for way in offline), key=lambda name: median_seconds(runs[name]))
     for name, (goal, _) in ways.items():
         beside: Beside = {
             "client CPU share": client_share(runs[name]),
@@ -94,21 +94,13 @@ def _screened(bench: Bench) -> list[Way[Texts, list[float]]]:
     ]
     contest = Contest(ways, lambda number: bench.dialogues.take(number, bench.sizes.items // 4), same_scores)
     runs = bench.turns("the engine alone: layouts and batch sizes", contest, _SCREENING_ROUNDS)
-    return sorted(ways, key=lambda way: _median(runs[way.name]))[:_FINALISTS]
+    return sorted(ways, key=lambda way: median_seconds(runs[way.name]))[:_FINALISTS]
 
 
 def _offline(engine: Offline, batch: int, texts: Texts) -> list[float]:
     return engine.score(texts.rows, batch)
 
 
-def _texts(bench: Bench, number: int) -> Texts:
-    return bench.dialogues.take(number, bench.sizes.items)
-
-
-def _median(runs: Sequence[Run[list[float]]]) -> float:
-    return statistics.median(run.seconds for run in runs)
-
-
 def _speeds(bench: Bench, *ways: Sequence[Run[list[float]]]) -> dict[str, float]:
     names = ("items/s", "alone, items/s")
-    return {name: bench.sizes.items / _median(runs) for name, runs in zip(names, ways, strict=True)}
+    return {name: bench.sizes.items / median_seconds(runs) for name, runs in zip(names, ways, strict=True)}

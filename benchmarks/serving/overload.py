@@ -48,7 +48,7 @@ def overload(bench: Bench) -> Iterator[Finding]:
     with bench.server("overload") as server:
         rounds, resident = [], []
         for number in range(bench.sizes.overload_rounds + 1):
-            closed = one_pair_requests(bench.load, server, bench.dialogues.take(number, bench.sizes.items))
+            closed = one_pair_requests(bench.load, server, bench.fresh_dialogues(number))
             rate = bench.sizes.items / closed.seconds
             rounds.append(_round(bench, server, number, rate))
             resident.append(_resident_bytes(server))

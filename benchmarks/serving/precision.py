@@ -102,7 +102,7 @@ def _variant(bench: Bench, name: str) -> tuple[Path, tuple[str, ...]]:
 
 def _speed(bench: Bench, name: str, server: LocalServer, baseline: LocalServer) -> Figure:
     ways = [Way(one, partial(group_requests, bench.load, at)) for one, at in ((_BASELINE, baseline), (name, server))]
-    contest = Contest(ways, lambda number: bench.dialogues.take(number, bench.sizes.items), lambda *_: True)
+    contest = Contest(ways, bench.fresh_dialogues, lambda *_: True)
     runs = bench.turns(f"{name} against {_BASELINE}", contest)
     beside = {"client CPU share": client_share(runs[name])}
     found = times_as_fast(runs[name], runs[_BASELINE])

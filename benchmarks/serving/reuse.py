@@ -37,11 +37,7 @@ def reuse(bench: Bench) -> Iterator[Finding]:
 
         yield compared("dedup", _together, f"deduplication, each text {_COPIES} times at once")
         yield compared("cache", _apart, f"cache, each text {_COPIES} times, far apart")
-        yield compared("both", _distinct, "deduplication and cache, no text twice")
-
-
-def _distinct(bench: Bench, number: int) -> Texts:
-    return bench.dialogues.take(number, bench.sizes.items)
+        yield compared("both", Bench.fresh_dialogues, "deduplication and cache, no text twice")
 
 
 def _together(bench: Bench, number: int) -> Texts:

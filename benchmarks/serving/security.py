@@ -12,7 +12,7 @@ from typing import TypeAlias
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure, Finding
 from benchmarks.load import Load, Sent, Target, closed_loop
-from benchmarks.paired import Contest, Run, Way, client_share, times_as_fast
+from benchmarks.paired import Contest, Run, Way, client_share, median_seconds, times_as_fast
 from benchmarks.protected import Protection, make_protection, token_of
 from benchmarks.serving.efficiency import CALLERS, GROUP, GROUP_CALLERS, check_computed, same_scores
 from benchmarks.texts import Texts
@@ -112,17 +112,13 @@ def _run(sent: Sent, seconds: float) -> Run[list[float]]:
 
 def _latency(name: str, way: str, secure: Runs, insecure: Runs) -> Figure:
     text = f"one caller: median latency, {way} / {_INSECURE}"
-    beside = {"ms": 1e3 * _median(secure), f"{_INSECURE}, ms": 1e3 * _median(insecure)}
+    beside = {"ms": 1e3 * median_seconds(secure), f"{_INSECURE}, ms": 1e3 * median_seconds(insecure)}
     return Figure(f"{name}-latency-{way}", text, times_as_fast(insecure, secure), beside=beside)
 
 
 def _throughput(name: str, way: str, secure: Runs, insecure: Runs) -> Figure:
     text = f"closed loop: items/s, {way} / {_INSECURE}"
-    rates = (len(runs[0].answer) / _median(runs) for runs in (secure, insecure))
+    rates = (len(runs[0].answer) / median_seconds(runs) for runs in (secure, insecure))
     beside = dict(zip(("items/s", f"{_INSECURE}, items/s"), rates, strict=True))
     beside["client CPU share"] = client_share(secure)
     return Figure(f"{name}-throughput-{way}", text, times_as_fast(secure, insecure), beside=beside)
-
-
-def _median(runs: Runs) -> float:
-    return statistics.median(run.seconds for run in runs)

@@ -13,14 +13,11 @@ import grpc
 
 from palate.client import types as t
 from palate.client.errors import CallError
-from palate.client.stream_state import Pair, StreamState
+from palate.client.stream_state import END_SECONDS, Pair, StreamState
 from palate.v1 import reward_service_pb2 as reward
 
 AsyncOpen: TypeAlias = Callable[[AsyncIterator[reward.ScoreStreamRequest]], Any]
 """Begins a call with these requests."""
-
-_END_SECONDS = 5.0
-"""How long to wait for the server's good-bye once everything is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ class AsyncScoreStream(AsyncIterator[t.StreamedResult]):
 
     async def _say_good_bye(self) -> None:
         if self._connection is not None:
-            await self._connection.finish(_END_SECONDS)
+            await self._connection.finish(END_SECONDS)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

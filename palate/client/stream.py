@@ -13,14 +13,11 @@ import grpc
 
 from palate.client import types as t
 from palate.client.errors import CallError
-from palate.client.stream_state import Pair, StreamState
+from palate.client.stream_state import END_SECONDS, Pair, StreamState
 from palate.v1 import reward_service_pb2 as reward
 
 Open: TypeAlias = Callable[[Iterator[reward.ScoreStreamRequest]], Any]
 """Begins a call with these requests."""
-
-_END_SECONDS = 5.0
-"""How long to wait for the server's good-bye once everything is answered."""
 
 
 class ScoreStream(Iterator[t.StreamedResult]):
@@ -107,7 +104,7 @@ class ScoreStream(Iterator[t.StreamedResult]):
     def _say_good_bye(self) -> None:
         if self._connection is not None:
             self._connection.finish()
-            self._connection.receive(_END_SECONDS)
+            self._connection.receive(END_SECONDS)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -39,6 +39,9 @@ _SERVER_SECONDS = 300.0
 _SLACK_SECONDS = 30.0
 """How much later than an item's time its answer may come."""
 
+END_SECONDS = 5.0
+"""How long to wait for the server's good-bye once everything is answered."""
+
 _MAX_BREAKS = 10
 
 

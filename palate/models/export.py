@@ -20,6 +20,7 @@ from palate.models.folder import INDEX_NAME, FolderError, ModelFolder, file_sha2
 from palate.models.foreign import Inferred
 from palate.models.manifest import (
     Digests,
+    LoadedManifest,
     Manifest,
     OnnxExport,
     Precision,
@@ -99,15 +100,7 @@ def export(
     """
     if target.exists():
         raise ExportError(f"{target} exists; choose another --out, or remove it first")
-    if is_ensemble(source):
-        members = ", ".join(str((source / member.path).resolve()) for member in read_ensemble(source).members)
-        raise ExportError(
-            f"{source} is an ensemble: export each of its members ({members}), then `palate ensemble` makes one of the "
-            "exported folders"
-        )
-    loaded = load_manifest(source, overrides)
-    if loaded.manifest.kind != "reward":
-        raise ExportError(f"{source} is a policy; export is for reward models (policies are served as they are)")
+    loaded = _reward_model(source, overrides)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as draft:
@@ -118,6 +111,20 @@ def export(
         raise ExportError(unwritable(target, error)) from error
     manifest, digests, deviation = made
     return Exported(target, manifest, digests, loaded.inferred, deviation)
+
+
+def _reward_model(source: Path, overrides: Mapping[str, Any] | None) -> LoadedManifest:
+    """The manifest of what can be exported."""
+    if is_ensemble(source):
+        members = ", ".join(str((source / member.path).resolve()) for member in read_ensemble(source).members)
+        raise ExportError(
+            f"{source} is an ensemble: export each of its members ({members}), then `palate ensemble` makes one of the "
+            "exported folders"
+        )
+    loaded = load_manifest(source, overrides)
+    if loaded.manifest.kind != "reward":
+        raise ExportError(f"{source} is a policy; export is for reward models (policies are served as they are)")
+    return loaded
 
 
 def _fill(

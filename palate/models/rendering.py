@@ -75,21 +75,13 @@ class Renderer:
         """
         return cls(ModelFolder(path), manifest)
 
-    def render_pair(self, prompt: Content, completion: Content, truncation: Truncation | None = None) -> Rendered:
-        """What a reward model reads for `completion` as an answer to `prompt`.
-
-        Raises:
-            RenderingError: Nothing to judge, messages that the model's template does not take, or too long.
-        """
-        result = self.render_pairs([(prompt, completion)], truncation)[0]
-        if isinstance(result, RenderingError):
-            raise result
-        return result
-
     def render_pairs(
         self, pairs: Sequence[tuple[Content, Content]], truncation: Truncation | None = None
     ) -> list[Rendered | RenderingError]:
-        """`render_pair` for many; an input that cannot be rendered has its error in its place.
+        """What a reward model reads for each completion as an answer to its prompt.
+
+        In the place of an input that cannot be rendered stands why: nothing to judge, messages that the model's
+        template does not take, or too long.
 
         Args:
             pairs: (prompt, completion); equal texts are tokenised once.

@@ -22,7 +22,8 @@ from services.policy.config import PolicyConfig
 from services.policy.metrics import PolicyMetrics
 from services.runtime.errors import WrongPin
 from services.runtime.health import Health
-from services.runtime.server import Service, StartupError, run
+from services.runtime.listening import StartupError
+from services.runtime.server import Service, run
 
 logger = logging.getLogger("services.policy")  # __name__ is __main__ here
 

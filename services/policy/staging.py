@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Generic
 
 from palate.client import PolicyVersion
 from palate.models.adapters import AddedTo
-from palate.models.weights import (
-    DeltaOf,
-    TensorEntry,
-    WeightsAssembler,
-    WeightsError,
-    WeightsLimits,
-    weights_digest,
-)
+from palate.models.assembly import DeltaOf, WeightsAssembler, WeightsLimits
+from palate.models.weights import TensorEntry, WeightsError, weights_digest
 from services.policy.adapters import AdapterBase
 from services.policy.engine import WeightsT
 from services.policy.upload import Changes, Upload

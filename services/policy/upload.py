@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from palate.client import PolicyVersion
-from palate.models.weights import Chunk, WeightsAssembler, WeightsError
+from palate.models.assembly import WeightsAssembler
+from palate.models.weights import Chunk, WeightsError
 from services.runtime.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ from services.reward.scoring import Scorer
 from services.reward.scoring_queue import ScoringQueue
 from services.reward.service import RewardServicer
 from services.runtime.health import Health
+from services.runtime.listening import Early, StartupError
 from services.runtime.metrics import ServerMetrics
-from services.runtime.server import Early, Service, StartupError, run
+from services.runtime.server import Service, run
 
 NAMES = ("palate.v1.RewardService", "palate.v1.AdminService", NAME)
 

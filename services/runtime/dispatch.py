@@ -9,8 +9,8 @@ from services.runtime.batching import BatchLimits, choose_batch, padded_tokens
 from services.runtime.cost import Costs
 from services.runtime.engine_thread import Run
 from services.runtime.handoff import Batch, Handoff
+from services.runtime.job_queue import JobQueue
 from services.runtime.queue_admission import Outlook
-from services.runtime.waiting import Waiting
 from services.runtime.work import Entry, Item, Job, Observer, Result, Work
 
 
@@ -45,7 +45,7 @@ class Dispatcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        waiting: Waiting[Item, Result],
+        waiting: JobQueue[Item, Result],
         limits: BatchLimits,
         clock: Callable[[], float],
         observer: Observer,
@@ -159,8 +159,8 @@ class Dispatcher(Generic[Item, Result]):
 
     def _expire(self, start: float) -> None:
         """Takes out who could not be answered in time even if his item were computed alone and next."""
-        for lane in self._waiting.fronts():
-            while lane and (late := self._late(lane[0], start)) and self.handoff.withdraw(job := lane[0]):
+        for front in self._waiting.fronts():
+            while front and (late := self._late(front[0], start)) and self.handoff.withdraw(job := front[0]):
                 self._waiting.leave(job, late)
                 for entry in late:
                     self._answers.expired(job, entry)

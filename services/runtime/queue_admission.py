@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.runtime.errors import Overloaded, TooLarge
-from services.runtime.waiting import Pace, Waiting
+from services.runtime.job_queue import JobQueue, Pace
 from services.runtime.work import Terms
 
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.05, 30.0
@@ -69,7 +69,7 @@ def check_size(limits: QueueLimits, items: int, tokens: int) -> None:
         )
 
 
-def check_room(waiting: Waiting[Any, Any], need: Need, caller: str, outlook: Outlook) -> None:
+def check_room(waiting: JobQueue[Any, Any], need: Need, caller: str, outlook: Outlook) -> None:
     """Refuses what does not fit now.
 
     Raises:
@@ -88,7 +88,7 @@ def check_room(waiting: Waiting[Any, Any], need: Need, caller: str, outlook: Out
     )
 
 
-def check_time(waiting: Waiting[Any, Any], need: Need, terms: Terms, outlook: Outlook) -> None:
+def check_time(waiting: JobQueue[Any, Any], need: Need, terms: Terms, outlook: Outlook) -> None:
     """Refuses what would not be done in time, given what goes before it.
 
     What could not be done in time even if nothing went before it is not refused for load: as much of it as possible is

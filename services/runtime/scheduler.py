@@ -20,9 +20,9 @@ from services.runtime.dispatch import Dispatcher
 from services.runtime.engine_thread import EngineThread, Run, RunBatch
 from services.runtime.errors import Expired, NotReady, Overloaded
 from services.runtime.handoff import Batch
+from services.runtime.job_queue import JobQueue
 from services.runtime.queue_admission import Need, QueueLimits, check_room, check_size, check_time
 from services.runtime.reuse import Cache, InFlight
-from services.runtime.waiting import Waiting
 from services.runtime.work import (
     Done,
     Entry,
@@ -95,7 +95,7 @@ class Scheduler(Generic[Item, Result]):
         self._reuse = reuse
         self._clock = clock
         self._start_engine = start_engine
-        self._waiting: Waiting[Item, Result] = Waiting(
+        self._waiting: JobQueue[Item, Result] = JobQueue(
             queue.max_items,
             queue.max_tokens,
             quantum=_QUANTUM_BATCHES * batch.max_tokens,

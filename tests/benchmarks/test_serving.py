@@ -1,13 +1,12 @@
 """What a round of overload and a change of number format are judged to be; and all of it on a tiny model, for real."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks.bench import Bench
-from benchmarks.command import exit_with, order_from
+from benchmarks.command import order_from
 from benchmarks.load import Answer, Sent, closed_loop, load_generator
 from benchmarks.models import make_encoder
 from benchmarks.paired import Run
@@ -20,6 +19,7 @@ from benchmarks.texts import simulated
 from benchmarks.wire import score_requests, scores
 from palate.models.export import export
 from palate.v1 import reward_service_pb2 as reward
+from tests.benchmarks.quick import check_measured, quick_run
 
 
 def scored(tokens, seconds):
@@ -89,16 +89,16 @@ def served(tmp_path_factory):
     return export(make_encoder(folder / "encoder", corpus=corpus, tiny=True), folder / "served").path
 
 
-def test_a_quick_run_measures_what_it_is_asked_for(served, tmp_path, monkeypatch):
+@pytest.fixture
+def without_data(monkeypatch):
     monkeypatch.delenv("PALATE_DATA", raising=False)
-    file, only = tmp_path / "figures.json", ("efficiency", "idle-latency", "overload")
-    command = ["--quick", "--json", str(file), "--model", str(served), "--work", str(tmp_path), "--only", *only]
-    with pytest.raises(SystemExit) as ended:
-        exit_with(order_from(command, "bench", PARTS))
-    found = json.loads(file.read_text())
+
+
+def test_a_quick_run_measures_what_it_is_asked_for(served, tmp_path, without_data):
+    only = ("efficiency", "idle-latency", "overload")
+    found = quick_run(PARTS, tmp_path, *only, model=served)
     assert {name.split("/")[0] for name in found} == set(only)
     assert [one for one in found.values() if "unmeasured" in one] == []
-    assert ended.value.code == (0 if all(one.get("holds", True) for one in found.values()) else 1)
     for name in ("one-pair-requests", "16-item-requests", "stream"):
         figure = found[f"efficiency/{name}"]
         assert 0 < figure["low"] <= figure["value"] <= figure["high"]
@@ -106,6 +106,18 @@ def test_a_quick_run_measures_what_it_is_asked_for(served, tmp_path, monkeypatch
         assert figure["beside"]["client CPU share"] > 0
     assert 0 <= found["overload/late-compute"]["value"] <= 1
     assert found["overload/goodput"]["value"] > 0
+
+
+def test_what_texts_that_repeat_save_and_what_an_item_costs_is_measured(served, tmp_path, without_data):
+    found = quick_run(PARTS, tmp_path, "reuse", "cost", model=served)
+    reused = [f"reuse/{name}" for name in ("dedup", "cache", "both")]
+    sizes = {"length": (16, 32, 64, 128, 256, 448), "batch": (1, 2, 4, 8, 16, 32, 64), "queue": (4, 8, 16)}
+    check_measured(found, *reused, *(f"cost/{name}-{size}" for name in sizes for size in sizes[name]))
+
+
+def test_one_call_against_many_is_measured_of_both_services(tmp_path, without_data):
+    found = quick_run(PARTS, tmp_path, "batching", "generating")
+    check_measured(found, "batching/over-calls", "batching/over-transformers", "generating/one-call")
 
 
 def test_behind_a_door_that_asks_for_a_token_only_a_caller_with_one_is_measured(served, tmp_path):
@@ -128,25 +140,9 @@ def test_security_is_a_ratio_to_the_server_without():
     assert fewer.beside["insecure, items/s"] == pytest.approx(1000.0)
 
 
-def test_what_cannot_be_measured_is_named_with_its_reason_and_takes_nothing_with_it(tmp_path, monkeypatch):
-    monkeypatch.delenv("PALATE_DATA", raising=False)
-    file, nothing, only = tmp_path / "figures.json", str(tmp_path / "nothing"), ("cost", "overload")
-    command = [
-        "--quick",
-        "--json",
-        str(file),
-        "--model",
-        nothing,
-        "--work",
-        str(tmp_path),
-        "--only",
-        "cost",
-        "overload",
-    ]
-    with pytest.raises(SystemExit) as ended:
-        exit_with(order_from(command, "bench", PARTS))
-    assert ended.value.code == 1
-    found = json.loads(file.read_text())
+def test_what_cannot_be_measured_is_named_with_its_reason_and_takes_nothing_with_it(tmp_path, without_data):
+    only = ("cost", "overload")
+    found = quick_run(PARTS, tmp_path, *only, model=tmp_path / "nothing")
     assert set(found) == set(only)
     assert all("nothing" in one["unmeasured"] for one in found.values())
 

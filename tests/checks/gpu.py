@@ -25,6 +25,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from benchmarks.models import make_encoder, make_ranker, make_story_policy, texts
+from benchmarks.ports import free_port
 from palate.client import GeneratedCompletion, PolicyClient, RewardClient, SamplingParams
 from palate.local_server import local_server
 from palate.models.export import export
@@ -32,7 +33,8 @@ from palate.models.folder import FolderError
 from palate.models.torch_device import torch_device
 from services.policy.engine_transformers import TransformersEngine
 from services.reward.engine import Engine, Row
-from tests.checks.small_run import World, log_of, make_world, rows, services, trainer
+from tests.checks.small_run import World, log_of, make_world, services, trainer
+from tests.json_lines import read_rows
 from tests.services.reward.references import open_folder, rows_of, scores_of
 
 _ROWS = 256
@@ -216,7 +218,7 @@ def _training(world: World, device: str) -> Iterator[Seen]:
             if code:
                 print(log_of(world, f"on-{name}"))
             else:
-                steps[name] = rows(world.out / f"on-{name}" / "metrics.jsonl")[0]
+                steps[name] = read_rows(world.out / f"on-{name}" / "metrics.jsonl")[0]
     for name in steps:
         if name != "cpu" and "cpu" in steps:
             far = max(_apart(steps["cpu"][each], steps[name][each]) for each in _STATISTICS if each in steps["cpu"])
@@ -236,11 +238,8 @@ def _train(world: World, name: str, targets: Sequence[str], flags: Sequence[str]
 
 def _alone_in_a_team() -> dict[str, str]:
     """What torchrun would tell a single process."""
-    import socket
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     return {
         **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},

@@ -20,12 +20,13 @@ from typing import Any, Self
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.ports import free_port
 from palate.client import AdminClient, RewardClient
 from palate.client.channel import ChannelOptions
 from palate.client.errors import FailedPrecondition, PalateError
 from palate.local_server import LocalServer, local_server
 from palate.models.manifest import Calibration, load_manifest, write_manifest
-from tests.checks.prometheus import Prometheus, free_port
+from tests.checks.prometheus import Prometheus
 from tests.checks.small_run import World, exported, make_world
 from tests.tiny_models import make_tiny_reward
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from benchmarks.ports import free_port
 
 TOOLS = ("prometheus", "promtool", "prometheus-alertmanager")
 NAMESPACE = "check"
@@ -172,10 +173,3 @@ def _wait_until_ready(url: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "proxies"
 _PORTS = ("50051", "50061")
@@ -31,7 +33,7 @@ def proxy(name: str, ports: Sequence[int], folder: Path) -> Iterator[str]:
     Raises:
         RuntimeError: It ends, or does not listen.
     """
-    target = f"127.0.0.1:{_free_port()}"
+    target = f"127.0.0.1:{free_port()}"
     file = folder / ("envoy.yaml" if name == "envoy" else "nginx.conf")
     file.write_text(_configuration(file.name, ports, target, folder))
     path = program(name)
@@ -55,7 +57,7 @@ def _configuration(name: str, ports: Sequence[int], target: str, folder: Path) -
     """The example, with addresses and files of this run."""
     text = (EXAMPLES / name).read_text()
     port = target.rpartition(":")[2]
-    changes = {"50050": port, "9901": str(_free_port()), "/tmp/palate-nginx": str(folder / "nginx")}
+    changes = {"50050": port, "9901": str(free_port()), "/tmp/palate-nginx": str(folder / "nginx")}
     changes |= dict(zip(_PORTS, map(str, ports), strict=True))
     for old, new in changes.items():
         text = text.replace(old, new)
@@ -74,8 +76,3 @@ def _wait(process: subprocess.Popen[bytes], target: str, log: Path, seconds: flo
             time.sleep(0.05)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -24,7 +24,8 @@ from rich.table import Table
 from palate.client import RewardClient
 from palate.rollout_files import read_rollouts
 from tests.checks.service import Service
-from tests.checks.small_run import BATCH, World, log_of, make_world, outcome, rows, trainer
+from tests.checks.small_run import BATCH, World, log_of, make_world, outcome, trainer
+from tests.json_lines import read_rows
 from trainer.command import share_processors
 
 STEPS = 24
@@ -96,7 +97,7 @@ def run(
 
 def findings(out: Path, reward: str) -> dict[str, str]:
     """What is wrong with what a run has recorded, by what it was asked; empty where all is well."""
-    rollouts, metrics = list(read_rollouts(out)), rows(out / "metrics.jsonl")
+    rollouts, metrics = list(read_rollouts(out)), read_rows(out / "metrics.jsonl")
     again = _scores(rollouts, reward)
     questions: Mapping[str, list[Any]] = {
         "steps without a full batch": [step for step, count in _per_step(rollouts, STEPS).items() if count != BATCH],

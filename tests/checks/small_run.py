@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from palate.local_server import LocalServer, local_server
 from palate.models.weights import describe_tensors, weights_digest
 from palate.rollout_files import read_rollouts
+from tests.json_lines import read_rows
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
 PROMPTS = (
@@ -132,7 +133,7 @@ def outcome(run: Path) -> dict[str, str]:
     checkpoint = max((run / "checkpoints").glob("step-*"))
     trainer_state = torch.load(checkpoint / "trainer.pt", weights_only=True)
     state = json.loads((checkpoint / "state.json").read_text())["state"]
-    metrics = [_without_times(row) for row in rows(run / "metrics.jsonl")]
+    metrics = [_without_times(row) for row in read_rows(run / "metrics.jsonl")]
     return {
         "weights": _weights(run / "model" / "model.safetensors"),
         "actor and critic": _weights(checkpoint / "model.safetensors"),
@@ -142,11 +143,6 @@ def outcome(run: Path) -> dict[str, str]:
         "metrics": _digest(metrics),
         "rollouts": _digest([_without_start(row) for row in read_rollouts(run)]),
     }
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def _weights(file: Path) -> str:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.json_lines import read_rows
+
 SMALL = {
     "documents": 150, "base-steps": 8, "demonstrations": 200, "comparisons": 40, "ppo-steps": 2, "prompts": 40,
     "held-out": 12, "trials": 4,
@@ -49,7 +51,7 @@ def test_every_phase_runs_and_the_report_says_what_came_out(tmp_path):
     assert page.count("<svg") >= 6
     assert "What do you think of my business idea" in page
     assert "before and after PPO" in page
-    levels = [json.loads(line) for line in (out / "behaviours" / "metrics.jsonl").read_text().splitlines()]
+    levels = read_rows(out / "behaviours" / "metrics.jsonl")
     assert [row["step"] for row in levels] == [0, SMALL["ppo-steps"]]
     assert all(0 <= row["behaviour/shown_flattery"] <= 1 for row in levels)
 

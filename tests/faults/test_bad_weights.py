@@ -8,15 +8,11 @@ from transformers import AutoModelForCausalLM
 
 from palate.client import FailedPrecondition, InvalidArgument, InvalidInput, PolicyVersion, TensorSpec, WeightsChunk
 from palate.models.adapters import factor_names, merged_tensors
-from palate.models.weights import TensorEntry, describe_tensors, iter_chunks, untied_state_dict, weights_digest
-from tests.policies import weights_of
+from palate.models.weights import describe_tensors, iter_chunks, untied_state_dict, weights_digest
+from tests.policies import digest_of, weights_of
 from tests.tiny_models import make_tiny_policy
 
 NAN, INFINITY = float("nan"), float("inf")
-
-
-def digested(specs):
-    return weights_digest(TensorEntry(s.name, s.dtype, s.shape, s.size_bytes, s.sha256) for s in specs)
 
 
 def flipped(chunk):
@@ -88,7 +84,7 @@ def test_weights_that_are_not_the_models(client, other, spoil, message):
     wrong = [*specs[:place], spoil(specs[place]), *specs[place + 1 :]]
     token = client.acquire_publisher("foreign", 1).fencing_token
     with pytest.raises(InvalidArgument, match=message):
-        client.stage_weights(token, PolicyVersion("foreign", 1, 1, digested(wrong)), wrong, chunks)
+        client.stage_weights(token, PolicyVersion("foreign", 1, 1, digest_of(wrong)), wrong, chunks)
 
 
 def test_weights_announced_twice_or_too_few(client, other):
@@ -100,7 +96,7 @@ def test_weights_announced_twice_or_too_few(client, other):
         ([], "not announced"),
     ):
         with pytest.raises(InvalidArgument, match=message):
-            client.stage_weights(token, PolicyVersion("announced", 1, 1, digested(wrong)), wrong, chunks)
+            client.stage_weights(token, PolicyVersion("announced", 1, 1, digest_of(wrong)), wrong, chunks)
     with pytest.raises(InvalidArgument, match="the version's digest is"):
         client.stage_weights(token, PolicyVersion("announced", 1, 1, digest[::-1]), specs, chunks)
 

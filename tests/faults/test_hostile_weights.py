@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from palate.client import FailedPrecondition, InvalidArgument, PolicyVersion, TensorSpec, WeightsChunk
 from palate.client.policy_requests import chunk_requests, manifest_request
-from palate.models.weights import TensorEntry, weights_digest
-from tests.policies import weights_of
+from tests.policies import digest_of, weights_of
 
 STAGE = "/palate.v1.PolicyService/StageWeights"
 
@@ -20,10 +19,6 @@ STAGE = "/palate.v1.PolicyService/StageWeights"
 def tree(folder):
     """Every file below a folder with its digest."""
     return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(Path(folder).rglob("*")) if f.is_file()}
-
-
-def digested(specs):
-    return weights_digest(TensorEntry(s.name, s.dtype, s.shape, s.size_bytes, s.sha256) for s in specs)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +31,7 @@ def test_names_are_never_paths(client, server, folder, other, name):
     wrong = [replace(specs[0], name=name), *specs[1:]]
     before, token = tree(folder), client.acquire_publisher("paths", 1).fencing_token
     with pytest.raises(InvalidArgument, match="not announced"):
-        client.stage_weights(token, PolicyVersion("paths", 1, 1, digested(wrong)), wrong, chunks)
+        client.stage_weights(token, PolicyVersion("paths", 1, 1, digest_of(wrong)), wrong, chunks)
     assert tree(folder) == before
     assert not Path("/tmp/escaped").exists()
     assert "\nERROR forged" not in server.log.read_text()
@@ -107,7 +102,7 @@ def test_a_shape_of_any_size_is_refused_before_it_is_multiplied(client, other, s
     wrong = [replace(specs[0], shape=shape), *specs[1:]]
     token = client.acquire_publisher("shapes", 1).fencing_token
     with pytest.raises(InvalidArgument, match=message):
-        client.stage_weights(token, PolicyVersion("shapes", 1, 1, digested(wrong)), wrong, chunks)
+        client.stage_weights(token, PolicyVersion("shapes", 1, 1, digest_of(wrong)), wrong, chunks)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +127,7 @@ def test_a_delta_that_lies(client, folder, positions, elements, message):
         spoilt[place] = replace(spoilt[place], sha256=hashlib.sha256(bare).hexdigest())
     token = client.acquire_publisher("deltas", 1).fencing_token
     chunks = [WeightsChunk(place, 0, b"".join(number.to_bytes(4, "little") for number in positions) + elements)]
-    version, served = PolicyVersion("deltas", 1, 1, digested(spoilt)), client.policy_info().policy_version
+    version, served = PolicyVersion("deltas", 1, 1, digest_of(spoilt)), client.policy_info().policy_version
     with pytest.raises(InvalidArgument, match=message):
         client.stage_weights(token, version, spoilt, chunks, base=served)
 

@@ -12,6 +12,7 @@ from services.runtime.interceptors import parse_message
 from tests.fuzz import folders
 from tests.fuzz.harness import Harness, framed, frames_of, spoilt
 from tests.fuzz.messages import Values, messages
+from tests.rendering import render_pair
 
 _MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -27,7 +28,7 @@ def _converse(data: bytes) -> object:
     prompt, completion, *_ = [*frames_of(data[1:]), b"", b""]
     renderer = folders.renderer(sorted(folders.TEMPLATES)[(data[0] if data else 0) % len(folders.TEMPLATES)])
     pair = _content(prompt), _content(completion)
-    rendered = renderer.render_pair(*pair, truncation="left")
+    rendered = render_pair(renderer, *pair, truncation="left")
     assert 0 < len(rendered.token_ids) <= folders.MAX_TOKENS
     assert max(rendered.token_ids) < renderer.vocab_size
     ids, mask = renderer.render_demonstration(*pair)

@@ -39,8 +39,6 @@ from tests.fuzz.messages import TEXTS, Values, messages
 
 MAX_ITEMS = 16
 
-_IDS = st.lists(st.integers(0, 330), max_size=8)
-
 
 def _values() -> Values:
     model = folders.model()

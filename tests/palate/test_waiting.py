@@ -1,21 +1,16 @@
 """Commands wait for a server that still starts, and say so."""
 
-import socket
 import subprocess
 import sys
 
 import grpc
 import pytest
 
+from benchmarks.ports import free_port
 from palate.client import Unavailable
 from palate.local_server import local_server
 from palate.waiting import when_ready
 from tests.tiny_models import make_tiny_reward
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def test_a_command_that_comes_first_waits_for_its_server(tmp_path):

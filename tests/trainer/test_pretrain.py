@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,6 +5,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
+from tests.json_lines import read_rows
 from trainer.data.lines import DataError, write_rows
 from trainer.pretrain import document_rows, run_pretrain
 from trainer.pretrain_config import PretrainConfig
@@ -32,7 +31,7 @@ def base(tmp_path_factory):
 
 
 def test_the_base_model_learns_its_text(base):
-    rows = [json.loads(line) for line in (base.model_folder.parent / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(base.model_folder.parent / "metrics.jsonl")
     losses = [row["train/loss"] for row in rows]
     assert losses[0] > 4.0  # near ln 320, as nothing is known yet
     assert losses[-1] < 0.5 * losses[0]

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from palate.settings import flag_names
+from tests.json_lines import read_rows
 from tests.tiny_models import make_tiny_policy
 from trainer import sft
 from trainer.config import PPOConfig
@@ -73,7 +74,7 @@ def test_a_resumed_run_logs_and_saves_as_it_is_told_now(tmp_path):
     shutil.rmtree(checkpoints / "checkpoint-6")
     run_sft(config(tmp_path, checkpoint_every=1, log_every=1, max_steps=6, resume=True))
     assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-5", "checkpoint-6"}  # the newest two stay
-    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [3, 4, 5, 6]
+    assert [row["step"] for row in read_rows(metrics)] == [3, 4, 5, 6]
 
 
 def test_everything_that_decides_what_is_learnt_is_bound(tmp_path):

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import pytest
@@ -8,6 +7,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from palate.models.folder import FolderError
 from palate.models.manifest import Manifest, load_manifest, write_manifest
 from palate.models.rendering import Renderer
+from tests.json_lines import read_rows
 from tests.reward_folders import change_json
 from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy, make_tiny_reward
 from trainer.data.lines import DataError, write_rows
@@ -56,10 +56,10 @@ def test_the_run_folder_holds_model_metrics_and_samples(tuned):
     assert (manifest.manifest.kind, manifest.manifest.template_kind, manifest.inferred) == ("policy", "chat", ())
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tuned.model_folder / name).read_bytes() == (out.parent / "base" / name).read_bytes()
-    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_rows(out / "metrics.jsonl")
     assert metrics[-1]["train/loss"] < 0.1 < 2.0 < metrics[0]["train/loss"]
     assert list((out / "tensorboard").iterdir())
-    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    samples = read_rows(out / "samples.jsonl")
     assert {(s["prompt"], s["completion"]) for s in samples} <= {(r["prompt"], r["completion"]) for r in ROWS}
 
 
@@ -103,13 +103,13 @@ def test_resuming_gives_the_same_weights_as_one_run(tmp_path):
     whole = run_sft(settings)
     out = whole.model_folder.parent
     last = (whole.model_folder / "model.safetensors").read_bytes()
-    before = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    before = [row["train/loss"] for row in read_rows(out / "metrics.jsonl")]
     for newer in {path.name for path in (out / "checkpoints").iterdir()} - {"checkpoint-3"}:
         shutil.rmtree(out / "checkpoints" / newer)
     resumed = run_sft(settings.model_copy(update={"resume": True}))
     assert resumed.fitted.steps == whole.fitted.steps == len(before) == 8
     assert (resumed.model_folder / "model.safetensors").read_bytes() == last
-    after = [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    after = [row["train/loss"] for row in read_rows(out / "metrics.jsonl")]
     assert after == before
 
 
@@ -173,7 +173,7 @@ def test_samples_stay_within_the_models_positions(tmp_path):
     long = {"prompt": "a very long prompt " * 20, "completion": "yes"}
     write_rows(settings.data, [long, *ROWS])
     run_sft(settings)
-    samples = [json.loads(line) for line in (settings.out / "samples.jsonl").read_text().splitlines()]
+    samples = read_rows(settings.out / "samples.jsonl")
     assert [sample["prompt"] for sample in samples] == [row["prompt"] for row in ROWS[:2]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.table import Table
 from palate.terminal import stdout_console
 from trainer.command import share_processors
 from trainer.demo.config import DemoConfig
-from trainer.demo.results import checks
+from trainer.demo.results import Check, checks
 
 
 def main() -> None:
@@ -25,12 +26,17 @@ def main() -> None:
     found = {}
     for seed in arguments.seeds:
         found[seed] = checks(run_demo(DemoConfig(out=arguments.out / str(seed), seed=seed)))
-    table = Table("what", "bar", *(f"seed {seed}" for seed in found), title="demo")
-    for index, check in enumerate(next(iter(found.values()))):
-        row = [results[index] for results in found.values()]
-        table.add_row(check.name, check.wanted, *(c.measured if c.holds else f"[red]{c.measured}[/]" for c in row))
-    stdout_console().print(table)
+    stdout_console().print(table_of(found))
     raise SystemExit(0 if all(check.holds for results in found.values() for check in results) else 1)
+
+
+def table_of(found: Mapping[int, Sequence[Check]]) -> Table:
+    """A row for each bar, a column for each seed; what does not hold is red."""
+    table = Table("what", "bar", *(f"seed {seed}" for seed in found), title="demo")
+    for row in zip(*found.values(), strict=True):
+        measured = (check.measured if check.holds else f"[red]{check.measured}[/]" for check in row)
+        table.add_row(row[0].name, row[0].wanted, *measured)
+    return table
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from palate.audit.policy.show import PolicyAudit
 from trainer.demo.measure import Accuracies, IdeaExample
@@ -158,7 +159,7 @@ def checks(results: Results) -> list[Check]:
     ]
 
 
-def write_results(path: Path, results: Results) -> None:
-    """Results and checks as JSON."""
-    document = asdict(results) | {"checks": [asdict(check) | {"holds": check.holds} for check in checks(results)]}
+def write_results(path: Path, results: dict[str, Any], bars: Sequence[Check]) -> None:
+    """What was found, by name, and the bars it is held to, as JSON."""
+    document = results | {"checks": [asdict(bar) | {"holds": bar.holds} for bar in bars]}
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,7 +32,7 @@ from trainer.demo.measure import (
     label_error,
 )
 from trainer.demo.page import History, write_demo_page
-from trainer.demo.results import PolicyMeasure, Results, Sample, write_results
+from trainer.demo.results import PolicyMeasure, Results, Sample, checks, write_results
 from trainer.demo.says import Says, ask_policy, compare, log_levels
 from trainer.evaluation import mean_sequence_kl, scores_of
 from trainer.simulation.gold import gold_reward
@@ -95,7 +95,7 @@ def run_demo(config: DemoConfig) -> Results:
             phases.ppo(config, paths, ServicesGroup(policy=[policy.target], reward=reward.target, ref=ref.target))
         with clock.phase("measure what PPO made"):
             results = _results(config, paths, services, before, clock)
-    write_results(config.out / "results.json", results)
+    write_results(config.out / "results.json", asdict(results), checks(results))
     write_demo_page(config.out / "report.html", results, history(paths))
     return results
 

@@ -115,10 +115,6 @@ class CheckpointFolder:
         _sync(self._path)
         points.reach("checkpoint-counts")
 
-    def newest(self) -> Path | None:
-        """The last checkpoint; None where there is none."""
-        return max(self._all(), default=None)
-
     def restore(self, model: ActorCritic, optimizer: Stateful, shuffler: torch.Generator) -> Restored | None:
         """Goes back to the newest checkpoint that is whole; None where there is none at all.
 

@@ -60,10 +60,6 @@ class BagOfWords:
         values: list[float] = (self._matrix(rows) @ self._weights).tolist()
         return values
 
-    def weight_of(self, word: str) -> float:
-        """The weight of a word, 0 for unknown ones."""
-        return float(self._weights[self._columns[word]]) if word in self._columns else 0.0
-
     def _matrix(self, rows: Sequence[Comparison]) -> csr_matrix:
         """(rows, words) counts in `a` minus counts in `b`."""
         entries = [(index, counts) for index, row in enumerate(rows) for counts in [self._counts(row)]]

@@ -62,10 +62,7 @@ TRAINING = Board(
         "Does it go on?": (
             _curve(
                 "Seconds of a step",
-                {
-                    f"time_{stage}_seconds": stage
-                    for stage in ("step", "publish", "wait", "rollouts", "scoring", "update")
-                },
+                {f"time_{stage}_seconds": stage for stage in _STAGES},
                 "s",
             ),
             _curve(

@@ -1,12 +1,12 @@
 """`palate audit` through real servers, by both protocols, from a folder, and through a restart in the middle."""
 
 import json
-import socket
 from collections import Counter
 
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.ports import free_port
 from palate.audit.ask import ask, in_turn
 from palate.audit.command import app
 from palate.audit.items import Item, Measure, Probe, Text
@@ -101,9 +101,7 @@ def test_a_folder_is_served_meanwhile(folder, done, tmp_path):
 
 @pytest.mark.parametrize("protocol", [None, Tensors()])
 def test_a_restart_in_the_middle_loses_nothing_and_asks_nothing_twice(folder, tmp_path, protocol):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["-m", "services.reward", "--model", str(folder), "--engine", "fake", *FAST]
     probes = [probe for probe in builtin_probes() if probe.name in ("accuracy", "position")]
     added = Counter()

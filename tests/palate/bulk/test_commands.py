@@ -14,6 +14,7 @@ from palate.bulk.scoring import scored_rows
 from palate.client import Aggregate, MeanMinusVariance, RewardClient
 from palate.local_server import local_server
 from palate.models.ensemble import write_ensemble
+from tests.json_lines import read_rows
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
 
@@ -85,10 +86,6 @@ def write(path, rows):
     return path
 
 
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_scores_are_those_of_the_client_and_say_where_they_come_from(server, tmp_path):
     rows = [{"id": i, "prompt": f"question {i}", "completion": f"answer {i} of many"} for i in range(7)]
     source = write(tmp_path / "in.jsonl", rows)
@@ -97,7 +94,7 @@ def test_scores_are_those_of_the_client_and_say_where_they_come_from(server, tmp
     assert "7 rows" in done.stderr
     with RewardClient(server.target) as client:
         expected = client.score([r["prompt"] for r in rows], [r["completion"] for r in rows])
-    found = read(tmp_path / "out.jsonl")
+    found = read_rows(tmp_path / "out.jsonl")
     assert [row["id"] for row in found] == list(range(7))
     assert [row["score"] for row in found] == pytest.approx(expected.scores(), abs=1e-5)
     assert {row["scored_by"]["revision"] for row in found} == {expected.provenance.revision}
@@ -121,8 +118,8 @@ def test_an_ensemble_is_asked_for_one_score_as_the_command_says(ensemble_server,
         assert done.returncode == 0, done.stderr
     with RewardClient(ensemble_server.target) as client:
         expected = client.score(["p", "p"], ["fine", "a plan"], aggregate=aggregate).scores()
-    assert read(tmp_path / "score.jsonl")[0]["score"] == pytest.approx(expected[0], abs=1e-5)
-    ranking = read(tmp_path / "rank.jsonl")[0]["ranking"]
+    assert read_rows(tmp_path / "score.jsonl")[0]["score"] == pytest.approx(expected[0], abs=1e-5)
+    ranking = read_rows(tmp_path / "rank.jsonl")[0]["ranking"]
     assert [each["score"] for each in ranking] == pytest.approx(expected, abs=1e-5)
 
 
@@ -156,7 +153,7 @@ def test_a_row_that_fails_has_an_error_and_no_score(server, tmp_path):
     source = write(tmp_path / "in.jsonl", rows)
     done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
     assert done.returncode == SOME_FAILED
-    good, bad = read(tmp_path / "out.jsonl")
+    good, bad = read_rows(tmp_path / "out.jsonl")
     assert "score" in good
     assert "score" not in bad
     assert bad["error"].startswith("INVALID")
@@ -169,7 +166,7 @@ def test_results_of_an_earlier_model_do_not_stay(server, tmp_path):
     done = palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
     assert done.returncode == SOME_FAILED
     assert "1 without a result" in " ".join(done.stderr.split())
-    bad, good = read(tmp_path / "out.jsonl")
+    bad, good = read_rows(tmp_path / "out.jsonl")
     assert bad.keys() == {"prompt", "completion", "error", "scored_by"}
     assert bad["scored_by"] == good["scored_by"]
     assert "score" in good
@@ -205,8 +202,8 @@ def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
     kept = [row | {"score": 100.0 + i} for i, row in enumerate(rows[:2])]
     keep(tmp_path / "out.jsonl", kept)
     assert palate("score", str(source), str(tmp_path / "out.jsonl"), "--target", server.target).returncode == 0
-    assert [row["score"] for row in read(tmp_path / "out.jsonl")][:2] == [100.0, 101.0]
-    assert len(read(tmp_path / "out.jsonl")) == 4
+    assert [row["score"] for row in read_rows(tmp_path / "out.jsonl")][:2] == [100.0, 101.0]
+    assert len(read_rows(tmp_path / "out.jsonl")) == 4
 
 
 def test_results_of_another_input_are_not_gone_on_with(server, tmp_path):
@@ -221,7 +218,7 @@ def test_ranks(server, tmp_path):
     source = write(tmp_path / "in.jsonl", [{"prompt": "p", "completions": ["one", "two", "", "four"]}])
     done = palate("rank", str(source), str(tmp_path / "out.jsonl"), "--target", server.target)
     assert done.returncode == SOME_FAILED  # one completion is empty
-    (row,) = read(tmp_path / "out.jsonl")
+    (row,) = read_rows(tmp_path / "out.jsonl")
     scores = {i: result["score"] for i, result in enumerate(row["ranking"]) if "score" in result}
     assert row["order"] == sorted(scores, key=scores.get, reverse=True)
     assert row["ranking"][2]["error"].startswith("INVALID")
@@ -247,7 +244,7 @@ def test_rows_that_cannot_be_scored_have_errors_and_the_rest_has_scores(server, 
     assert done.returncode == SOME_FAILED, done.stderr
     assert "9 rows in" in told(done)
     assert "7 without a result the first of them, row 2: INVALID:" in told(done)
-    first, *bad, last = read(out)
+    first, *bad, last = read_rows(out)
     assert first == last
     assert isinstance(first["score"], float)
     for row, (line, message) in zip(bad, BAD_LINES.items(), strict=True):
@@ -292,7 +289,7 @@ class TestSizes:
         source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
         done = palate("score", str(source), str(out), "--target", server.target, "--truncation", "right", *flags)
         assert done.returncode == SOME_FAILED, done.stderr
-        scored = read(out)
+        scored = read_rows(out)
         assert ["score" in row for row in scored] == [size < 64 for size in kilobytes]
         return [row["error"] for row in scored if "error" in row]
 
@@ -334,7 +331,7 @@ class TestOneRevision:
         assert done.returncode == STOPPED
         assert f"by revision {revision}, --revision says revision {pinned[1]};" in told(done)
         assert palate(kind, str(source), str(out), "--target", server.target).returncode == 0
-        assert {row["scored_by"]["revision"] for row in read(out)} == {revision}
+        assert {row["scored_by"]["revision"] for row in read_rows(out)} == {revision}
 
     @pytest.mark.parametrize("kind", ["score", "rank"])
     def test_what_is_pinned_is_insisted_on(self, server, source, revision, kind):
@@ -388,7 +385,7 @@ def test_completions_that_cannot_be_ranked_leave_the_rest_alone(server, tmp_path
     done = palate("rank", str(source), str(out), "--target", server.target, "--max-message-bytes", str(64 * 1024))
     assert done.returncode == SOME_FAILED, done.stderr
     assert "7 without a result the first of them, row 1: INVALID:" in told(done)
-    some, whole, none, *unranked = read(out)
+    some, whole, none, *unranked = read_rows(out)
     scores = [result["score"] for result in whole["ranking"]]
     assert [some["ranking"][place]["score"] for place in (0, 3)] == pytest.approx(scores, abs=1e-5)
     assert some["order"] == [3 * place for place in whole["order"]]

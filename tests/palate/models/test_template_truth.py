@@ -8,6 +8,7 @@ import pytest
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
 from palate.models.template_truth import template_remarks
+from tests.rendering import render_pair
 from tests.reward_folders import make_llama
 
 BODY = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -45,5 +46,5 @@ def test_a_manifest_that_rules_on_the_tokens_is_obeyed(tmp_path: Path):
     assert len(remarks(folder)) == 2
     assert remarks(folder, add_bos=True, add_eos=True) == []
     renderer = Renderer.from_folder(folder, replace(load_manifest(folder).manifest, add_bos=True, add_eos=True))
-    ids = renderer.render_pair("the dog", "sat").token_ids
+    ids = render_pair(renderer, "the dog", "sat").token_ids
     assert (ids[0], ids[-1], ids.count(renderer.bos_id)) == (renderer.bos_id, renderer.eos_id, 1)

@@ -1,3 +1,5 @@
+"""Weights that are cut and put together again: `weights` and `assembly`, whose tests are each other's."""
+
 import hashlib
 from dataclasses import replace
 
@@ -7,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from palate.models.assembly import DeltaOf, WeightsAssembler, WeightsLimits
 from palate.models.folder import ModelFolder, tensor_sha256
 from palate.models.weights import (
     Chunk,
-    DeltaOf,
-    WeightsAssembler,
     WeightsError,
-    WeightsLimits,
     changed_positions,
     describe_tensors,
     encode_changes,

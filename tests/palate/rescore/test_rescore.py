@@ -12,6 +12,7 @@ from palate.client import Failed, RewardClient
 from palate.rescore.compare import rank_correlation
 from palate.rescore.kept import KeptScores
 from palate.rollout_files import read_rollouts, write_rollouts
+from tests.json_lines import read_rows
 from tests.reward_folders import texts
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
@@ -122,7 +123,7 @@ def test_a_stopped_job_goes_on_where_it_was(run, server):
     kept.write_text(json.dumps({**told, "score": 1000.0}) + "\n" + "".join(lines[1:10]) + lines[10][:20])
     out = run / "report.json"
     assert rescore(run, "--target", server.target, "--top", 30, "--json", out).returncode == SOME_FAILED
-    again = [json.loads(line) for line in kept.read_text().splitlines()]
+    again = read_rows(kept)
     assert len(again) == 22
     assert again[0]["score"] == 1000.0  # what was kept was not asked for again
     assert max(each["after"] for each in json.loads(out.read_text())["disagreements"]) == 1000.0

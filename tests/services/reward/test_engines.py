@@ -22,6 +22,7 @@ from palate.models.score_position import transformers_score_position
 from services.reward.engine import Row
 from services.reward.engine_torch import computes_bfloat16
 from services.reward.layout import MOST_TOKENS, Threads
+from tests.rendering import render_pair
 from tests.reward_folders import change_json, make_bert, make_llama, texts
 from tests.services.reward.references import direct_scores, open_folder, real_texts, rows_of, scores_of
 
@@ -128,7 +129,7 @@ class TestWhereTransformersReadsElsewhere:
         _, renderer = open_folder(same, "torch")
         change_json(apart / "config.json", pad_token_id=renderer.vocab_size - 1)
         eos = renderer.eos_id
-        ids = list(renderer.render_pair("an idea", "an honest plan").token_ids)
+        ids = list(render_pair(renderer, "an idea", "an honest plan").token_ids)
         assert ids[-1] == eos
         ours, theirs = self.scores(same, ids)
         assert transformers_score_position(ids, eos) == len(ids) - 2
@@ -140,7 +141,7 @@ class TestWhereTransformersReadsElsewhere:
     def test_pad_is_eos_and_the_text_ends_with_several(self, tmp_path: Path):
         folder = make_llama(tmp_path, pad_is_eos=True)
         _, renderer = open_folder(folder, "torch")
-        ids = [*renderer.render_pair("an idea", "a plan").token_ids, renderer.eos_id, renderer.eos_id]
+        ids = [*render_pair(renderer, "an idea", "a plan").token_ids, renderer.eos_id, renderer.eos_id]
         assert transformers_score_position(ids, renderer.eos_id) == len(ids) - 4
         ours, theirs = self.scores(folder, ids)
         assert abs(ours - theirs) > 1e-3

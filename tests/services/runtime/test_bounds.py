@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from benchmarks.ports import free_port
 from palate.client import InvalidArgument, Overloaded, RewardClient, Scored
 from palate.local_server import local_server
 from palate.v1 import policy_service_pb2 as policy
@@ -141,8 +142,7 @@ def test_a_stream_of_reflection_ends_when_nothing_more_is_asked(monkeypatch):
 
 def test_the_port_of_the_health_has_bounds_too():
     """Sixteen calls a connection, which ends when it is too old; questions are short."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with local_server([SERVER, "--health-port", str(port), "--max-connection-age-seconds", "1"]):
         with socket.create_connection(("127.0.0.1", port), timeout=60) as peer:
             peer.sendall(GREETING)

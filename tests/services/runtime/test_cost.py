@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.cost import Cost, Costs, Pace
-from services.runtime.waiting import Waiting
+from services.runtime.job_queue import JobQueue
 from services.runtime.work import Entry, Job, Terms, Work
 
 PADDED = st.integers(1, 10_000)
@@ -110,7 +110,7 @@ def test_every_group_has_a_pace_of_its_own():
 def test_what_waits_takes_what_its_groups_take(drawn: list[tuple[int, str, str, int]]):
     """Of what goes before the last in line, each token counts at its own group's pace; nothing is left behind."""
     pace = {"x": 0.25, "y": 8.0}
-    waiting: Waiting[int, int] = Waiting(100, 10_000, quantum=10**9, window=100)
+    waiting: JobQueue[int, int] = JobQueue(100, 10_000, quantum=10**9, window=100)
     jobs = []
     for number, (size, caller, group, priority) in enumerate(drawn):
         terms = Terms(priority, 10.0, caller)

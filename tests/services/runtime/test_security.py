@@ -24,6 +24,7 @@ import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.ports import free_port
 from benchmarks.protected import make_protection, token_of
 from palate.client import (
     AsyncRewardClient,
@@ -316,8 +317,7 @@ def test_health_stays_open(token_server):
 
 def test_health_has_a_plaintext_port_of_its_own_beside_mtls(tmp_path):
     """Probes of Kubernetes have no certificate; the port answers them, and nothing else."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with mtls_server(tmp_path, "--health-port", str(port)) as (server, _):
         target = f"127.0.0.1:{port}"
         assert {health_of(target, name) for name in ("", "live", *NAMES)} == {health_pb2.HealthCheckResponse.SERVING}

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from palate.client import PolicyClient, RewardClient
 from palate.models.ensemble import write_ensemble
+from tests.json_lines import read_rows
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
 from trainer.collect import run_collect
@@ -28,14 +29,10 @@ def rewards(tmp_path_factory):
         yield server.target
 
 
-def rows_of(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 def test_the_pairs_that_members_judge_most_differently_are_compared(config, rewards, tmp_path):
     there = config(tmp_path / "c.jsonl", choose="disagreement", reward=rewards, pairs=40)
     assert run_collect(there).comparisons == 40
-    rows = rows_of(tmp_path / "c.jsonl")
+    rows = read_rows(tmp_path / "c.jsonl")
     with PolicyClient(there.policy) as policy, RewardClient(rewards) as reward:
         version, info = policy.policy_info().policy_version, reward.model_info()
         block = next(drawn_pairs(policy, read_prompts(there.prompts), there, version, Batches(0, BLOCK, BLOCK)))

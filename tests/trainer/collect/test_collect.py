@@ -16,6 +16,7 @@ from palate.client import (
     Unavailable,
 )
 from palate.local_server import local_server
+from tests.json_lines import read_rows
 from tests.tiny_models import make_tiny_policy
 from trainer.collect import CollectConfig, run_collect
 from trainer.collect.pairs import places
@@ -34,7 +35,7 @@ def config(config):
 
 def test_comparisons_say_who_what_and_from_which_weights(config, served, tmp_path):
     result = run_collect(config(tmp_path / "c.jsonl"))
-    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "c.jsonl")
     assert result.comparisons == len(rows) == 40
     groups = {row["prompt"]: row["group"] for row in map(json.loads, served[1].read_text().splitlines())}
     with PolicyClient(served[0]) as policy:
@@ -113,7 +114,7 @@ def test_a_policy_that_always_says_the_same_is_given_up(config, tmp_path):
 
 def test_identical_pairs_are_left_out_and_counted(config, tmp_path):
     result = run_collect(config(tmp_path / "c.jsonl", pairs=10, max_new_tokens=1, temperature=0.35))
-    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "c.jsonl")
     tried = rows[-1]["provenance"]["number"] + 1
     left_out = result.left_out["identical"] + result.left_out["with an empty completion"]
     assert left_out > 0

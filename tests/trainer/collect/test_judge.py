@@ -6,6 +6,7 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from palate.client import PolicyClient
+from tests.json_lines import read_rows
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
 from trainer.collect import run_collect
@@ -105,9 +106,7 @@ def test_what_it_judged_is_written_down_and_gone_on_with(config, judge, tmp_path
     assert run_collect(config(tmp_path / "c.jsonl", pairs=5, **there)).comparisons == 5
     assert run_collect(config(tmp_path / "c.jsonl", pairs=9, **there)).resumed == 5
     run_collect(config(tmp_path / "whole.jsonl", pairs=9, **there))
-    rows, whole = (
-        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()] for name in ("c", "whole")
-    )
+    rows, whole = (read_rows(tmp_path / f"{name}.jsonl") for name in ("c", "whole"))
     assert [row["label"] for row in rows] == [row["label"] for row in whole]
     assert len(read_comparisons(tmp_path / "c.jsonl").rows) == 9
     with PolicyClient(judge[0]) as client:

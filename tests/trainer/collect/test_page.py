@@ -8,6 +8,7 @@ import pytest
 
 from tests.browser import browser
 from tests.collecting import page_collector
+from tests.json_lines import read_rows
 from trainer.collect import run_collect
 from trainer.data.comparisons import read_comparisons
 from trainer.data.lines import DataError
@@ -38,10 +39,6 @@ def flags(served, out, pairs):
     ]
 
 
-def rows_of(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 def test_a_person_compares_in_a_page_is_killed_and_goes_on(served, tmp_path):
     out = tmp_path / "c.jsonl"
     with page_collector(flags(served, out, 6)) as collector:
@@ -49,9 +46,9 @@ def test_a_person_compares_in_a_page_is_killed_and_goes_on(served, tmp_path):
         assert shown[0] == collector.pair()  # looking again changes nothing
         assert shown[0].keys() == {"state", "number", "prompt", "first", "second", "held", "wanted"}  # blind
         for choice in ("first", "second", "tie", "skip"):
-            before = len(rows_of(out)) if out.exists() else 0
+            before = len(read_rows(out)) if out.exists() else 0
             shown.append(collector.choose(shown[-1]["number"], choice))
-            assert len(rows_of(out)) == before + (choice != "skip")  # written down before the page is told
+            assert len(read_rows(out)) == before + (choice != "skip")  # written down before the page is told
         assert collector.choose(shown[0]["number"], "second") == shown[-1]  # sent twice: taken once
         assert shown[-1]["held"] == 3
     with page_collector(flags(served, out, 6)) as collector:  # the first one was killed
@@ -67,7 +64,7 @@ def test_a_person_compares_in_a_page_is_killed_and_goes_on(served, tmp_path):
             told = collector.choose(told["number"], "first", 0.04)
         assert (told["state"], told["held"]) == ("done", 6)
         assert collector.process.wait(_PATIENCE_SECONDS) == 0
-    rows = rows_of(out)
+    rows = read_rows(out)
     for row, seen, preferred in zip(rows, shown, ("first", "second", None), strict=False):
         assert row["label"] == ("tie" if preferred is None else "a" if row["a"] == seen[preferred] else "b")
         first, second = (row["b"], row["a"]) if row["provenance"]["swapped"] else (row["a"], row["b"])
@@ -75,7 +72,7 @@ def test_a_person_compares_in_a_page_is_killed_and_goes_on(served, tmp_path):
     assert [row["seconds"] for row in rows] == [1.5, 1.5, 1.5, 1.5, 0.0, 0.0]
     assert {row["annotator"] for row in rows} == {"ann"}
     assert rows[0]["provenance"]["asked_in"] == "page"
-    assert [row["provenance"]["number"] for row in rows_of(tmp_path / "c.left-out.jsonl")] == [shown[3]["number"]]
+    assert [row["provenance"]["number"] for row in read_rows(tmp_path / "c.left-out.jsonl")] == [shown[3]["number"]]
     assert len(read_comparisons(out).rows) == 6
 
 
@@ -147,7 +144,7 @@ def test_keys_and_buttons_compare_and_a_closed_page_goes_on(served, tmp_path):
         assert last["notice"].startswith("That was the last one")
         assert last["count"] == "6 of 6"
         assert collector.process.wait(_PATIENCE_SECONDS) == 0
-    rows = rows_of(out)
+    rows = read_rows(out)
     shown = [each for index, each in enumerate(seen[:-1]) if index not in (3, 4)]
     for row, each, choice in zip(rows, shown, ("first", "second", None, "first"), strict=False):
         assert (row["prompt"], {row["a"], row["b"]}) == (each["prompt"], {each["first"], each["second"]})

@@ -1,13 +1,9 @@
 import io
-import json
 
+from tests.json_lines import read_rows
 from trainer.collect import run_collect
 from trainer.collect.terminal import printable
 from trainer.data.comparisons import read_comparisons
-
-
-def rows_of(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def typed(monkeypatch, lines):
@@ -23,7 +19,7 @@ def test_a_person_types_and_stops_and_goes_on(config, tmp_path, monkeypatch, cap
     typed(monkeypatch, ["2"] * 10)
     second = run_collect(there)
     assert (second.resumed, second.comparisons, second.stopped) == (4, 8, False)
-    rows, left_out = rows_of(tmp_path / "c.jsonl"), rows_of(tmp_path / "c.left-out.jsonl")
+    rows, left_out = read_rows(tmp_path / "c.jsonl"), read_rows(tmp_path / "c.left-out.jsonl")
     preferred = ["first", "second", "tie", "first", *["second"] * 4]
     for row, choice in zip(rows, preferred, strict=True):
         assert row["annotator"] == "ann"
@@ -48,7 +44,7 @@ def test_nobody_is_asked_about_the_same_two_texts_twice(config, tmp_path, monkey
     )
     typed(monkeypatch, ["1"] * 60)
     result = run_collect(there)
-    rows = rows_of(tmp_path / "c.jsonl")
+    rows = read_rows(tmp_path / "c.jsonl")
     assert result.left_out["compared before"] > 0
     assert len({(row["prompt"], *sorted((row["a"], row["b"]))) for row in rows}) == len(rows) == 60
 
@@ -57,7 +53,7 @@ def test_two_people_can_share_a_file_and_are_not_asked_the_same(config, tmp_path
     for name, pairs in (("ann", 3), ("bob", 6)):
         typed(monkeypatch, ["1"] * 3)
         run_collect(config(tmp_path / "c.jsonl", labeller="person", annotator=name, pairs=pairs))
-    rows = rows_of(tmp_path / "c.jsonl")
+    rows = read_rows(tmp_path / "c.jsonl")
     assert [row["annotator"] for row in rows] == ["ann"] * 3 + ["bob"] * 3
     assert len({row["provenance"]["number"] for row in rows}) == 6
 
@@ -66,7 +62,7 @@ def test_two_people_with_a_file_each_judge_the_same_pairs(config, tmp_path, monk
     for name in ("ann", "bob"):
         typed(monkeypatch, ["1"] * 5)
         run_collect(config(tmp_path / f"{name}.jsonl", labeller="person", annotator=name, pairs=5))
-    ann, bob = (rows_of(tmp_path / f"{name}.jsonl") for name in ("ann", "bob"))
+    ann, bob = (read_rows(tmp_path / f"{name}.jsonl") for name in ("ann", "bob"))
     assert [(row["prompt"], row["a"], row["b"]) for row in ann] == [(row["prompt"], row["a"], row["b"]) for row in bob]
 
 

@@ -88,7 +88,7 @@ def test_a_kill_while_writing_leaves_the_former_one(folder, tmp_path, monkeypatc
     monkeypatch.setattr(checkpoint, "_sync", killed)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(*mine, RunState(2, 12, 0.1, None), IDENTITY)
-    newest = checkpoints.newest()
+    newest = max(tmp_path.glob("step-*"))
     # The last sync comes after the rename: by then the new one counts.
     assert newest == (first if calls_before_the_kill < 5 else tmp_path / "step-000002")
     assert restore(newest, *mine).state.step == (1 if calls_before_the_kill < 5 else 2)
@@ -100,11 +100,9 @@ def test_a_kill_while_writing_leaves_the_former_one(folder, tmp_path, monkeypatc
 def test_only_the_newest_stay(folder, tmp_path):
     mine = parts(folder)
     checkpoints = CheckpointFolder(tmp_path, 2)
-    assert checkpoints.newest() is None
     for step in (1, 2, 3, 10):
         checkpoints.save(*mine, RunState(step, 0, 0.1, None), IDENTITY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000010"]
-    assert checkpoints.newest().name == "step-000010"
 
 
 def test_another_model_or_a_broken_file_is_refused(folder, tmp_path):

@@ -14,9 +14,10 @@ from palate.client import PolicyClient, RewardClient, SamplingParams
 from palate.models.manifest import load_manifest
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
 from palate.rollout_files import read_rollouts
+from tests.json_lines import read_rows
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
-from trainer.ppo.checkpoint import CheckpointFolder, seal
+from trainer.ppo.checkpoint import seal
 from trainer.ppo.errors import BehaviourMismatch, CheckpointRefused, RewardModelChanged, RolloutsFailed, UnusableModel
 from trainer.ppo.rollouts import RolloutCollector
 from trainer.ppo.run import run_ppo
@@ -55,12 +56,12 @@ NAMES = {
 }
 
 
-def rows_of(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 def digest_of(folder):
     return weights_digest(describe_tensors(untied_state_dict(AutoModelForCausalLM.from_pretrained(folder))))
+
+
+def newest_checkpoint(config):
+    return max((config.out / "checkpoints").glob("step-*"))
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_run_leaves_everything_behind_and_serves_what_it_learnt(finished, repl
     assert max(abs(a - row["score"]) for a, row in zip(again, rollouts, strict=True)) <= 1e-5 * spread
     assert {row["reward_revision"] for row in rollouts} == set(result.reward_revisions.values())
     assert result.scale is not None
-    assert len(rows_of(config.out / "samples.jsonl")) > 0
+    assert len(read_rows(config.out / "samples.jsonl")) > 0
 
 
 def test_any_rollout_can_be_drawn_again_from_the_published_weights(finished, replicas):
@@ -265,7 +266,7 @@ def test_estimators_without_a_critic_learn_from_groups(configure, estimator):
     prompts = [row["prompt"] for row in rollouts]
     assert [len(set(prompts[start : start + 3])) for start in range(0, 12, 3)] == [1] * 4
     assert len({row["seed"] for row in rollouts}) == 12
-    checkpoint = load_file(CheckpointFolder(config.out / "checkpoints", 2).newest() / "model.safetensors")
+    checkpoint = load_file(newest_checkpoint(config) / "model.safetensors")
     assert all(name.startswith("actor.") for name in checkpoint)
     assert result.version.digest == digest_of(result.model_folder)
 
@@ -292,7 +293,7 @@ def test_other_hyperparameters_are_refused_and_more_steps_are_not(finished, conf
 
 def test_another_reward_model_is_refused_unless_accepted(finished, configure, caplog):
     config, _ = finished
-    state = CheckpointFolder(config.out / "checkpoints", 2).newest() / "state.json"
+    state = newest_checkpoint(config) / "state.json"
     document = json.loads(state.read_text())
     document["identity"]["reward_revisions"] = {"reward": "0" * 64}
     state.write_text(json.dumps(document))

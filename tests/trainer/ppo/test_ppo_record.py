@@ -1,8 +1,7 @@
 """What people read of a run."""
 
-import json
-
 from palate.client.types import FinishReason, PolicyVersion
+from tests.json_lines import read_rows
 from trainer.ppo.record import RunDisplay
 from trainer.types import Rollout, ScoredRollout
 
@@ -14,10 +13,6 @@ def scored(text="[bold]not markup[/bold] ü\n", score=0.5):
     return ScoredRollout(rollout, score, "revision")
 
 
-def rows(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def test_samples_are_shown_as_they_are(tmp_path, capsys):
     with RunDisplay(tmp_path, total_steps=3, done=0, visible=True) as display:
         display.advance(1, {"objective/scores": 0.5, "objective/kl": 1.25})
@@ -25,11 +20,11 @@ def test_samples_are_shown_as_they_are(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "[bold]not" in shown
     assert "+0.500" in shown
-    assert [row["step"] for row in rows(tmp_path / "samples.jsonl")] == [1]
+    assert [row["step"] for row in read_rows(tmp_path / "samples.jsonl")] == [1]
 
 
 def test_a_quiet_run_still_writes_its_samples(tmp_path, capsys):
     with RunDisplay(tmp_path, total_steps=3, done=0, visible=False) as display:
         display.show_samples(1, [scored()])
     assert capsys.readouterr().err == ""
-    assert len(rows(tmp_path / "samples.jsonl")) == 1
+    assert len(read_rows(tmp_path / "samples.jsonl")) == 1

@@ -1,11 +1,12 @@
 """What one sees of a run: TensorBoard, Prometheus and the report hold the same numbers, to the last bit."""
 
 import json
-import socket
 
 import pytest
 
+from benchmarks.ports import free_port
 from tests.boards import embedded, row_of, scraped, tensorboard_scalars, tensorboard_texts
+from tests.json_lines import read_rows
 from trainer.metric_names import find
 from trainer.metrics import read_metrics
 from trainer.ppo import run
@@ -26,12 +27,6 @@ ALWAYS = {
     *("idle/trainer_share", "idle/policy_share", "idle/reward_share", "idle/ref_share"),
 }
 CRITIC = {"val/mean", "val/returns_mean", "val/clipfrac_avg", "val/grad_norm_avg", "loss/value_avg"}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def two_rewards(reward_server):
@@ -88,7 +83,7 @@ def exposed(name):
 @pytest.mark.parametrize("watched", ["in turns"], indirect=True)
 def test_samples_are_the_same_everywhere(watched):
     _, config, _ = watched
-    rows = [json.loads(line) for line in (config.out / "samples.jsonl").read_text("utf-8").splitlines()]
+    rows = read_rows(config.out / "samples.jsonl")
     texts = tensorboard_texts(config.out)["samples"]
     assert texts.keys() == {row["step"] for row in rows} == {1, STEPS}
     for row in rows:

@@ -10,6 +10,7 @@ from palate.models.classifier import load_classifier
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest
 from palate.models.rendering import Renderer
+from tests.rendering import render_pair
 from tests.reward_folders import change_json
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
 from trainer.data.comparisons import read_comparisons
@@ -174,7 +175,7 @@ def test_joined_text_ends_with_the_end_token_where_the_score_is_read(tmp_path):
     manifest = load_start(config(tmp_path)).manifest
     renderer = Renderer.from_folder(tmp_path / "start", manifest)
     assert manifest.template_kind == "join"
-    ids = renderer.render_pair("What of it?", " the plan").token_ids
+    ids = render_pair(renderer, "What of it?", " the plan").token_ids
     assert (ids[0], ids[-1], ids.count(renderer.eos_id)) == (renderer.bos_id, renderer.eos_id, 1)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from palate.audit.policy.show import PolicyAudit
 from trainer.demo.biased.expertise import Expertise
@@ -126,9 +124,3 @@ def _checks_of(way: WayResult, sign: int) -> list[Check]:
             at_most=sign < 0,
         ),
     ]
-
-
-def write_results(path: Path, results: BiasedResults) -> None:
-    """Results and checks as JSON."""
-    document = asdict(results) | {"checks": [asdict(check) | {"holds": check.holds} for check in checks(results)]}
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

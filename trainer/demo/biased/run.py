@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from palate.aggregate import AggregateName
 from palate.client import RewardClient
@@ -15,9 +15,10 @@ from trainer.demo.biased.expertise import expertise_curve
 from trainer.demo.biased.measure import Before, measure_before, measure_policy, measure_reward
 from trainer.demo.biased.page import write_biased_page
 from trainer.demo.biased.relabel import relabel
-from trainer.demo.biased.results import BiasedResults, PolicyChange, WayResult, write_results
+from trainer.demo.biased.results import BiasedResults, PolicyChange, WayResult, checks
 from trainer.demo.biased.ways import VARIANCE_WEIGHT, Way, ways
 from trainer.demo.config import DemoConfig
+from trainer.demo.results import write_results
 from trainer.demo.run import Clock, clear, history, serve_reward, train_and_collect
 from trainer.demo.says import log_levels
 from trainer.ppo.run import run_ppo
@@ -66,7 +67,7 @@ def side_by_side(
     with clock.phase("near misses, from experts to laymen"):
         expertise = expertise_curve(config.sizes.way_comparisons, config.sizes.held_out, config.seed)
     results = BiasedResults(config.seed, clock.seconds, found, expertise)
-    write_results(config.out / "results.json", results)
+    write_results(config.out / "results.json", asdict(results), checks(results))
     runs = {way.name: history(phases.Paths(config.out, way.name)) for way in chosen if way.has_policy}
     write_biased_page(config.out / "report.html", results, runs)
     return results

@@ -1,12 +1,12 @@
 """Labels of other panels on the same pairs, the limit of laymen, the bars, and the ensemble's place."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from palate.audit.policy.show import PolicyAudit, Subject
 from palate.client import PolicyVersion
+from tests.json_lines import read_rows
 from trainer.data.comparisons import read_comparisons
 from trainer.data.lines import write_rows
 from trainer.demo.biased.expertise import expertise_curve
@@ -30,7 +30,7 @@ def test_the_same_pairs_get_the_labels_of_whoever_is_asked(tmp_path):
     for name, bias, label in (("honest", 0.0, "a"), ("warm", 3.0, "b")):
         out = tmp_path / name / "data" / "comparisons.jsonl"
         relabel(tmp_path / "pairs.jsonl", out, [Annotator(name, 0.0, flattery_bias=bias)], seed=0)
-        written = [json.loads(line) for line in out.read_text().splitlines()]
+        written = read_rows(out)
         assert [(row["label"], row["annotator"]) for row in written] == [(label, name)] * 20
         assert [(row["a"], row["b"], row["group"]) for row in written] == [(r["a"], r["b"], r["group"]) for r in rows]
     assert len(read_comparisons(out).rows) == 20

@@ -1,4 +1,4 @@
-"""The queue: jobs by priority and caller, each caller's in the order of their deadlines; who may be served next."""
+"""The queue of the scheduler: jobs by priority and caller, each caller's by their deadlines; who may be served next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pace: TypeAlias = Callable[[Hashable], float]
 """Seconds that a token of a group takes in a backlog."""
 
 
-class Lane(Generic[Item, Result]):
+class CallerQueue(Generic[Item, Result]):
     """One caller's jobs of one priority, most urgent first."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Lane(Generic[Item, Result]):
     def remove(self, job: Job[Item, Result]) -> None:
         """Takes it out; its terms are those it was added with."""
         index = bisect_left(self.jobs, job.rank(), key=Job.rank)
-        assert self.jobs[index] is job, "a job changed its terms while it was in a lane; this is a bug"
+        assert self.jobs[index] is job, "a job changed its terms while it was in a queue; this is a bug"
         del self.jobs[index]
         self._count(job, -job.size)
 
@@ -48,7 +48,7 @@ class Lane(Generic[Item, Result]):
         return sum(tokens * pace(group) for group, tokens in self.tokens_of.items())
 
     def token_seconds(self, pace: Pace) -> float:
-        """What one of its tokens takes, whichever it is; a lane that is empty is not kept."""
+        """What one of its tokens takes, whichever it is; a queue that is empty is not kept."""
         return self.seconds(pace) / self.tokens
 
     def within(self, allowance: float, most: int) -> int:
@@ -71,7 +71,7 @@ class Lane(Generic[Item, Result]):
         return self.tokens - after
 
 
-class Waiting(Generic[Item, Result]):
+class JobQueue(Generic[Item, Result]):
     """Jobs that wait.
 
     Args:
@@ -87,7 +87,7 @@ class Waiting(Generic[Item, Result]):
         self.served = Served()
         self._quantum = quantum
         self.window = window
-        self._priorities: dict[int, dict[str, Lane[Item, Result]]] = {}
+        self._priorities: dict[int, dict[str, CallerQueue[Item, Result]]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -119,32 +119,32 @@ class Waiting(Generic[Item, Result]):
             self.items.change(entry.terms.caller, -1)
 
     def _put_in(self, job: Job[Item, Result]) -> None:
-        lanes = self._priorities.setdefault(job.terms.priority, {})
-        lanes.setdefault(job.terms.caller, Lane()).add(job)
+        queues = self._priorities.setdefault(job.terms.priority, {})
+        queues.setdefault(job.terms.caller, CallerQueue()).add(job)
         self.tokens.change(job.terms.caller, job.size)
         self._count += 1
         job.queued = True
 
     def _take_out(self, job: Job[Item, Result]) -> None:
-        lanes = self._priorities[job.terms.priority]
-        lane = lanes[job.terms.caller]
-        lane.remove(job)
-        if not lane.jobs:
-            del lanes[job.terms.caller]
-        if not lanes:
+        queues = self._priorities[job.terms.priority]
+        queue = queues[job.terms.caller]
+        queue.remove(job)
+        if not queue.jobs:
+            del queues[job.terms.caller]
+        if not queues:
             del self._priorities[job.terms.priority]
         self.tokens.change(job.terms.caller, -job.size)
         self._count -= 1
         job.queued = False
 
     def fronts(self) -> list[list[Job[Item, Result]]]:
-        """Every lane's jobs, most urgent first; not to be changed, nor kept."""
-        return [lane.jobs for lane in self._lanes()]
+        """Every queue's jobs, most urgent first; not to be changed, nor kept."""
+        return [queue.jobs for queue in self._queues()]
 
     def level(self) -> None:
         """Moves the floor of what counts as served."""
         if self._priorities:
-            self.served.level({caller for lanes in self._priorities.values() for caller in lanes})
+            self.served.level({caller for queues in self._priorities.values() for caller in queues})
 
     def tiers(self) -> Iterator[list[Job[Item, Result]]]:
         """Who may be served next, most urgent first within a tier; a tier's turn comes when those before it are empty.
@@ -152,10 +152,10 @@ class Waiting(Generic[Item, Result]):
         For every priority, highest first: what may go now by fairness, then what must leave others the precedence.
         """
         for priority in sorted(self._priorities, reverse=True):
-            lanes = self._priorities[priority]
-            shares = [(lane, lane.within(allowance, self.window)) for lane, allowance in self._allowances(lanes)]
-            yield self._most_urgent([lane.jobs[:count] for lane, count in shares])
-            yield self._most_urgent([lane.jobs[count : count + self.window] for lane, count in shares])
+            queues = self._priorities[priority]
+            shares = [(queue, queue.within(allowance, self.window)) for queue, allowance in self._allowances(queues)]
+            yield self._most_urgent([queue.jobs[:count] for queue, count in shares])
+            yield self._most_urgent([queue.jobs[count : count + self.window] for queue, count in shares])
 
     def _most_urgent(self, ranked: Sequence[list[Job[Item, Result]]]) -> list[Job[Item, Result]]:
         """The first of several lists, each in order, none longer than the window."""
@@ -165,45 +165,48 @@ class Waiting(Generic[Item, Result]):
 
     def holds(self, group: Hashable) -> bool:
         """Whether something of `group` waits."""
-        return any(group in lane.tokens_of for lane in self._lanes())
+        return any(group in queue.tokens_of for queue in self._queues())
 
     def token_seconds(self, pace: Pace) -> float:
         """What a token of all that waits takes; 0 where nothing waits, or nothing is known."""
-        return sum(lane.seconds(pace) for lane in self._lanes()) / max(self.tokens.total, 1)
+        return sum(queue.seconds(pace) for queue in self._queues()) / max(self.tokens.total, 1)
 
     def seconds_ahead(self, terms: Terms, tokens: int, pace: Pace) -> float:
         """How long all takes that goes before all of `tokens` more on these terms, if nothing else comes.
 
-        Fairness counts tokens; what part of a lane goes before is taken to cost what the lane's tokens cost on average.
+        Fairness counts tokens; what part of a queue goes before is taken to cost what the queue's tokens cost on
+        average.
         """
         higher = sum(
-            lane.seconds(pace)
-            for priority, lanes in self._priorities.items()
+            queue.seconds(pace)
+            for priority, queues in self._priorities.items()
             if priority > terms.priority
-            for lane in lanes.values()
+            for queue in queues.values()
         )
-        lanes = self._priorities.get(terms.priority, {})
-        mine = lanes.get(terms.caller)
+        queues = self._priorities.get(terms.priority, {})
+        mine = queues.get(terms.caller)
         own = mine.tokens_before(terms.deadline) if mine is not None else 0
         served = self.served.of(terms.caller)
         last = served + own + tokens + self._quantum  # who has been served more lets these go first
         others = 0.0
-        for caller, lane in lanes.items():
+        for caller, queue in queues.items():
             if caller != terms.caller:
                 theirs = self.served.of(caller)
-                at_least = min(lane.tokens, served - self._quantum - theirs)  # they must catch up first
-                ahead = max(at_least, min(lane.tokens_before(terms.deadline), last - theirs), 0.0)
-                others += ahead * lane.token_seconds(pace)
+                at_least = min(queue.tokens, served - self._quantum - theirs)  # they must catch up first
+                ahead = max(at_least, min(queue.tokens_before(terms.deadline), last - theirs), 0.0)
+                others += ahead * queue.token_seconds(pace)
         return higher + (own * mine.token_seconds(pace) if mine is not None else 0.0) + others
 
-    def _lanes(self) -> Iterator[Lane[Item, Result]]:
-        for lanes in self._priorities.values():
-            yield from lanes.values()
+    def _queues(self) -> Iterator[CallerQueue[Item, Result]]:
+        for queues in self._priorities.values():
+            yield from queues.values()
 
-    def _allowances(self, lanes: dict[str, Lane[Item, Result]]) -> list[tuple[Lane[Item, Result], float]]:
-        """Tokens that may begin before a lane's caller is too far ahead of the least served; negative if it is."""
-        if len(lanes) == 1:
-            return [(lane, math.inf) for lane in lanes.values()]
-        served = {caller: self.served.of(caller) for caller in lanes}
+    def _allowances(
+        self, queues: dict[str, CallerQueue[Item, Result]]
+    ) -> list[tuple[CallerQueue[Item, Result], float]]:
+        """Tokens that may begin before a queue's caller is too far ahead of the least served; negative if it is."""
+        if len(queues) == 1:
+            return [(queue, math.inf) for queue in queues.values()]
+        served = {caller: self.served.of(caller) for caller in queues}
         most = min(served.values()) + self._quantum
-        return [(lane, most - served[caller]) for caller, lane in lanes.items()]
+        return [(queue, most - served[caller]) for caller, queue in queues.items()]

@@ -87,7 +87,7 @@ class Settings(_Plain, BaseSettings):
             _refuse(prog, str(error))
         strange = [flag for flag in arguments if flag.startswith("--") and _unknown_flag(cls, flag)]
         if strange:
-            _refuse(prog, _suggestion(strange[0].split("=")[0], [f"--{name}" for name in flag_names(cls)]))
+            _refuse(prog, _suggestion(strange[0].split("=")[0], _flags(cls)))
         if not {"--help", "-h"} & set(arguments) and (problem := _environment_problem(cls)):
             _refuse(prog, problem)
         try:
@@ -147,6 +147,20 @@ def flag_names(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             names.extend(flag_names(field.annotation, f"{flag}."))
     return names
+
+
+def _flags(cls: type[Settings]) -> list[str]:
+    """Every flag as it is typed, those that turn a switch off too."""
+    return [f"--{name}" for name in flag_names(cls)] + [f"--no-{name}" for name in _switches(cls)]
+
+
+def _switches(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        flag = prefix + name.replace("_", "-")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _switches(field.annotation, f"{flag}.")
+        elif field.annotation is bool:
+            yield flag
 
 
 def variables(cls: type[Settings]) -> frozenset[str]:

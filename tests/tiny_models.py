@@ -7,6 +7,8 @@ from tokenizers import Tokenizer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -42,6 +44,25 @@ def make_tiny_policy(
     config = _llama_config(tokenizer, max_tokens, eos, tie_word_embeddings=tied)
     _save(LlamaForCausalLM, config, seed, folder, dtype)
     _save_tokenizer(tokenizer, folder, eos, CHAT_TEMPLATE if chat else None, max_tokens)
+    return Path(folder)
+
+
+def make_tiny_gpt2(folder: Path | str, seed: int, *, max_tokens: int = 256) -> Path:
+    """A random GPT-2 with the tokenizer of `make_tiny_policy`: learnt positions, dropout, a class of another name."""
+    tokenizer = byte_tokenizer()
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_positions=max_tokens,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.token_to_id(BOS),
+        eos_token_id=tokenizer.token_to_id(EOS),
+        pad_token_id=tokenizer.token_to_id(PAD),
+    )
+    _save(GPT2LMHeadModel, config, seed, folder, torch.float32)
+    _save_tokenizer(tokenizer, folder, EOS, None, max_tokens)
     return Path(folder)
 
 

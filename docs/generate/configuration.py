@@ -39,8 +39,9 @@ Generated from the configuration classes by `make docs`; do not edit.
 Every value can come from a flag, from the environment, or from a YAML file given with `--config` (or `PALATE_CONFIG`);
 flags win over the environment, the environment over the file. A flag `--max-items` is the YAML key `max_items` and the
 environment variable `<prefix>MAX_ITEMS`; parts of a group have a dot in the flag (`--ppo.kl-coef`), nesting in YAML,
-and two underscores in the environment. A misspelt flag, key or variable is an error that names the nearest right one,
-and so is a key given twice.
+and two underscores in the environment. A switch is turned on by its flag and off by
+the same with `no` (`--no-frozen`, `--no-record.progress`). A misspelt flag, key or variable is an error that names the
+nearest right one, and so is a key given twice.
 """
 
 

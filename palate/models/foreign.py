@@ -85,7 +85,7 @@ def _account(fields: dict[str, Any], limit: int | None) -> tuple[Inferred, ...]:
     return tuple(lines)
 
 
-_CAUSAL = ("ForCausalLM", "GPT2LMHeadModel")
+_CAUSAL = ("ForCausalLM", "GPT2LMHeadModel")  # GPT-2's class is older than the rule of names
 
 
 def _kind(folder: ModelFolder) -> str:
@@ -97,8 +97,8 @@ def _kind(folder: ModelFolder) -> str:
         return "reward"
     raise FolderError(
         f"config.json of {folder.path} names {names or 'no architecture'}; a reward model is a "
-        "...ForSequenceClassification and a policy a ...ForCausalLM (GPT-2's is called GPT2LMHeadModel). `palate train reward` makes a reward model of a "
-        "language model or an encoder; a policy must have been trained to go on with a text"
+        "...ForSequenceClassification and a policy a ...ForCausalLM, or GPT2LMHeadModel. `palate train reward` makes a "
+        "reward model of a language model or an encoder; a policy must have been trained to go on with a text"
     )
 
 

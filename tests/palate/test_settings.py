@@ -60,6 +60,7 @@ def test_a_misspelt_key_is_named(tmp_path, capsys, text, hint):
     ("flags", "message"),
     [
         (["--modle", "x"], "did you mean --model"),
+        (["--no-frozn"], "did you mean --no-frozen"),
         ([], "--model is missing: The folder."),
         (["--model", "m", "--lr", "fast"], "lr: Input should be a valid number"),
         (["--model", "m", "--ppo.kl-coef=-1"], "ppo.kl_coef: Input should be greater than or equal to 0"),

@@ -26,6 +26,7 @@ from palate.models.manifest import (
 )
 from palate.models.manifest_fields import ENSEMBLE_FIELDS, FIELDS
 from tests.reward_folders import change_json, make_bert, make_llama
+from tests.tiny_models import make_tiny_gpt2
 
 ENCODER = Manifest("reward", "encoder", "pair", add_bos=False, add_eos=False, max_tokens=128)
 
@@ -65,8 +66,10 @@ def test_foreign_decoder_without_chat_template_takes_bos_from_its_post_processor
     assert (manifest.template_kind, manifest.add_bos, manifest.add_eos) == ("join", True, False)
 
 
-def test_foreign_causal_model_is_a_policy(chat_policy: Path):
+def test_foreign_causal_model_is_a_policy(chat_policy: Path, tmp_path: Path):
     assert load_manifest(chat_policy).manifest.kind == "policy"
+    gpt2 = load_manifest(make_tiny_gpt2(tmp_path, seed=0)).manifest
+    assert (gpt2.kind, gpt2.architecture, gpt2.max_tokens) == ("policy", "decoder", 256)
 
 
 def test_a_masked_language_model_is_neither_and_the_way_to_one_is_told(bert: Path, tmp_path: Path):

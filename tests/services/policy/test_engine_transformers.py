@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -11,12 +12,18 @@ from palate.models.weights import describe_tensors, untied_state_dict
 from services.policy.engine import Row
 from services.policy.engine_transformers import ModelError, TransformersEngine
 from services.policy.sampling import Sampling, keep_likeliest, row_seed
-from tests.tiny_models import make_tiny_policy
+from tests.tiny_models import make_tiny_gpt2, make_tiny_policy
+
+
+@pytest.fixture(scope="module", params=[make_tiny_policy, make_tiny_gpt2], ids=["llama", "gpt2"])
+def make(request):
+    """Positions turn the keys of one, and are added to the embeddings of the other."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny_policy(tmp_path_factory.mktemp("policy"), seed=0)
+def folder(tmp_path_factory, make):
+    return make(tmp_path_factory.mktemp("policy"), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -328,8 +335,9 @@ def test_built_weights_are_the_given_ones_to_the_bit(tmp_path, tied):
 def test_weights_that_lack_a_tensor_are_refused(loaded, model):
     engine, _ = loaded
     state = untied_state_dict(model)
-    with pytest.raises(ModelError, match=r"lack model\.norm\.weight"):
-        engine.build({name: tensor for name, tensor in state.items() if name != "model.norm.weight"})
+    gone = next(reversed(state))
+    with pytest.raises(ModelError, match=f"lack {re.escape(gone)}"):
+        engine.build({name: tensor for name, tensor in state.items() if name != gone})
     with pytest.raises(ModelError, match="no tensors called extra"):
         engine.build({**state, "extra": torch.zeros(1)})
 
@@ -357,8 +365,8 @@ def test_a_gpu_that_is_not_there_is_refused(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("ignore_eos", [True, False])
-def test_after_a_change_of_weights_every_token_is_drawn_from_the_new_ones(tmp_path, folder, loaded, model, ignore_eos):
-    other_folder = make_tiny_policy(tmp_path, seed=1)
+def test_after_a_change_of_weights_every_token_is_drawn_from_the_new_ones(tmp_path, make, loaded, model, ignore_eos):
+    other_folder = make(tmp_path, seed=1)
     other = (loaded[0], TransformersEngine.load(other_folder, "float32")[1])
     models = {0: model, 1: AutoModelForCausalLM.from_pretrained(other_folder).eval()}
     params = sampling(1.5, new=60, ignore_eos=ignore_eos)
@@ -373,7 +381,7 @@ def test_after_a_change_of_weights_every_token_is_drawn_from_the_new_ones(tmp_pa
             running = fresh
         running.steps(steps)
         used += [which] * steps
-    assert ignore_eos or sum(len(result.token_ids) < 45 for result in results.values()) >= 8  # rows were dropped
+    assert ignore_eos or sum(len(result.token_ids) < 45 for result in results.values()) >= 5  # rows were dropped
     for row in rows:
         result = results[row.key]
         expected = {which: full_forward(m, row, result.token_ids, params) for which, m in models.items()}

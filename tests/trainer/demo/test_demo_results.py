@@ -1,11 +1,14 @@
 """Bars are met or not by the measured numbers alone."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from palate.audit.policy.show import PolicyAudit, Subject
 from palate.client import PolicyVersion
 from trainer.demo.measure import Accuracies, IdeaExample
-from trainer.demo.results import PolicyMeasure, Results, checks
+from trainer.demo.results import PolicyMeasure, Results, checks, write_results
 
 SUBJECT = Subject("policy", PolicyVersion("run", 1, 0, "digest"), "127.0.0.1:1")
 
@@ -43,3 +46,11 @@ def test_derived_numbers():
 )
 def test_a_missed_bar_is_named(changes, broken):
     assert [check.name for check in checks(results(**changes)) if not check.holds] == [broken]
+
+
+def test_results_are_written_with_their_bars(tmp_path):
+    found = results(kl=20.1)
+    write_results(tmp_path / "results.json", asdict(found), checks(found))
+    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (written["kl"], written["ppo"]["gold"]) == (20.1, 1.5)
+    assert [bar["name"] for bar in written["checks"] if not bar["holds"]] == ["mean sequence KL, nats"]

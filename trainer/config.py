@@ -41,7 +41,11 @@ class ServicesGroup(AccessFields):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
     wait: float = Field(default=WAIT_SECONDS, ge=0, description=WAIT_HELP)
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
+    attempts: int = Field(
+        default=4,
+        ge=1,
+        description="How often a call is tried while a service is away or busy, or fails on a part of it.",
+    )
     patience: float = Field(
         default=900.0,
         gt=0,
@@ -117,8 +121,8 @@ class ScoringGroup(Group):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no score and be "
-        "drawn again; above it a run stops.",
+        description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no completion or "
+        "no score and be drawn again; above it a run stops.",
     )
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -94,7 +95,9 @@ class ScoredRollout:
 
 
 class DropCause(StrEnum):
-    """Why a rollout fell out: the codes of the reward service's item errors, a service that is away, old weights."""
+    """Why a rollout fell out: the codes of the reward service's item errors, a service that is away, old weights; or
+    that the policy service never drew it whole, since its engine failed on it, or it was late.
+    """
 
     INVALID = "INVALID"
     TOO_LONG = "TOO_LONG"
@@ -104,6 +107,8 @@ class DropCause(StrEnum):
     FAILED = "FAILED"
     UNAVAILABLE = "UNAVAILABLE"
     STALE = "STALE"
+    DRAW_FAILED = "DRAW_FAILED"
+    DRAW_EXPIRED = "DRAW_EXPIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,35 @@ class DroppedRollout:
     cause: DropCause
     message: str
 
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What was continued."""
+        return self.rollout.prompt_ids
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedDraw:
+    """A draw that the policy service gave no completion for after all retries, and why. There is nothing to score.
+
+    Attributes:
+        draw: What was asked for.
+        cause: Why, for counting.
+        message: Why, in the words of the service; holds no text of the prompt.
+    """
+
+    draw: PromptDraw
+    cause: DropCause
+    message: str
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What was to be continued."""
+        return self.draw.prompt_ids
+
+
+Dropped: TypeAlias = DroppedRollout | DroppedDraw
+"""What fell out of a batch: what has no score, or not even a completion."""
+
 
 @dataclass(frozen=True, slots=True)
 class FilledBatch:
@@ -128,12 +162,12 @@ class FilledBatch:
 
     Attributes:
         scored: Group by group: the completions of one prompt stand one after the other, as many for each prompt.
-        dropped: Those that got no score, and those that had become too old.
+        dropped: Those that got no completion or no score, and those that had become too old.
         prompts: How many prompts were drawn, those without a scored completion among them.
     """
 
     scored: tuple[ScoredRollout, ...]
-    dropped: tuple[DroppedRollout, ...]
+    dropped: tuple[Dropped, ...]
     prompts: int
 
 

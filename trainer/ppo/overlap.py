@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from palate.client.types import PolicyVersion
 from trainer.ppo.choices import StaleRule
+from trainer.ppo.fill import Drawn
 from trainer.ppo.metrics import StageClock
 from trainer.ppo.state import RunState
 from trainer.ppo.supply import RolloutSide, Supplied
-from trainer.types import DropCause, DroppedRollout, FilledBatch, PromptDraw, Rollout, ScoredRollout
+from trainer.types import DropCause, Dropped, DroppedRollout, FilledBatch, PromptDraw, ScoredRollout
 
 
 def capacity(max_staleness: int, step: int, batch_size: int, accepted: int, running: int, max_running: int) -> int:
@@ -53,7 +54,7 @@ class OverlapSettings:
 class _Portion:
     """What a finished batch tells beside its rollouts."""
 
-    dropped: tuple[DroppedRollout, ...]
+    dropped: tuple[Dropped, ...]
     drop_window: tuple[bool, ...]
     clock: StageClock
 
@@ -98,7 +99,7 @@ class OverlapSupply:
 
     def take(self, state: RunState, version: PolicyVersion, clock: StageClock) -> Supplied:
         """As `Supply`; on the first call the thread begins where `state` stands."""
-        dropped: list[DroppedRollout] = []
+        dropped: list[Dropped] = []
         count = self._side.batch_size // self._side.group_size
         with clock.stage("wait"), self._changed:
             self._version = version
@@ -135,7 +136,7 @@ class OverlapSupply:
         self._thread = threading.Thread(target=self._run, name="overlap", daemon=True)
         self._thread.start()
 
-    def _drop_stale(self, step: int, clock: StageClock) -> list[DroppedRollout]:
+    def _drop_stale(self, step: int, clock: StageClock) -> list[Dropped]:
         """Takes out of the pool what is too old for `step`; it counts as never accepted, so that others are begun."""
         bound = self._settings.max_staleness
         stale = [group for group in self._pool if group.staleness(step) > bound]
@@ -146,9 +147,9 @@ class OverlapSupply:
         self._changed.notify_all()
         told = f"drawn more than {bound} steps before"
         rollouts = [one.rollout for group in stale for one in group.scored]
-        return [DroppedRollout(one, DropCause.STALE, told) for one in rollouts] + self._finish(stale, clock)
+        return [*(DroppedRollout(one, DropCause.STALE, told) for one in rollouts), *self._finish(stale, clock)]
 
-    def _finish(self, groups: Sequence[_Group], clock: StageClock) -> list[DroppedRollout]:
+    def _finish(self, groups: Sequence[_Group], clock: StageClock) -> list[Dropped]:
         """Settles portions whose last group has left the pool; returns what got no score in them."""
         portions = [group.last_of for group in groups if group.last_of is not None]
         for portion in portions:
@@ -191,7 +192,7 @@ class OverlapSupply:
             self._number, self._position = number + 1, position + filled.prompts
             self._changed.notify_all()
 
-    def _roll(self, draws: Sequence[PromptDraw]) -> list[Rollout]:
+    def _roll(self, draws: Sequence[PromptDraw]) -> list[Drawn]:
         with self._changed:
             version = self._version
         oldest = max(0, version.step - self._settings.max_staleness)

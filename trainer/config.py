@@ -149,11 +149,18 @@ class OverlapGroup(Group):
         description='What keeps that bound: "wait" begins no rollout that could become older; "drop" begins them as '
         "long as there is room, and drops those that have.",
     )
+    interrupt: bool = Field(
+        default=False,
+        description="With each publication, completions that are being drawn go on under the new weights from their "
+        "next token; by default they end on those that they began with. The first ones count as the rollout's age.",
+    )
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> Self:
         if self.stale != "wait" and not self.max_staleness:
             raise ValueError(f"stale {self.stale} has no effect with max_staleness 0: leave it out")
+        if self.interrupt and not self.max_staleness:
+            raise ValueError("interrupt has no effect with max_staleness 0: nothing is drawn while weights change")
         return self
 
 

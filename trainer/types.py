@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Rollout:
         completion_ids: What it drew, (T,), the end-of-sequence token included where it was drawn.
         behaviour_logprobs: (T,) as sampled, at the sampling temperature.
         finish_reason: LENGTH means that it was cut off.
-        policy_version: The weights that drew all of its tokens.
+        policy_versions: Which weights drew which of its tokens: the first span from token 0, each to where the next
+            begins; more than one where a publication interrupted it.
         seed: What it was sampled with.
     """
 
@@ -49,13 +51,29 @@ class Rollout:
     completion_ids: tuple[int, ...]
     behaviour_logprobs: tuple[float, ...]
     finish_reason: FinishReason
-    policy_version: PolicyVersion
+    policy_versions: tuple[VersionSpan, ...]
     seed: int
 
     @property
     def truncated(self) -> bool:
         """Whether the length limit ended it."""
         return self.finish_reason is FinishReason.LENGTH
+
+    @property
+    def oldest_version(self) -> PolicyVersion:
+        """Of the weights that drew it those of the earliest step, by which it is stale."""
+        return min((span.version for span in self.policy_versions), key=lambda version: version.step)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether not all of it was drawn by the same weights."""
+        return len(self.policy_versions) > 1
+
+    def drawn_by(self, version: PolicyVersion) -> tuple[bool, ...]:
+        """(T,) which of its tokens these weights drew."""
+        starts = [span.first_token for span in self.policy_versions]
+        spans = zip(self.policy_versions, pairwise([*starts, len(self.completion_ids)]), strict=True)
+        return tuple(span.version == version for span, (begin, end) in spans for _ in range(begin, end))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,16 @@ def _component_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
 
 
 def staleness_metrics(filled: FilledBatch, step: int) -> dict[str, float]:
-    """By how many steps the weights that drew rollouts are behind those of `step`, which learn from them."""
-    behind = [step - scored.rollout.policy_version.step for scored in filled.scored]
-    return {"rollout/staleness_mean": fmean(behind), "rollout/staleness_max": float(max(behind))}
+    """By how many steps the oldest weights that drew rollouts are behind those of `step`, which learn from them, and
+    how many rollouts were drawn by more than one of them.
+    """
+    rollouts = [scored.rollout for scored in filled.scored]
+    behind = [step - rollout.oldest_version.step for rollout in rollouts]
+    return {
+        "rollout/staleness_mean": fmean(behind),
+        "rollout/staleness_max": float(max(behind)),
+        "rollout/interrupted_share": fmean(rollout.interrupted for rollout in rollouts),
+    }
 
 
 def objective_metrics(

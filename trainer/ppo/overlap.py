@@ -69,7 +69,7 @@ class _Group:
 
     def staleness(self, step: int) -> int:
         """Of its oldest rollout at `step`."""
-        return step - min(one.rollout.policy_version.step for one in self.scored)
+        return step - min(one.rollout.oldest_version.step for one in self.scored)
 
 
 class OverlapSupply:

@@ -34,7 +34,7 @@ _DRAW_CAUSES: dict[type[CallError], DropCause] = {
 }
 """Ends of a call that say something of the completions it left out: all others were sent."""
 
-_MAY_PASS = (Unavailable, Overloaded, FailedPrecondition, *_DRAW_CAUSES)
+_MAY_PASS = (Unavailable, Overloaded, FailedPrecondition, InternalError, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,17 +211,22 @@ def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, wanted: Wanted
 
     Raises:
         PromptMismatch: It read other tokens than the trainer.
-        OtherWeights: Some token came from weights that are not wanted, or not all from the same ones.
-        RolloutsFailed: Logprobs are missing.
+        OtherWeights: Some token came from weights that are not wanted.
+        RolloutsFailed: Logprobs are missing, or it is not said of each token which weights drew it.
     """
     if completion.prompt_token_ids != draw.prompt_ids:
         raise PromptMismatch(_difference(draw.prompt_ids, completion.prompt_token_ids))
-    served = {span.version for span in completion.policy_versions}
-    if len(served) != 1 or not all(map(wanted.accepts, served)):
+    served = [span.version for span in completion.policy_versions]
+    if not served or not all(map(wanted.accepts, served)):
         raise OtherWeights(f"a completion was drawn from {served}, not from the published {wanted.version}")
     if not completion.token_ids or len(completion.logprobs) != len(completion.token_ids):
         raise RolloutsFailed(
             f"a completion has {len(completion.token_ids)} tokens and {len(completion.logprobs)} logprobs"
+        )
+    starts = [span.first_token for span in completion.policy_versions]
+    if starts[0] != 0 or sorted(set(starts)) != starts or starts[-1] >= len(completion.token_ids):
+        raise RolloutsFailed(
+            f"spans of weights begin at tokens {starts} of a completion of {len(completion.token_ids)}"
         )
     return Rollout(
         draw.text,
@@ -230,7 +235,7 @@ def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, wanted: Wanted
         completion.token_ids,
         completion.logprobs,
         completion.finish_reason,
-        served.pop(),
+        completion.policy_versions,
         draw.seed,
     )
 

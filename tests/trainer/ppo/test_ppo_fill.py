@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from trainer.ppo.errors import TooFewDrawn, TooManyDropped
 from trainer.ppo.fill import DROP_WINDOW, DropLimit, fill_batch
 from trainer.ppo.metrics import rollout_metrics
@@ -15,7 +15,7 @@ VERSION = PolicyVersion("run", 1, 0, "digest")
 
 def rollout(place, length=2, prompt="p"):
     ids = (1,) * length
-    return Rollout(prompt, "c", (1,), ids, (-1.0,) * length, FinishReason.STOP, VERSION, place)
+    return Rollout(prompt, "c", (1,), ids, (-1.0,) * length, FinishReason.STOP, (VersionSpan(0, VERSION),), place)
 
 
 def draw(prompts, first_place):

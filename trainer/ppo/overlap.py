@@ -16,22 +16,20 @@ from trainer.ppo.supply import RolloutSide, Supplied
 from trainer.types import DropCause, Dropped, DroppedRollout, FilledBatch, PromptDraw, ScoredRollout
 
 
-def capacity(max_staleness: int, step: int, batch_size: int, accepted: int, running: int, max_running: int) -> int:
-    """How many more rollouts may be begun while weights of `step` are served.
+def has_capacity(max_staleness: int, step: int, batch_size: int, accepted: int) -> bool:
+    """Whether one more batch may be begun while weights of `step` are served and nothing else is being drawn.
 
-    (max_staleness + step + 1) · batch_size − (accepted + running), and no more than `max_running` at a time: AReaL,
-    arXiv 2505.24298, section 5.1. Rollouts are learnt from in the order in which they were begun, a batch in each step,
-    so the last one that this admits is learnt from at step + max_staleness.
+    Of a run's rollouts (max_staleness + step + 1) · batch_size may be begun by then: AReaL, arXiv 2505.24298,
+    section 5.1. They are learnt from in the order in which they were begun, a batch in each step, so the last one that
+    this admits is learnt from at step + max_staleness.
 
     Args:
         max_staleness: Steps by which a rollout's weights may be behind those that learn from it.
         step: Of the newest weights.
         batch_size: Rollouts learnt from in a step.
         accepted: Rollouts of the run that are done, those that were learnt from among them.
-        running: Rollouts being drawn.
-        max_running: How many may be drawn at a time.
     """
-    return min(max_running - running, (max_staleness + step + 1) * batch_size - (accepted + running))
+    return accepted + batch_size <= (max_staleness + step + 1) * batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,7 @@ class OverlapSupply:
             return False
         if settings.stale == "drop":
             return len(self._pool) * self._side.group_size <= settings.max_staleness * size
-        return capacity(settings.max_staleness, self._version.step, size, self._accepted, 0, size) >= size
+        return has_capacity(settings.max_staleness, self._version.step, size, self._accepted)
 
     def _produce(self) -> None:
         with self._changed:

@@ -11,7 +11,7 @@ from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from trainer.ppo.errors import RolloutsFailed
 from trainer.ppo.fill import DropLimit, fill_batch
 from trainer.ppo.metrics import StageClock, rollout_metrics, staleness_metrics
-from trainer.ppo.overlap import OverlapSettings, OverlapSupply, _Group, capacity
+from trainer.ppo.overlap import OverlapSettings, OverlapSupply, _Group, has_capacity
 from trainer.ppo.state import RunState
 from trainer.ppo.supply import OnPolicySupply, RolloutSide
 from trainer.types import DropCause, DroppedRollout, PromptDraw, Rollout, ScoredRollout
@@ -28,24 +28,18 @@ def state(step, position):
     return RunState(step, position, 0.1, None)
 
 
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 7), st.data())
-def test_capacity_admits_exactly_what_cannot_become_too_old(bound, size, max_running, data):
-    """Against a simulation of one rollout at a time: number n is learnt from at step n // size."""
-    begun, running, step, drawn_at = 0, 0, 0, []
-    for _ in range(60):
-        allowed = 0
-        while running + allowed < max_running and (begun + allowed) // size - step <= bound:
-            allowed += 1
-        assert capacity(bound, step, size, begun - running, running, max_running) == allowed
-        match data.draw(st.sampled_from(["begin", "end", "publish"])):
-            case "begin" if allowed:
-                drawn_at.append(step)
-                begun, running = begun + 1, running + 1
-            case "end" if running:
-                running -= 1
-            case "publish" if begun - running >= (step + 1) * size:
-                step += 1
-    assert all(number // size - at <= bound for number, at in enumerate(drawn_at))
+@given(st.integers(1, 4), st.integers(1, 5), st.lists(st.booleans(), max_size=40))
+def test_capacity_admits_exactly_what_cannot_become_too_old(bound, size, turns):
+    """Against a simulation: batch n is learnt from at step n, once it is done; each turn draws one, or learns."""
+    done, step, drawn_at = 0, 0, []
+    for draws in turns:
+        assert has_capacity(bound, step, size, done * size) == (done - step <= bound)
+        if draws and has_capacity(bound, step, size, done * size):
+            drawn_at.append(step)
+            done += 1
+        elif not draws and step < done:
+            step += 1
+    assert all(number - at <= bound for number, at in enumerate(drawn_at))
 
 
 class Prompts:

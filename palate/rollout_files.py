@@ -112,7 +112,8 @@ def schema() -> Any:
     import pyarrow as pa
 
     text, number, ids = pa.string(), pa.float64(), pa.list_(pa.int32())
-    version = {"run_id": text, "incarnation": pa.int64(), "step": pa.int64(), "digest": text}
+    version = pa.struct({"run_id": text, "incarnation": pa.int64(), "step": pa.int64(), "digest": text})
+    span = pa.struct({"first_token": pa.int32(), "version": version})
     component = {"name": text, "score": number, "revision": text, "std": number}
     columns = {
         "step": pa.int64(),
@@ -124,7 +125,8 @@ def schema() -> Any:
         "behaviour_logprobs": pa.list_(pa.float32()),
         "finish_reason": text,
         "seed": pa.uint64(),
-        "policy_version": pa.struct(version),
+        "policy_version": version,
+        "policy_versions": pa.list_(span),
         "score": number,
         "components": pa.list_(pa.struct(component)),
         "shaped_score": number,

@@ -41,7 +41,11 @@ class ServicesGroup(AccessFields):
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds for one call.")
     wait: float = Field(default=WAIT_SECONDS, ge=0, description=WAIT_HELP)
-    attempts: int = Field(default=4, ge=1, description="How often a call is tried while a service is away or busy.")
+    attempts: int = Field(
+        default=4,
+        ge=1,
+        description="How often a call is tried while a service is away or busy, or fails on a part of it.",
+    )
     patience: float = Field(
         default=900.0,
         gt=0,
@@ -117,8 +121,8 @@ class ScoringGroup(Group):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no score and be "
-        "drawn again; above it a run stops.",
+        description="Share of the last 100 rollouts (or of a batch, where that is more) that may get no completion or "
+        "no score and be drawn again; above it a run stops.",
     )
 
     @model_validator(mode="after")
@@ -145,11 +149,18 @@ class OverlapGroup(Group):
         description='What keeps that bound: "wait" begins no rollout that could become older; "drop" begins them as '
         "long as there is room, and drops those that have.",
     )
+    interrupt: bool = Field(
+        default=False,
+        description="With each publication, completions that are being drawn go on under the new weights from their "
+        "next token; by default they end on those that they began with. The first ones count as the rollout's age.",
+    )
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> Self:
         if self.stale != "wait" and not self.max_staleness:
             raise ValueError(f"stale {self.stale} has no effect with max_staleness 0: leave it out")
+        if self.interrupt and not self.max_staleness:
+            raise ValueError("interrupt has no effect with max_staleness 0: nothing is drawn while weights change")
         return self
 
 

@@ -99,12 +99,16 @@ _GROUP = {
 
 _ROLLOUT = {
     "rollout/mean_length": "Tokens of a completion.",
+    "rollout/mean_prompt_length": "Tokens of a prompt.",
     "rollout/truncated_share": "Share of completions that the length limit cut off.",
     "rollout/mean_distinct_share": "Mean part of a completion in the batch's distinct pairs of words.",
-    "rollout/staleness_mean": "Steps by which the weights that drew the batch are behind those that learn from it.",
+    "rollout/staleness_mean": "Steps by which the weights that drew the batch are behind those that learn from it; "
+    "where several drew a rollout, the oldest.",
     "rollout/staleness_max": "The same of the rollout that is furthest behind.",
-    "rollout/dropped_share": "Share of rollouts that got no score, or became too old.",
-    "rollout/dropped_mean_length": "Tokens of a completion that fell out.",
+    "rollout/interrupted_share": "Share of rollouts that were begun by some weights and went on under others.",
+    "rollout/dropped_share": "Share of rollouts that got no completion or no score, or became too old.",
+    "rollout/dropped_mean_length": "Tokens of a completion that fell out once it was drawn.",
+    "rollout/dropped_mean_prompt_length": "Tokens of the prompt of whatever fell out.",
     **{f"rollout/dropped_{cause.lower()}": f"Rollouts that fell out with {cause}." for cause in DropCause},
 }
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Rollout:
         completion_ids: What it drew, (T,), the end-of-sequence token included where it was drawn.
         behaviour_logprobs: (T,) as sampled, at the sampling temperature.
         finish_reason: LENGTH means that it was cut off.
-        policy_version: The weights that drew all of its tokens.
+        policy_versions: Which weights drew which of its tokens: the first span from token 0, each to where the next
+            begins; more than one where a publication interrupted it.
         seed: What it was sampled with.
     """
 
@@ -48,13 +51,29 @@ class Rollout:
     completion_ids: tuple[int, ...]
     behaviour_logprobs: tuple[float, ...]
     finish_reason: FinishReason
-    policy_version: PolicyVersion
+    policy_versions: tuple[VersionSpan, ...]
     seed: int
 
     @property
     def truncated(self) -> bool:
         """Whether the length limit ended it."""
         return self.finish_reason is FinishReason.LENGTH
+
+    @property
+    def oldest_version(self) -> PolicyVersion:
+        """Of the weights that drew it those of the earliest step, by which it is stale."""
+        return min((span.version for span in self.policy_versions), key=lambda version: version.step)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether not all of it was drawn by the same weights."""
+        return len(self.policy_versions) > 1
+
+    def drawn_by(self, version: PolicyVersion) -> tuple[bool, ...]:
+        """(T,) which of its tokens these weights drew."""
+        starts = [span.first_token for span in self.policy_versions]
+        spans = zip(self.policy_versions, pairwise([*starts, len(self.completion_ids)]), strict=True)
+        return tuple(span.version == version for span, (begin, end) in spans for _ in range(begin, end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +113,9 @@ class ScoredRollout:
 
 
 class DropCause(StrEnum):
-    """Why a rollout fell out: the codes of the reward service's item errors, a service that is away, old weights."""
+    """Why a rollout fell out: the codes of the reward service's item errors, a service that is away, old weights; or
+    that the policy service never drew it whole, since its engine failed on it, or it was late.
+    """
 
     INVALID = "INVALID"
     TOO_LONG = "TOO_LONG"
@@ -104,6 +125,8 @@ class DropCause(StrEnum):
     FAILED = "FAILED"
     UNAVAILABLE = "UNAVAILABLE"
     STALE = "STALE"
+    DRAW_FAILED = "DRAW_FAILED"
+    DRAW_EXPIRED = "DRAW_EXPIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +144,35 @@ class DroppedRollout:
     cause: DropCause
     message: str
 
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What was continued."""
+        return self.rollout.prompt_ids
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedDraw:
+    """A draw that the policy service gave no completion for after all retries, and why. There is nothing to score.
+
+    Attributes:
+        draw: What was asked for.
+        cause: Why, for counting.
+        message: Why, in the words of the service; holds no text of the prompt.
+    """
+
+    draw: PromptDraw
+    cause: DropCause
+    message: str
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What was to be continued."""
+        return self.draw.prompt_ids
+
+
+Dropped: TypeAlias = DroppedRollout | DroppedDraw
+"""What fell out of a batch: what has no score, or not even a completion."""
+
 
 @dataclass(frozen=True, slots=True)
 class FilledBatch:
@@ -128,12 +180,12 @@ class FilledBatch:
 
     Attributes:
         scored: Group by group: the completions of one prompt stand one after the other, as many for each prompt.
-        dropped: Those that got no score, and those that had become too old.
+        dropped: Those that got no completion or no score, and those that had become too old.
         prompts: How many prompts were drawn, those without a scored completion among them.
     """
 
     scored: tuple[ScoredRollout, ...]
-    dropped: tuple[DroppedRollout, ...]
+    dropped: tuple[Dropped, ...]
     prompts: int
 
 

@@ -169,5 +169,9 @@ def _without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 def _without_start(row: dict[str, Any]) -> dict[str, Any]:
     """Without what names the run and its start: they differ, the weights must not."""
-    version = row["policy_version"]
-    return {**row, "policy_version": {"step": version["step"], "digest": version["digest"]}}
+    spans = [{**span, "version": _weights_of(span["version"])} for span in row["policy_versions"]]
+    return {**row, "policy_version": _weights_of(row["policy_version"]), "policy_versions": spans}
+
+
+def _weights_of(version: dict[str, Any]) -> dict[str, Any]:
+    return {"step": version["step"], "digest": version["digest"]}

@@ -10,7 +10,7 @@ from trainer.errors import Failure, failure_of
 from trainer.exposure import Exposure, Vitals
 from trainer.fit import FitError
 from trainer.metrics import MetricsWriter
-from trainer.ppo.errors import BehaviourMismatch, NotFinite, PublishFailed, RatioMismatch, TooManyDropped
+from trainer.ppo.errors import BehaviourMismatch, NotFinite, PublishFailed, RatioMismatch, TooFewDrawn, TooManyDropped
 
 FAILED = "palate_training_failed"
 
@@ -19,6 +19,7 @@ def test_a_failure_has_a_cause_of_a_closed_set():
     assert failure_of(NotFinite("")) is failure_of(FitError("")) is Failure.NOT_FINITE
     assert failure_of(PublishFailed("")) is Failure.PUBLISH
     assert failure_of(TooManyDropped("")) is Failure.SCORES
+    assert failure_of(TooFewDrawn("")) is Failure.ROLLOUTS
     assert failure_of(BehaviourMismatch("", ())) is failure_of(RatioMismatch("", ())) is Failure.INVARIANT
     assert failure_of(KeyError("")) is failure_of(KeyboardInterrupt()) is Failure.OTHER
 

@@ -123,6 +123,8 @@ def _fits(config: PPOConfig, renderer: Renderer, first: PolicyInfo) -> Callable[
             raise UnusableModel(
                 f"{target} takes no adapters: serve the policy with --engine transformers, or leave --lora.rank out"
             )
+        if config.overlap.interrupt and "interrupt" not in info.capabilities:
+            raise UnusableModel(f"{target} interrupts no completions: leave --overlap.interrupt out")
         if config.strict:
             check_alike(target, info, first)
 

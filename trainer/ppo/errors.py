@@ -9,6 +9,7 @@ TrainingError
 │   └── OtherWeights     what it delivers is not drawn from the run's weights
 ├── ScoresFailed         the reward service does not deliver, and strict mode drops nothing
 ├── TooManyDropped       too many rollouts get no score
+│   └── TooFewDrawn      and mostly because the policy service does not draw them
 ├── RewardModelChanged   a reward has another revision than the run is pinned to
 ├── RewardFunctionUnusable  a local reward function is not found
 ├── RewardFunctionBroken    one does not give a value for each completion
@@ -84,6 +85,12 @@ class TooManyDropped(TrainingError):
     """More rollouts than allowed got no score."""
 
     failure = Failure.SCORES
+
+
+class TooFewDrawn(TooManyDropped):
+    """Most of them because the policy service gave no completion."""
+
+    failure = Failure.ROLLOUTS
 
 
 class RewardModelChanged(TrainingError):

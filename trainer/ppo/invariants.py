@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from palate.client.types import PolicyVersion
@@ -91,17 +90,17 @@ def check_behaviour(
 ) -> float | None:
     """Recomputed logprobs are those that the tokens were drawn with; returns their mean |Δ| over real tokens.
 
-    Only rollouts that the current weights drew can be judged: those of older ones differ by right, and their
-    importance weights say how much. None where there is no rollout to judge.
+    Only tokens that the current weights drew can be judged: those of older ones differ by right, and their importance
+    weights say how much. None where there is no token to judge.
 
     Raises:
         BehaviourMismatch: The mean |Δ| is above `tolerance`.
     """
-    current = torch.tensor([rollout.policy_version == suspects.version for rollout in rollouts])  # (B,)
+    current = padded([rollout.drawn_by(suspects.version) for rollout in rollouts]).bool()  # (B, T)
     if not current.any():
         return None
     behaviour = padded([rollout.behaviour_logprobs for rollout in rollouts])  # (B, T)
-    deviation = (old_logprobs - behaviour).abs()[mask & current.unsqueeze(1)]  # (N,)
+    deviation = (old_logprobs - behaviour).abs()[mask & current]  # (N,)
     mean = deviation.mean().item()
     if mean <= tolerance:
         return mean

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from trainer.distinct import distinct_shares
 from trainer.ppo.advantages import grouped_rewards
-from trainer.ppo.fill import dropped_counts, mean_length
+from trainer.ppo.fill import dropped_counts, mean_lengths
 from trainer.ppo.kl import k3
 from trainer.ppo.losses import effective_share, explained_variance, importance_weights
 from trainer.ppo.masked import masked_mean
 from trainer.ppo.rewards import ShapedRewards
-from trainer.types import DropCause, Evaluated, FilledBatch, ScoredRollout, TrainingBatch
+from trainer.types import DropCause, Dropped, Evaluated, FilledBatch, ScoredRollout, TrainingBatch
 
 ArgumentsT = ParamSpec("ArgumentsT")
 ResultT = TypeVar("ResultT")
@@ -69,7 +69,8 @@ def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
     rollouts = [scored.rollout for scored in filled.scored]
     kept, dropped = len(filled.scored), len(filled.dropped)
     metrics = {
-        "rollout/mean_length": mean_length(filled.scored),
+        **_length_metrics("rollout/", filled.scored),
+        **_length_metrics("rollout/dropped_", filled.dropped),
         "rollout/truncated_share": sum(rollout.truncated for rollout in rollouts) / kept,
         "rollout/dropped_share": dropped / (kept + dropped),
         "rollout/mean_distinct_share": fmean(distinct_shares([rollout.completion for rollout in rollouts], 2)),
@@ -77,9 +78,14 @@ def rollout_metrics(filled: FilledBatch) -> dict[str, float]:
     counts = dropped_counts(filled.dropped)
     # Zeros too: a gauge would go on showing the last cause.
     metrics |= {f"rollout/dropped_{cause.lower()}": float(counts[cause]) for cause in DropCause}
-    if dropped:
-        metrics["rollout/dropped_mean_length"] = mean_length(filled.dropped)
     return metrics | _component_metrics(filled.scored)
+
+
+def _length_metrics(prefix: str, outcomes: Sequence[ScoredRollout | Dropped]) -> dict[str, float]:
+    """Mean tokens of prompts and completions, as far as there are any."""
+    prompt, completion = mean_lengths(outcomes)
+    found = {f"{prefix}mean_length": completion, f"{prefix}mean_prompt_length": prompt}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _component_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
@@ -91,9 +97,16 @@ def _component_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
 
 
 def staleness_metrics(filled: FilledBatch, step: int) -> dict[str, float]:
-    """By how many steps the weights that drew rollouts are behind those of `step`, which learn from them."""
-    behind = [step - scored.rollout.policy_version.step for scored in filled.scored]
-    return {"rollout/staleness_mean": fmean(behind), "rollout/staleness_max": float(max(behind))}
+    """By how many steps the oldest weights that drew rollouts are behind those of `step`, which learn from them, and
+    how many rollouts were drawn by more than one of them.
+    """
+    rollouts = [scored.rollout for scored in filled.scored]
+    behind = [step - rollout.oldest_version.step for rollout in rollouts]
+    return {
+        "rollout/staleness_mean": fmean(behind),
+        "rollout/staleness_max": float(max(behind)),
+        "rollout/interrupted_share": fmean(rollout.interrupted for rollout in rollouts),
+    }
 
 
 def objective_metrics(

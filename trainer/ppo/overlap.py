@@ -9,28 +9,27 @@ from dataclasses import dataclass
 
 from palate.client.types import PolicyVersion
 from trainer.ppo.choices import StaleRule
+from trainer.ppo.fill import Drawn
 from trainer.ppo.metrics import StageClock
 from trainer.ppo.state import RunState
 from trainer.ppo.supply import RolloutSide, Supplied
-from trainer.types import DropCause, DroppedRollout, FilledBatch, PromptDraw, Rollout, ScoredRollout
+from trainer.types import DropCause, Dropped, DroppedRollout, FilledBatch, PromptDraw, ScoredRollout
 
 
-def capacity(max_staleness: int, step: int, batch_size: int, accepted: int, running: int, max_running: int) -> int:
-    """How many more rollouts may be begun while weights of `step` are served.
+def has_capacity(max_staleness: int, step: int, batch_size: int, accepted: int) -> bool:
+    """Whether one more batch may be begun while weights of `step` are served and nothing else is being drawn.
 
-    (max_staleness + step + 1) · batch_size − (accepted + running), and no more than `max_running` at a time: AReaL,
-    arXiv 2505.24298, section 5.1. Rollouts are learnt from in the order in which they were begun, a batch in each step,
-    so the last one that this admits is learnt from at step + max_staleness.
+    Of a run's rollouts (max_staleness + step + 1) · batch_size may be begun by then: AReaL, arXiv 2505.24298,
+    section 5.1. They are learnt from in the order in which they were begun, a batch in each step, so the last one that
+    this admits is learnt from at step + max_staleness.
 
     Args:
         max_staleness: Steps by which a rollout's weights may be behind those that learn from it.
         step: Of the newest weights.
         batch_size: Rollouts learnt from in a step.
         accepted: Rollouts of the run that are done, those that were learnt from among them.
-        running: Rollouts being drawn.
-        max_running: How many may be drawn at a time.
     """
-    return min(max_running - running, (max_staleness + step + 1) * batch_size - (accepted + running))
+    return accepted + batch_size <= (max_staleness + step + 1) * batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class OverlapSettings:
 class _Portion:
     """What a finished batch tells beside its rollouts."""
 
-    dropped: tuple[DroppedRollout, ...]
+    dropped: tuple[Dropped, ...]
     drop_window: tuple[bool, ...]
     clock: StageClock
 
@@ -68,7 +67,7 @@ class _Group:
 
     def staleness(self, step: int) -> int:
         """Of its oldest rollout at `step`."""
-        return step - min(one.rollout.policy_version.step for one in self.scored)
+        return step - min(one.rollout.oldest_version.step for one in self.scored)
 
 
 class OverlapSupply:
@@ -98,7 +97,7 @@ class OverlapSupply:
 
     def take(self, state: RunState, version: PolicyVersion, clock: StageClock) -> Supplied:
         """As `Supply`; on the first call the thread begins where `state` stands."""
-        dropped: list[DroppedRollout] = []
+        dropped: list[Dropped] = []
         count = self._side.batch_size // self._side.group_size
         with clock.stage("wait"), self._changed:
             self._version = version
@@ -135,7 +134,7 @@ class OverlapSupply:
         self._thread = threading.Thread(target=self._run, name="overlap", daemon=True)
         self._thread.start()
 
-    def _drop_stale(self, step: int, clock: StageClock) -> list[DroppedRollout]:
+    def _drop_stale(self, step: int, clock: StageClock) -> list[Dropped]:
         """Takes out of the pool what is too old for `step`; it counts as never accepted, so that others are begun."""
         bound = self._settings.max_staleness
         stale = [group for group in self._pool if group.staleness(step) > bound]
@@ -146,9 +145,9 @@ class OverlapSupply:
         self._changed.notify_all()
         told = f"drawn more than {bound} steps before"
         rollouts = [one.rollout for group in stale for one in group.scored]
-        return [DroppedRollout(one, DropCause.STALE, told) for one in rollouts] + self._finish(stale, clock)
+        return [*(DroppedRollout(one, DropCause.STALE, told) for one in rollouts), *self._finish(stale, clock)]
 
-    def _finish(self, groups: Sequence[_Group], clock: StageClock) -> list[DroppedRollout]:
+    def _finish(self, groups: Sequence[_Group], clock: StageClock) -> list[Dropped]:
         """Settles portions whose last group has left the pool; returns what got no score in them."""
         portions = [group.last_of for group in groups if group.last_of is not None]
         for portion in portions:
@@ -177,7 +176,7 @@ class OverlapSupply:
             return False
         if settings.stale == "drop":
             return len(self._pool) * self._side.group_size <= settings.max_staleness * size
-        return capacity(settings.max_staleness, self._version.step, size, self._accepted, 0, size) >= size
+        return has_capacity(settings.max_staleness, self._version.step, size, self._accepted)
 
     def _produce(self) -> None:
         with self._changed:
@@ -191,7 +190,7 @@ class OverlapSupply:
             self._number, self._position = number + 1, position + filled.prompts
             self._changed.notify_all()
 
-    def _roll(self, draws: Sequence[PromptDraw]) -> list[Rollout]:
+    def _roll(self, draws: Sequence[PromptDraw]) -> list[Drawn]:
         with self._changed:
             version = self._version
         oldest = max(0, version.step - self._settings.max_staleness)

@@ -40,6 +40,7 @@ class PublishSettings:
         full_every: Every how many publications the weights go whole, and what has changed between; 1 = always whole.
         payload: What is sent of a model.
         check: Raises where a replica (address, what it has loaded) does not fit the run; asked before each staging.
+        interrupt: Completions that are being drawn go on under the new weights; else they end on theirs.
         copy: Keep a copy of what is published, so that the model may change while replicas still catch up.
     """
 
@@ -49,6 +50,7 @@ class PublishSettings:
     payload: PayloadMaker = weights_payload
     check: Callable[[str, PolicyInfo], None] = lambda target, info: None
     copy: bool = False
+    interrupt: bool = False
 
 
 class WeightPublisher:
@@ -143,7 +145,8 @@ class WeightPublisher:
                 replica.catch_up(self._last)
 
     def _new(self, client: PolicyClient) -> Replica:
-        return Replica(client, self._run_id, self._incarnation, self._settings.deadlines, self._settings.check)
+        told = self._settings
+        return Replica(client, self._run_id, self._incarnation, told.deadlines, told.check, interrupt=told.interrupt)
 
     def _publish_once(self, payload: Payload) -> dict[Replica, CallError]:
         """Replica → why it failed; empty when every replica serves the payload."""

@@ -54,6 +54,7 @@ class Replica:
         incarnation: How often the run has been started.
         deadlines: Of each phase.
         check: Raises where what it has loaded does not fit the run.
+        interrupt: What it is drawing goes on under the weights that are committed.
     """
 
     def __init__(
@@ -63,8 +64,11 @@ class Replica:
         incarnation: int,
         deadlines: Deadlines,
         check: Callable[[str, PolicyInfo], None],
+        *,
+        interrupt: bool = False,
     ) -> None:
         self.client = client
+        self._interrupt = interrupt
         self._check = check
         self._run_id = run_id
         self._incarnation = incarnation
@@ -123,7 +127,11 @@ class Replica:
         right = self._held()
         try:
             self.client.commit_weights(
-                right.fencing_token, staging_id, expected_current=right.current, timeout=self._deadlines.commit
+                right.fencing_token,
+                staging_id,
+                expected_current=right.current,
+                interrupt=self._interrupt,
+                timeout=self._deadlines.commit,
             )
         except AWAY:
             # The answer is lost, not necessarily the commit.

@@ -12,6 +12,7 @@ from palate.client.errors import (
     CallError,
     DeadlineExceeded,
     FailedPrecondition,
+    InternalError,
     Overloaded,
     PalateError,
     Unavailable,
@@ -23,9 +24,17 @@ from trainer.ppo.errors import OtherWeights, PromptMismatch, RolloutsFailed
 from trainer.ppo.idle import BusyMeter
 from trainer.ppo.patience import Patience
 from trainer.ppo.replica import TOO_LARGE, Replica
-from trainer.types import PromptDraw, Rollout
+from trainer.types import DropCause, DroppedDraw, PromptDraw, Rollout
 
 _BACKOFF_SECONDS = 0.2
+
+_DRAW_CAUSES: dict[type[CallError], DropCause] = {
+    InternalError: DropCause.DRAW_FAILED,
+    DeadlineExceeded: DropCause.DRAW_EXPIRED,
+}
+"""Ends of a call that say something of the completions it left out: all others were sent."""
+
+_MAY_PASS = (Unavailable, Overloaded, FailedPrecondition, InternalError, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class RolloutSettings:
         patience: How long a shard is asked for, each time at the next replica.
         timeout: Seconds for one call.
         strict: Draw the same bits always: a shard is drawn beside no other call, and from its beginning where it broke
-            off, since rows that are drawn beside others may differ in their last bits.
+            off, since rows that are drawn beside others may differ in their last bits. None may fall out.
     """
 
     sampling: SamplingParams
@@ -96,8 +105,10 @@ class RolloutCollector:
         self._settings = settings
         self._meter = meter or BusyMeter()
 
-    def collect(self, draws: Sequence[PromptDraw], version: PolicyVersion, oldest: int | None = None) -> list[Rollout]:
-        """One rollout per draw, in their order.
+    def collect(
+        self, draws: Sequence[PromptDraw], version: PolicyVersion, oldest: int | None = None
+    ) -> list[Rollout | DroppedDraw]:
+        """A rollout, or why there is none, for each draw in order.
 
         Args:
             draws: Prompts and seeds.
@@ -106,7 +117,7 @@ class RolloutCollector:
 
         Raises:
             PromptMismatch: The service reads a prompt as other tokens than the trainer.
-            RolloutsFailed: No replica delivers.
+            RolloutsFailed: No replica delivers; or in strict mode, not all that was asked for.
         """
         points.reach("rollouts")
         wanted = Wanted(version, oldest)
@@ -116,8 +127,9 @@ class RolloutCollector:
             futures = [pool.submit(self._shard, number, shard, wanted) for number, shard in enumerate(shards)]
             return list(itertools.chain.from_iterable(future.result() for future in futures))
 
-    def _shard(self, number: int, draws: Sequence[PromptDraw], wanted: Wanted) -> list[Rollout]:
+    def _shard(self, number: int, draws: Sequence[PromptDraw], wanted: Wanted) -> list[Rollout | DroppedDraw]:
         done: dict[int, Rollout] = {}
+        failure: CallError | None = None
         pauses = self._settings.patience.pauses(_BACKOFF_SECONDS)
         for place in itertools.count(number):
             replicas = self._replicas()
@@ -128,14 +140,29 @@ class RolloutCollector:
             try:
                 self._generate(replica, missing, wanted, done)
                 break
-            except (Unavailable, Overloaded, DeadlineExceeded, FailedPrecondition) as error:
+            except _MAY_PASS as error:
+                failure = error if type(error) in _DRAW_CAUSES else failure
                 pause = next(pauses, None)
                 if pause is None:
-                    raise RolloutsFailed(_remedy(error, self._settings)) from error
+                    return self._given_up(draws, done, failure or error)
                 time.sleep(error.retry_after or pause)
             except TOO_LARGE as error:  # not split: which rows are drawn together is part of the result
                 raise RolloutsFailed(_too_large(error, self._settings)) from error
         return [done[index] for index in range(len(draws))]
+
+    def _given_up(
+        self, draws: Sequence[PromptDraw], done: dict[int, Rollout], error: CallError
+    ) -> list[Rollout | DroppedDraw]:
+        """What a shard comes to where patience ends: in the place of what is missing, why.
+
+        Raises:
+            RolloutsFailed: The service is away, which says nothing of single completions; or none may fall out.
+        """
+        cause = _DRAW_CAUSES.get(type(error))
+        if cause is None or self._settings.strict:
+            raise RolloutsFailed(_remedy(error, self._settings)) from error
+        message = f"{error} ({self._settings.patience})"
+        return [done.get(index) or DroppedDraw(draw, cause, message) for index, draw in enumerate(draws)]
 
     def _generate(
         self,
@@ -184,17 +211,22 @@ def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, wanted: Wanted
 
     Raises:
         PromptMismatch: It read other tokens than the trainer.
-        OtherWeights: Some token came from weights that are not wanted, or not all from the same ones.
-        RolloutsFailed: Logprobs are missing.
+        OtherWeights: Some token came from weights that are not wanted.
+        RolloutsFailed: Logprobs are missing, or it is not said of each token which weights drew it.
     """
     if completion.prompt_token_ids != draw.prompt_ids:
         raise PromptMismatch(_difference(draw.prompt_ids, completion.prompt_token_ids))
-    served = {span.version for span in completion.policy_versions}
-    if len(served) != 1 or not all(map(wanted.accepts, served)):
+    served = [span.version for span in completion.policy_versions]
+    if not served or not all(map(wanted.accepts, served)):
         raise OtherWeights(f"a completion was drawn from {served}, not from the published {wanted.version}")
     if not completion.token_ids or len(completion.logprobs) != len(completion.token_ids):
         raise RolloutsFailed(
             f"a completion has {len(completion.token_ids)} tokens and {len(completion.logprobs)} logprobs"
+        )
+    starts = [span.first_token for span in completion.policy_versions]
+    if starts[0] != 0 or sorted(set(starts)) != starts or starts[-1] >= len(completion.token_ids):
+        raise RolloutsFailed(
+            f"spans of weights begin at tokens {starts} of a completion of {len(completion.token_ids)}"
         )
     return Rollout(
         draw.text,
@@ -203,7 +235,7 @@ def rollout_of(draw: PromptDraw, completion: GeneratedCompletion, wanted: Wanted
         completion.token_ids,
         completion.logprobs,
         completion.finish_reason,
-        served.pop(),
+        completion.policy_versions,
         draw.seed,
     )
 
@@ -231,4 +263,9 @@ def _remedy(error: CallError, settings: RolloutSettings) -> str:
         return f"{tried} A replica serves other weights: list every replica in --services.policy"
     if isinstance(error, DeadlineExceeded):
         return f"{tried} Raise --services.timeout or lower --services.shard-prompts"
+    if isinstance(error, InternalError):
+        return (
+            f"{tried} --strict lets no rollout fall out: mend the policy service, whose log has the cause, then "
+            "--resume; --services.patience says how long it is waited for"
+        )
     return f"{tried} Is the policy service running at the addresses of --services.policy?"

@@ -152,6 +152,7 @@ def make_publisher(
         _payload_maker(config, model, _served_dtype(replicas)),
         replicas.check,
         copy=config.overlap.max_staleness > 0,
+        interrupt=config.overlap.interrupt,
     )
     return WeightPublisher(replicas.fleet, me.run_id, me.incarnation, settings, workload.meter("policy"), vitals)
 

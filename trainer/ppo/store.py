@@ -86,7 +86,7 @@ def rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
         "reward_revision": scored.revision,
         "finish_reason": rollout.finish_reason.value,
         "seed": rollout.seed,
-        "policy_version": asdict(rollout.policy_version),
+        "policy_version": asdict(rollout.oldest_version),
     }
 
 
@@ -96,4 +96,5 @@ def _tokens(scored: ScoredRollout) -> dict[str, Any]:
         "prompt_ids": list(rollout.prompt_ids),
         "completion_ids": list(rollout.completion_ids),
         "behaviour_logprobs": list(rollout.behaviour_logprobs),
+        "policy_versions": [asdict(span) for span in rollout.policy_versions],
     }

@@ -41,6 +41,7 @@ def row(step, place, prompt, completion, score):
         "finish_reason": "STOP",
         "seed": place,
         "policy_version": version,
+        "policy_versions": [{"first_token": 0, "version": version}],
         "score": score,
         "components": components,
         "shaped_score": score,

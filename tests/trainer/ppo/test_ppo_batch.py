@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from trainer.ppo.advantages import GAE, GRPO, RLOO
 from trainer.ppo.batch import ShapingSettings, shape_scores, training_batch
 from trainer.ppo.kl import batch_kl
@@ -32,7 +32,7 @@ TEXTS = ("she sang loudly", "she sang")
 
 def scored(length, score, reason):
     version = PolicyVersion("run", 1, 0, "d")
-    rollout = Rollout("p", "c", (1,), (5,) * length, (-1.0,) * length, reason, version, 0)
+    rollout = Rollout("p", "c", (1,), (5,) * length, (-1.0,) * length, reason, (VersionSpan(0, version),), 0)
     return ScoredRollout(rollout, score, "revision")
 
 

@@ -60,6 +60,7 @@ def test_lists_and_switches():
         (["--overlap.max-staleness", "1"], "needs ppo.tis_cap, e.g. 2"),
         (["--overlap.max-staleness", "1", "--ppo.tis-cap", "2", "--strict"], "strict exclude each other"),
         (["--overlap.stale", "drop"], "stale drop has no effect with max_staleness 0"),
+        (["--overlap.interrupt"], "interrupt has no effect with max_staleness 0"),
         (["--sampling.temperature", "0"], "greater than 0"),
         (["--scoring.variance-weight", "1"], "give both, or neither"),
         (["--scoring.aggregate", "median"], "mean-minus-variance"),

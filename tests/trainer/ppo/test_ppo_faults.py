@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from palate.models.manifest import load_manifest, write_manifest
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
@@ -163,7 +163,10 @@ def test_pad_and_eos_must_be_two_tokens(pad, eos):
 
 def test_masks_are_counted_row_by_row():
     version = PolicyVersion("run", 1, 0, "d")
-    rollouts = [Rollout("p", "c", (1,), (5,) * n, (-1.0,) * n, FinishReason.STOP, version, 0) for n in (3, 1, 2)]
+    rollouts = [
+        Rollout("p", "c", (1,), (5,) * n, (-1.0,) * n, FinishReason.STOP, (VersionSpan(0, version),), 0)
+        for n in (3, 1, 2)
+    ]
     check_mask(length_mask([3, 1, 2]), rollouts)
     with pytest.raises(MaskMismatch, match="row 2 has 1 of 2"):
         check_mask(length_mask([3, 1, 1]), rollouts)
@@ -172,12 +175,16 @@ def test_masks_are_counted_row_by_row():
 def test_only_tokens_of_the_current_weights_must_have_the_trainers_logprobs():
     now, before = PolicyVersion("run", 1, 2, "now"), PolicyVersion("run", 1, 1, "before")
     rows = [
-        Rollout("p", "c", (1,), (5,) * n, (logprob,) * n, FinishReason.STOP, version, 0)
+        Rollout("p", "c", (1,), (5,) * n, (logprob,) * n, FinishReason.STOP, (VersionSpan(0, version),), 0)
         for n, logprob, version in ((3, -1.0, now), (2, -9.0, before))
     ]
+    older = [replace(row, policy_versions=(VersionSpan(0, before),)) for row in rows]
     suspects = Suspects(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), now, 1.0)
     mask, old = length_mask([3, 2]), torch.full((2, 3), -1.25)
     assert check_behaviour(old, mask, rows, 0.5, suspects) == pytest.approx(0.25)
     with pytest.raises(BehaviourMismatch, match=r"largest 2\.50e-01"):
         check_behaviour(old, mask, rows, 0.1, suspects)
-    assert check_behaviour(old, mask, [replace(row, policy_version=before) for row in rows], 0.1, suspects) is None
+    assert check_behaviour(old, mask, older, 0.1, suspects) is None
+    spans, logprobs = (VersionSpan(0, before), VersionSpan(2, now)), (-9.0, -9.0, -1.0)
+    went_on = replace(rows[0], policy_versions=spans, behaviour_logprobs=logprobs)
+    assert check_behaviour(old, mask, [went_on, older[1]], 0.5, suspects) == pytest.approx(0.25)

@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.client.types import FinishReason, PolicyVersion
-from trainer.ppo.errors import TooManyDropped
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
+from trainer.ppo.errors import TooFewDrawn, TooManyDropped
 from trainer.ppo.fill import DROP_WINDOW, DropLimit, fill_batch
 from trainer.ppo.metrics import rollout_metrics
-from trainer.types import DropCause, DroppedRollout, PromptDraw, Rollout, ScoredRollout
+from trainer.types import DropCause, DroppedDraw, DroppedRollout, PromptDraw, Rollout, ScoredRollout
 
 VERSION = PolicyVersion("run", 1, 0, "digest")
 
 
 def rollout(place, length=2, prompt="p"):
     ids = (1,) * length
-    return Rollout(prompt, "c", (1,), ids, (-1.0,) * length, FinishReason.STOP, VERSION, place)
+    return Rollout(prompt, "c", (1,), ids, (-1.0,) * length, FinishReason.STOP, (VersionSpan(0, VERSION),), place)
 
 
 def draw(prompts, first_place):
@@ -91,6 +91,55 @@ def test_the_remedy_is_that_of_the_commonest_cause():
         fill(8, {0}, 0.0, DropCause.TOO_LONG)
     with pytest.raises(TooManyDropped, match=r"is away: start it again, then go on with --resume"):
         fill(8, {0}, 0.0, DropCause.UNAVAILABLE)
+
+
+def roll_without(failing):
+    """Draws all but some places, whose prompts are longer."""
+
+    def roll_some(draws):
+        return [
+            DroppedDraw(PromptDraw(one.text, (1,) * 9, one.seed), DropCause.DRAW_FAILED, f"why {one.seed}")
+            if one.seed in failing
+            else roll([one])[0]
+            for one in draws
+        ]
+
+    return roll_some
+
+
+def test_what_could_not_be_drawn_is_never_scored_and_drawn_again():
+    asked = []
+
+    def score(rollouts):
+        asked.extend(one.seed for one in rollouts)
+        return scorer({4})(rollouts)
+
+    filled = fill_batch(6, 1, draw, roll_without({0, 3, 7}), score, DropLimit(0.5))
+    assert [one.rollout.seed for one in filled.scored] == [1, 2, 5, 6, 8, 9]
+    assert [one.cause for one in filled.dropped] == [
+        DropCause.DRAW_FAILED,
+        DropCause.DRAW_FAILED,
+        DropCause.EXPIRED,
+        DropCause.DRAW_FAILED,
+    ]
+    assert sorted(asked) == [1, 2, 4, 5, 6, 8, 9]
+    metrics = rollout_metrics(filled)
+    assert (metrics["rollout/dropped_draw_failed"], metrics["rollout/dropped_expired"]) == (3, 1)
+    assert metrics["rollout/dropped_mean_length"] == 10  # of the one that was drawn
+    assert metrics["rollout/dropped_mean_prompt_length"] == pytest.approx((9 + 9 + 1 + 9) / 4)
+    assert metrics["rollout/mean_prompt_length"] == 1
+
+
+def test_a_policy_that_draws_nothing_is_told_by_its_prompts():
+    def unasked(rollouts):
+        raise AssertionError("there is nothing to score")
+
+    with pytest.raises(TooFewDrawn) as raised:
+        fill_batch(12, 1, draw, roll_without(set(range(1000))), unasked, DropLimit(0.1))
+    told = str(raised.value)
+    assert "12 × DRAW_FAILED: why 0; prompts of completions that were not drawn have 9.0 tokens on average." in told
+    with pytest.raises(TooFewDrawn, match=r"have 9\.0 tokens on average, kept ones 1\.0\. .*--max-batch-tokens"):
+        fill_batch(40, 1, draw, roll_without(set(range(0, 40, 3))), scorer({1}), DropLimit(0.1))
 
 
 def test_large_batches_are_judged_by_their_own_share():

@@ -1,16 +1,17 @@
 """Rollouts run ahead of learning: what may be begun, how old it may become, and how it ends."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from trainer.ppo.errors import RolloutsFailed
 from trainer.ppo.fill import DropLimit, fill_batch
 from trainer.ppo.metrics import StageClock, rollout_metrics, staleness_metrics
-from trainer.ppo.overlap import OverlapSettings, OverlapSupply, capacity
+from trainer.ppo.overlap import OverlapSettings, OverlapSupply, _Group, has_capacity
 from trainer.ppo.state import RunState
 from trainer.ppo.supply import OnPolicySupply, RolloutSide
 from trainer.types import DropCause, DroppedRollout, PromptDraw, Rollout, ScoredRollout
@@ -27,24 +28,18 @@ def state(step, position):
     return RunState(step, position, 0.1, None)
 
 
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 7), st.data())
-def test_capacity_admits_exactly_what_cannot_become_too_old(bound, size, max_running, data):
-    """Against a simulation of one rollout at a time: number n is learnt from at step n // size."""
-    begun, running, step, drawn_at = 0, 0, 0, []
-    for _ in range(60):
-        allowed = 0
-        while running + allowed < max_running and (begun + allowed) // size - step <= bound:
-            allowed += 1
-        assert capacity(bound, step, size, begun - running, running, max_running) == allowed
-        match data.draw(st.sampled_from(["begin", "end", "publish"])):
-            case "begin" if allowed:
-                drawn_at.append(step)
-                begun, running = begun + 1, running + 1
-            case "end" if running:
-                running -= 1
-            case "publish" if begun - running >= (step + 1) * size:
-                step += 1
-    assert all(number // size - at <= bound for number, at in enumerate(drawn_at))
+@given(st.integers(1, 4), st.integers(1, 5), st.lists(st.booleans(), max_size=40))
+def test_capacity_admits_exactly_what_cannot_become_too_old(bound, size, turns):
+    """Against a simulation: batch n is learnt from at step n, once it is done; each turn draws one, or learns."""
+    done, step, drawn_at = 0, 0, []
+    for draws in turns:
+        assert has_capacity(bound, step, size, done * size) == (done - step <= bound)
+        if draws and has_capacity(bound, step, size, done * size):
+            drawn_at.append(step)
+            done += 1
+        elif not draws and step < done:
+            step += 1
+    assert all(number - at <= bound for number, at in enumerate(drawn_at))
 
 
 class Prompts:
@@ -79,7 +74,10 @@ class Collector:
             assert self._gate.wait(SECONDS)
         if len(self.calls) == self._fails_at:
             raise RolloutsFailed("gone")
-        return [Rollout(d.text, "c", (1,), (1,), (-1.0,), FinishReason.STOP, version, d.seed) for d in draws]
+        return [
+            Rollout(d.text, "c", (1,), (1,), (-1.0,), FinishReason.STOP, (VersionSpan(0, version),), d.seed)
+            for d in draws
+        ]
 
 
 class Scorer:
@@ -139,7 +137,31 @@ def test_on_policy_is_what_it_was(ended):
     )
     assert supplied.filled == plain
     assert (supplied.position, supplied.drop_window) == (7 + plain.prompts, side.drop_limit.window)
-    assert staleness_metrics(plain, 3) == {"rollout/staleness_mean": 0, "rollout/staleness_max": 0}
+    told = staleness_metrics(plain, 3)
+    assert told.pop("rollout/interrupted_share") == 0
+    assert told == {"rollout/staleness_mean": 0, "rollout/staleness_max": 0}
+
+
+def test_a_rollout_that_was_interrupted_is_as_old_as_its_first_token(ended):
+    spans = (VersionSpan(0, version(1)), VersionSpan(1, version(2)))
+    filled = OnPolicySupply(side_of(Collector(), Scorer())).take(state(2, 0), version(2), StageClock()).filled
+    first, second = filled.scored
+    first = replace(first, rollout=replace(first.rollout, policy_versions=spans))
+    assert staleness_metrics(replace(filled, scored=(first, second)), 2) == {
+        "rollout/staleness_mean": 0.5,
+        "rollout/staleness_max": 1,
+        "rollout/interrupted_share": 0.5,
+    }
+    supply = ended(supply_of(side_of(Collector(), Scorer())))
+    assert _Group(0, (first, second), None).staleness(2) == 1
+    supply._pool.append(_Group(0, (first, second), None))
+    with supply._changed:
+        assert supply._drop_stale(2, StageClock()) == []
+        dropped = supply._drop_stale(3, StageClock())
+    assert [(one.cause, one.rollout.interrupted) for one in dropped] == [
+        (DropCause.STALE, True),
+        (DropCause.STALE, False),
+    ]
 
 
 @settings(deadline=None, max_examples=30)
@@ -201,7 +223,7 @@ def test_drop_goes_on_while_there_is_room_and_drops_what_became_too_old(ended):
     assert staleness_metrics(second.filled, 1)["rollout/staleness_mean"] == 1
     scorer.wait(1)
     third = supply.take(state(2, second.position), version(2), StageClock())
-    assert [(one.cause, one.rollout.policy_version.step) for one in third.filled.dropped] == [(DropCause.STALE, 0)] * 2
+    assert [(one.cause, one.rollout.oldest_version.step) for one in third.filled.dropped] == [(DropCause.STALE, 0)] * 2
     assert staleness_metrics(third.filled, 2)["rollout/staleness_max"] <= 1
     metrics = rollout_metrics(third.filled)
     assert (metrics["rollout/dropped_stale"], metrics["rollout/dropped_expired"]) == (2, 0)

@@ -191,7 +191,7 @@ def test_a_restarted_replica_is_brought_up_to_date_before_its_rollouts_count(cli
         third = third.restarted()
         assert served([back]) != [version]
         rollouts = collector_of(publisher).collect(draws_of(clients, 3), version)  # the first shard is asked of it
-        assert {rollout.policy_version for rollout in rollouts} == {version}
+        assert {rollout.oldest_version for rollout in rollouts} == {version}
         assert served([back, *clients]) == [version] * 3
 
         third = third.restarted()  # it has forgotten who may publish, too
@@ -254,7 +254,7 @@ def test_replicas_behind_a_name_come_and_go(model, policy_folder, monkeypatch, o
         late = publisher.replicas()[1]
         assert late.info().policy_version != version
         rollouts = collector_of(publisher).collect(draws_of([late.client], 3), version, oldest)
-        assert {rollout.policy_version for rollout in rollouts} == {version}
+        assert {rollout.oldest_version for rollout in rollouts} == {version}
         assert late.info().policy_version == version
 
         addresses[:] = ["127.0.0.2"]
@@ -382,6 +382,11 @@ def test_a_completion_becomes_a_rollout():
         ({"policy_versions": (VersionSpan(0, VERSION), VersionSpan(1, PolicyVersion()))}, RolloutsFailed, "drawn from"),
         ({"logprobs": (-1.0,)}, RolloutsFailed, "2 tokens and 1 logprobs"),
         ({"token_ids": (), "logprobs": ()}, RolloutsFailed, "0 tokens"),
+        ({"policy_versions": ()}, RolloutsFailed, "drawn from"),
+        *(
+            ({"policy_versions": tuple(VersionSpan(start, VERSION) for start in starts)}, RolloutsFailed, "spans")
+            for starts in ((1,), (0, 0), (0, 2))
+        ),
     ],
 )
 def test_what_does_not_fit_the_draw_is_refused(changes, error, told):
@@ -398,11 +403,38 @@ def test_weights_of_some_steps_before_will_do_where_they_are_wanted():
         assert wanted.accepts(drawn.policy_versions[0].version) == will_do
         assert Wanted(newest).accepts(drawn.policy_versions[0].version) == (step == 5)
         if will_do:
-            assert rollout_of(DRAW, drawn, wanted).policy_version.step == step
-    two = (VersionSpan(0, newest), VersionSpan(1, replace(newest, step=6)))
-    for versions in ((VersionSpan(0, replace(start, step=5)),), (VersionSpan(0, PolicyVersion()),), two):
+            assert rollout_of(DRAW, drawn, wanted).oldest_version.step == step
+    too_old = (VersionSpan(0, replace(newest, step=3)), VersionSpan(1, newest))
+    for versions in ((VersionSpan(0, replace(start, step=5)),), (VersionSpan(0, PolicyVersion()),), too_old):
         with pytest.raises(OtherWeights, match="drawn from"):
             rollout_of(DRAW, completion(policy_versions=versions), wanted)
+
+
+def test_a_rollout_says_which_weights_drew_which_token_and_is_as_old_as_the_oldest():
+    old, newest = replace(VERSION, step=4), replace(VERSION, step=5)
+    spans = (VersionSpan(0, newest), VersionSpan(1, old))  # a revert may let an older one follow
+    rollout = rollout_of(DRAW, completion(policy_versions=spans), Wanted(newest, oldest=4))
+    assert rollout.policy_versions == spans
+    assert (rollout.interrupted, rollout.oldest_version) == (True, old)
+    assert (rollout.drawn_by(old), rollout.drawn_by(newest)) == ((False, True), (True, False))
+    with pytest.raises(OtherWeights):
+        rollout_of(DRAW, completion(policy_versions=spans), Wanted(newest))
+    whole = rollout_of(DRAW, completion(), Wanted(VERSION))
+    assert (whole.interrupted, whole.drawn_by(VERSION), whole.drawn_by(old)) == (False, (True,) * 2, (False,) * 2)
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_commit_interrupts_where_the_run_says_so(clients, model, monkeypatch, interrupt):
+    commit, told = PolicyClient.commit_weights, []
+
+    def noting(client, *args, **more):
+        told.append(more["interrupt"])
+        return commit(client, *args, **more)
+
+    monkeypatch.setattr(PolicyClient, "commit_weights", noting)
+    settings = replace(PUBLISHING, interrupt=interrupt)
+    WeightPublisher(fleet_of(clients), f"interrupt {interrupt}", 1, settings).publish(model, 0)
+    assert told == [interrupt] * 2
 
 
 def test_a_payload_carries_each_tied_tensor_once(model):

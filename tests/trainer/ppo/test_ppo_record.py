@@ -1,6 +1,6 @@
 """What people read of a run."""
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from tests.json_lines import read_rows
 from trainer.ppo.record import RunDisplay
 from trainer.types import Rollout, ScoredRollout
@@ -9,7 +9,7 @@ VERSION = PolicyVersion("run", 2, 4, "digest")
 
 
 def scored(text="[bold]not markup[/bold] ü\n", score=0.5):
-    rollout = Rollout("a prompt", text, (1,), (2, 3), (-1.0, -1.0), FinishReason.STOP, VERSION, 9)
+    rollout = Rollout("a prompt", text, (1,), (2, 3), (-1.0, -1.0), FinishReason.STOP, (VersionSpan(0, VERSION),), 9)
     return ScoredRollout(rollout, score, "revision")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from trainer.ppo.combination import Share
 from trainer.ppo.errors import RewardFunctionBroken, RewardFunctionUnusable, ScoresFailed
 from trainer.ppo.patience import Patience
@@ -23,7 +23,7 @@ VERSION = PolicyVersion("run", 1, 0, "digest")
 
 def rollout(text, tokens=3):
     ids = tuple(range(tokens))
-    return Rollout("a prompt", text, (1,), ids, (-1.0,) * tokens, FinishReason.STOP, VERSION, 0)
+    return Rollout("a prompt", text, (1,), ids, (-1.0,) * tokens, FinishReason.STOP, (VersionSpan(0, VERSION),), 0)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from palate.client import ChannelOptions, InvalidInput, RewardClient
 from palate.client.errors import InvalidArgument
-from palate.client.types import Aggregate, FinishReason, ItemErrorCode, PolicyVersion
+from palate.client.types import Aggregate, FinishReason, ItemErrorCode, PolicyVersion, VersionSpan
 from palate.v1 import reward_service_pb2 as reward
 from palate.v1.reward_service_pb2_grpc import RewardServiceServicer, add_RewardServiceServicer_to_server
 from trainer.config import PPOConfig
@@ -26,7 +26,9 @@ AWAY = grpc.StatusCode.UNAVAILABLE
 
 def rollouts(count):
     return [
-        Rollout("prompt", f"completion {i}", (1,), (1, 2), (-1.0, -1.0), FinishReason.STOP, VERSION, i)
+        Rollout(
+            "prompt", f"completion {i}", (1,), (1, 2), (-1.0, -1.0), FinishReason.STOP, (VersionSpan(0, VERSION),), i
+        )
         for i in range(count)
     ]
 

@@ -6,20 +6,21 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.bulk.rows import FileProblem
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from palate.rollout_files import read_rollouts, rollout_files
 from trainer.ppo.store import RolloutStore
 from trainer.types import ComponentScore, Rollout, ScoredRollout
 
 BIG = 1 << 30
-ROLLOUT = Rollout(
-    "a prompt", "[b]ü\n\0", (1,), (2, 3), (-0.5, -1.25), FinishReason.LENGTH, PolicyVersion("run", 2, 4, "d"), 2**63 + 9
-)
+OLD = {"run_id": "run", "incarnation": 2, "step": 4, "digest": "d"}
+SPANS = (VersionSpan(0, PolicyVersion(**OLD)), VersionSpan(1, PolicyVersion(**{**OLD, "step": 5})))
+ROLLOUT = Rollout("a prompt", "[b]ü\n\0", (1,), (2, 3), (-0.5, -1.25), FinishReason.LENGTH, SPANS, 2**63 + 9)
 SCORED = ScoredRollout(ROLLOUT, 0.1, "revision", (ComponentScore("reward", 0.1, "revision"),))
 
 
@@ -41,7 +42,8 @@ def test_a_row_says_everything_of_a_rollout(tmp_path):
         "behaviour_logprobs": [-0.5, -1.25],
         "finish_reason": "LENGTH",
         "seed": 2**63 + 9,
-        "policy_version": {"run_id": "run", "incarnation": 2, "step": 4, "digest": "d"},
+        "policy_version": OLD,
+        "policy_versions": [{"first_token": 0, "version": OLD}, {"first_token": 1, "version": {**OLD, "step": 5}}],
         "score": 0.1,
         "components": [{"name": "reward", "score": 0.1, "revision": "revision", "std": None}],
         "shaped_score": 0.75,
@@ -49,6 +51,18 @@ def test_a_row_says_everything_of_a_rollout(tmp_path):
     }
     assert (second["place"], second["score"], second["shaped_score"]) == (1, -2.0, -1.0)
     assert list(read_rollouts(tmp_path, ("step", "score"))) == [{"step": 5, "score": 0.1}, {"step": 5, "score": -2.0}]
+
+
+def test_files_of_before_there_were_spans_are_read_beside_newer_ones(tmp_path):
+    with RolloutStore(tmp_path, 1, BIG, done=0) as store:
+        store.write(1, [SCORED], [0.75])
+        store.write(2, [SCORED], [0.75])
+    older = rollout_files(tmp_path / "rollouts")[0].path
+    table = parquet.read_table(older)
+    parquet.write_table(table.drop_columns(["policy_versions"]), older)
+    first, second = read_rollouts(tmp_path)
+    assert "policy_versions" not in first
+    assert second == {**first, "step": 2, "policy_versions": second["policy_versions"]}
 
 
 @given(st.integers(1, 5), st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())

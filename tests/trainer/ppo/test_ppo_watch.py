@@ -2,7 +2,7 @@
 
 import pytest
 
-from palate.client.types import FinishReason, PolicyVersion
+from palate.client.types import FinishReason, PolicyVersion, VersionSpan
 from trainer.ppo.errors import BrakeUnusable
 from trainer.ppo.watch import End, EndReason, Watch, brake, read_end, write_end
 from trainer.ppo.watch_config import WatchGroup
@@ -74,7 +74,9 @@ class NoGold:
         return [DroppedRollout(each, DropCause.FAILED, "the function raised TypeError in line 3") for each in rollouts]
 
 
-ROLLOUT = Rollout("p", "c", (1,), (2,), (-1.0,), FinishReason.STOP, PolicyVersion("run", 1, 1, "digest"), 9)
+ROLLOUT = Rollout(
+    "p", "c", (1,), (2,), (-1.0,), FinishReason.STOP, (VersionSpan(0, PolicyVersion("run", 1, 1, "digest")),), 9
+)
 SCORED = [ScoredRollout(ROLLOUT, 0.5, "revision")] * 2
 
 

@@ -105,7 +105,8 @@ def read_done(out: Path, samples: int) -> list[Answered]:
     file = out / ROWS_FILE
     if not (file.exists() and without_cut_line(file)):
         return []
-    done, lines = [], 0
+    done: list[Answered] = []
+    lines = 0
     for number, rows in groupby(read_rows(file), lambda row: int(row.number("number", -1))):
         found = _answered(number, list(rows))
         if number != len(done) or (not found.refused and len(found.judged) != samples):

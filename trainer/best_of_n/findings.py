@@ -199,17 +199,14 @@ def _codes(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 def _too_few(groups: int, excluded: Excluded, answered: Sequence[Answered]) -> str:
     why = [one.refused for one in answered if one.refused]
-    why += [each for one in answered for judged in one.judged for each in (judged.proxy, judged.gold) if _failed(each)]
+    judged = [each for one in answered for each in one.judged]
+    why += [verdict for each in judged for verdict in (each.proxy, each.gold) if isinstance(verdict, str)]
     first = f". The first cause: {why[0]}" if why else ""
     return (
         f"there are {groups} groups of prompts with enough scores, and intervals over them take 2 or more: "
         f"{excluded.refused} prompts are refused by the policy, of {excluded.too_few} fewer than half of the "
         f"completions have both scores{first}"
     )
-
-
-def _failed(verdict: Verdict) -> bool:
-    return isinstance(verdict, str)
 
 
 def _judgement(verdict: Verdict) -> Judgement:

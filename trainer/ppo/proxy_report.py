@@ -28,13 +28,14 @@ def proxy_section(run: Path, rows: Rows) -> Section:
     """Gains over √KL with fits, for the score and, where it was asked for, for gold."""
     found = {name: _points(rows, name) for name in (PROXY, GOLD)}
     found = {name: (d, gain) for name, (d, gain) in found.items() if len(np.unique(d[d > 0])) > 1}
+    found = {_NAMES[name]: points for name, points in found.items()}
     fits = {name: _fitted(*points) for name, points in found.items()}
-    text = "\n\n".join(filter(None, (_told_end(run), _WHAT, "" if GOLD in fits else _NO_GOLD, *_lengths(run), _LIMITS)))
+    no_gold = "" if _NAMES[GOLD] in fits else _NO_GOLD
+    text = "\n\n".join(filter(None, (_told_end(run), _WHAT, no_gold, *_lengths(run), _LIMITS)))
     if not fits:
         return Section("Over-optimisation", text)
-    points, named = ({_NAMES[name]: each for name, each in what.items()} for what in (found, fits))
-    figure = gains_figure("gain over the first step, against √KL", points, named)
-    return Section("Over-optimisation", text, [fits_table(named, "steps")], [figure])
+    figure = gains_figure("gain over the first step, against √KL", found, fits)
+    return Section("Over-optimisation", text, [fits_table(fits, "steps")], [figure])
 
 
 def _points(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:

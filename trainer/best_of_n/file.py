@@ -16,6 +16,7 @@ from trainer.best_of_n.judges import Judgement, Verdict
 from trainer.data.lines import DataError, Row, append_rows, read_rows, telling, without_cut_line
 
 ROWS_FILE, CONDITIONS_FILE = "drawn.jsonl", "conditions.json"
+_NO_ROW = "no row of `palate best-of-n` here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +107,16 @@ def read_done(out: Path, samples: int) -> list[Answered]:
     if not (file.exists() and without_cut_line(file)):
         return []
     done: list[Answered] = []
-    lines = 0
-    for number, rows in groupby(read_rows(file), lambda row: int(row.number("number", -1))):
-        found = _answered(number, list(rows))
-        if number != len(done) or (not found.refused and len(found.judged) != samples):
-            break
+    lines, is_cut = 0, False
+    for number, group in groupby(read_rows(file), lambda row: row.number("number", -1)):
+        rows = list(group)
+        if number != len(done) or is_cut:
+            rows[0].refuse(f"{_NO_ROW} (a prompt before it is missing, or not whole); give another --out")
+        found = _answered(len(done), rows)
+        if is_cut := not (found.refused or len(found.judged) == samples):
+            continue
         done.append(found)
-        lines += max(1, len(found.judged))
+        lines += len(rows)
     _keep_lines(file, lines)
     return done
 
@@ -158,7 +162,7 @@ def _verdict(row: Row, name: str) -> Verdict:
     try:
         return Judgement(float(found["score"]), tuple(map(float, found.get("members", ()))))  # type: ignore[index,union-attr]
     except (AttributeError, KeyError, TypeError, ValueError):
-        row.refuse(f"no row of `palate best-of-n` (its {name} holds neither score nor error); give another --out")
+        row.refuse(f"{_NO_ROW} (its {name} holds neither score nor error); give another --out")
 
 
 def _keep_lines(file: Path, count: int) -> None:

@@ -33,13 +33,13 @@ def fits_table(fits: Mapping[str, FitWithIntervals], units: str) -> Table:
 def gains_figure(
     caption: str, points: Mapping[str, tuple[Array, Array]], fits: Mapping[str, FitWithIntervals]
 ) -> Figure:
-    """(K,) d and (K,) gains of each name as points, with the line that was fitted to it."""
-    groups: dict[str, tuple[list[float], list[float]]] = {}
-    for name, (d, gain) in points.items():
+    """(K,) d and (K,) gains of each name as points, over the line that was fitted to it."""
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    for name, (d, _) in points.items():
         line = np.linspace(0.0, d.max(), _CURVE_POINTS).tolist()
-        groups[name] = (d.tolist(), gain.tolist())
-        groups[f"{name.split(' ')[0]}, fitted"] = (line, [fits[name].fit.at(x) for x in line])
-    return scatter(caption, Axis("√KL, √nats", "gain"), groups)
+        lines[f"{name.split(' ')[0]}, fitted"] = (line, [fits[name].fit.at(x) for x in line])
+    seen = {name: (d.tolist(), gain.tolist()) for name, (d, gain) in points.items()}
+    return scatter(caption, Axis("√KL, √nats", "gain"), lines | seen)
 
 
 def interval_told(interval: Interval) -> str:

@@ -131,5 +131,7 @@ def test_a_folder_is_not_gone_on_with_otherwise(best_of_n, tmp_path):
         "another sampling, seed, prompts",
         "another --out",
     )
-    (tmp_path / "drawn.jsonl").write_text('{"number": 0, "group": "a", "prompt": "b"}\n')
-    refused(best_of_n(tmp_path, limit=2, proxy_model="one"), "no row of `palate best-of-n`")
+    for strange in ('{"number": 0, "group": "a"}', '{"number": 7, "group": "a"}', '{"prompt": "a"}'):
+        (tmp_path / "drawn.jsonl").write_text(strange + "\n")
+        refused(best_of_n(tmp_path, limit=2, proxy_model="one"), "no row of `palate best-of-n` here")
+        assert (tmp_path / "drawn.jsonl").read_text() == strange + "\n"

@@ -15,6 +15,7 @@ GROUP = "palate.commands"
 _PURPOSE = {
     "audit": ("Say what a reward model likes that it should not: length, flattery, hedges, refusals ...", "audit"),
     "audit-policy": ("Say what a policy says that it should not, and what of it came with its training.", "audit"),
+    "best-of-n": ("Say what a reward model's favourites among n completions are worth to gold.", "train"),
     "collect": ("Collect comparisons: sample pairs from a policy service and have them labelled.", "train"),
     "demo": ("Run all three phases of RLHF through real services, from nothing.", "train"),
     "doctor": ("Say what is wrong with running services, every replica of them, and what to do.", ""),

@@ -12,15 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.overoptimisation.world import ENSEMBLE, JUDGES, SINGLE, Sizes, by_objective, make_judges, serve_judges
+from benchmarks.overoptimisation.world import (
+    JUDGES,
+    OBJECTIVES,
+    VARIANCE_WEIGHT,
+    Sizes,
+    make_judges,
+    serve_judges,
+)
 from palate.client import PolicyClient, RewardClient, Scored
 from palate.local_server import local_server
 from trainer.demo import phases
 from trainer.demo.config import DemoConfig
 from trainer.demo.run import SAMPLING
 from trainer.evaluation import CHUNK
-from trainer.overoptimisation.best_of_n import best_of_n_curve, kl_of_best_of_n
-from trainer.overoptimisation.gao import Unit, fit_with_intervals
+from trainer.overoptimisation.curves import Choice, curves, sizes_up_to, units_of
+from trainer.overoptimisation.gao import fit_with_intervals
+from trainer.overoptimisation.objectives import objectives
 from trainer.simulation.gold import gold_reward
 from trainer.simulation.prompts import held_out_prompts
 
@@ -61,24 +69,21 @@ def best_of_n_rows(demo: DemoConfig, sizes: Sizes, out: Path) -> list[BestOfN]:
         server = serve_judges(run, out / "judges.log", stack)
         reward = stack.enter_context(RewardClient(server.target, model=JUDGES))
         members = np.array([_members(reward, prompt, texts) for prompt, texts in drawn])  # (P, N, M)
-    named = [by_objective(scores) for scores in members.tolist()]
-    proxies = {name: [np.array([one[name] for one in named])] for name in ENSEMBLE}
-    proxies = {SINGLE: list(np.moveaxis(members, -1, 0)), **proxies}
-    return [_row(demo.seed, name, each, gold, members.std(-1)) for name, each in proxies.items()]
+    proxies = [objectives(one, VARIANCE_WEIGHT).values() for one in members]
+    return [
+        _row(demo.seed, name, list(map(Choice, chosen_by, gold, members.std(-1))))
+        for name, chosen_by in zip(OBJECTIVES, zip(*proxies, strict=True), strict=True)
+    ]
 
 
-def _row(seed: int, objective: str, proxies: Sequence[np.ndarray], gold: np.ndarray, spread: np.ndarray) -> BestOfN:
-    sizes = tuple(2**power for power in range(gold.shape[1].bit_length()) if 2**power <= gold.shape[1])
-    d = np.array([kl_of_best_of_n(n) for n in sizes]) ** 0.5
-    curves = {
-        name: np.mean([best_of_n_curve(proxy, proxy if of is None else of, sizes) for proxy in proxies], axis=0)
-        for name, of in (("gold", gold), ("proxy", None), ("spread", spread))
-    }  # (P, K) each
-    gains = {name: curve - curve[:, :1] for name, curve in curves.items()}
-    found = fit_with_intervals("best_of_n", [Unit(d, gain) for gain in gains["gold"]], seed)
-    mean = {name: tuple(gain.mean(0).tolist()) for name, gain in gains.items()}
-    disagreement = tuple(curves["spread"].mean(0).tolist())
-    return BestOfN(seed, objective, sizes, tuple(d.tolist()), mean["gold"], mean["proxy"], asdict(found), disagreement)
+def _row(seed: int, objective: str, choices: Sequence[Choice]) -> BestOfN:
+    sizes = sizes_up_to(len(choices[0].gold))
+    found = curves(choices, sizes)
+    assert found.spread is not None
+    prompts = [[row] for row in range(len(choices))]
+    fitted = fit_with_intervals("best_of_n", units_of(found.d, found.gold, prompts), seed)
+    mean = [tuple(each.mean(axis=0).tolist()) for each in (found.gold, found.proxy, found.spread)]
+    return BestOfN(seed, objective, sizes, tuple(found.d.tolist()), mean[0], mean[1], asdict(fitted), mean[2])
 
 
 def _drawn(demo: DemoConfig, sizes: Sizes, out: Path) -> list[tuple[str, list[str]]]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.overoptimisation.table import Row, by_objective, fall, interval, pooled, smoothed
+from benchmarks.overoptimisation.table import Row, by_objective, fall, pooled, smoothed
 from palate.report.figures import Axis, Figure, scatter
 from palate.report.page import Section, Table, write_page
+from trainer.overoptimisation.told import gains_figure, interval_told
 
-_POINTS = 150
 _X = "√KL, √nats"
 
 
@@ -35,14 +35,14 @@ _GOLD = (
 
 
 def _gold(part: str, rows: Sequence[Row]) -> Figure:
-    groups: dict[str, tuple[list[float], list[float]]] = {}
+    points, fits = {}, {}
     for name, own in by_objective(rows).items():
-        points = [(d, gold) for row in own.values() for d, gold in zip(row.d, smoothed(row), strict=True)]
-        groups[name] = ([d for d, _ in points], [gold for _, gold in points])
-        line = np.linspace(0.0, max(groups[name][0]), _POINTS).tolist()
-        fitted = pooled(part, list(own.values())).fit
-        groups[f"{name}, fitted"] = (line, [fitted.at(d) for d in line])
-    return scatter("gold over √KL", Axis(_X, "gain in gold"), groups)
+        fits[name] = pooled(part, list(own.values()))
+        points[name] = (
+            np.concatenate([row.d for row in own.values()]),
+            np.concatenate([smoothed(row) for row in own.values()]),
+        )
+    return gains_figure("gain in gold over √KL", points, fits)
 
 
 def _each(rows: Sequence[Row], what: str) -> Iterator[Figure]:
@@ -59,6 +59,6 @@ def _table(part: str, rows: Sequence[Row]) -> Table:
         fitted = pooled(part, list(own.values()))
         for seed, row in own.items():
             lines.append((name, str(seed), f"{smoothed(row)[-1]:.2f}", f"{fall(row):.2f}", "", "", ""))
-        alpha, beta, turning_point = map(interval, (fitted.alpha, fitted.beta, fitted.turning_point))
+        alpha, beta, turning_point = map(interval_told, (fitted.alpha, fitted.beta, fitted.turning_point))
         lines.append((name, "all", "", "", alpha, beta, turning_point))
     return Table("gold", ("objective", "seed", "at the end", "fall from the best", "α", "β", "turns at √KL"), lines)

@@ -13,7 +13,6 @@ import numpy as np
 
 from benchmarks.overoptimisation.world import (
     JUDGES,
-    SINGLE,
     VARIANCE_WEIGHT,
     Sizes,
     make_judges,
@@ -26,6 +25,7 @@ from trainer.demo.config import DemoConfig
 from trainer.demo.run import serve_policies
 from trainer.metrics import read_metrics
 from trainer.overoptimisation.gao import Unit, fit_with_intervals
+from trainer.overoptimisation.objectives import SINGLE
 from trainer.ppo.hyperparameters import PPOGroup
 from trainer.ppo.run import run_ppo
 from trainer.ppo.watch_config import WatchGroup

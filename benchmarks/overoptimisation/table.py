@@ -10,10 +10,12 @@ from rich.table import Table
 
 from benchmarks.overoptimisation.best_of_n import BestOfN
 from benchmarks.overoptimisation.ppo import PPORow
-from benchmarks.overoptimisation.world import OBJECTIVES, SINGLE
+from benchmarks.overoptimisation.world import OBJECTIVES
 from benchmarks.seeds import told
 from palate.report.figures import running_mean
-from trainer.overoptimisation.gao import FitWithIntervals, Form, Interval, Unit, fit_with_intervals
+from trainer.overoptimisation.gao import FitWithIntervals, Form, Unit, fit_with_intervals
+from trainer.overoptimisation.objectives import SINGLE
+from trainer.overoptimisation.told import interval_told
 
 Row: TypeAlias = BestOfN | PPORow
 
@@ -57,11 +59,5 @@ def table(part: str, rows: Sequence[Row]) -> Table:
         over = [ends[seed] - single[seed] for seed in ends if seed in single and name != SINGLE]
         numbers = (told(list(ends.values())), told([fall(row) for row in own.values()]), told(over) if over else "")
         intervals = (fitted.alpha, fitted.beta, fitted.turning_point)
-        made.add_row(name, str(len(own)), *numbers, *map(interval, intervals))
+        made.add_row(name, str(len(own)), *numbers, *map(interval_told, intervals))
     return made
-
-
-def interval(found: Interval) -> str:
-    """A value and its ends."""
-    value, low, high = (f"{each:.2f}" if each < 1e4 else "never" for each in (found.value, found.low, found.high))
-    return f"{value} ({low} to {high})"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from palate.client import Aggregate, AggregateLike, MeanMinusVariance
 from palate.local_server import LocalServer, local_server
 from trainer.data.lines import write_rows
 from trainer.demo import phases
 from trainer.demo.config import DemoConfig
+from trainer.overoptimisation.objectives import SINGLE
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.train import run_reward
 from trainer.simulation.gold import gold_reward
@@ -23,15 +23,9 @@ NOISE = 0.25
 """Share of labels that say the contrary of gold (Coste et al. 2023)."""
 
 VARIANCE_WEIGHT = 1.0
-ENSEMBLE: Mapping[str, AggregateLike] = {
-    "mean": Aggregate.MEAN,
-    "min": Aggregate.MIN,
-    "mean-var": MeanMinusVariance(VARIANCE_WEIGHT),
-}
-"""Objectives of the whole ensemble; "single" is one of its members alone."""
-
-SINGLE, JUDGES = "single", "judges"
-OBJECTIVES = (SINGLE, *ENSEMBLE)
+JUDGES = "judges"
+OBJECTIVES = (SINGLE, "mean", "min", "mean-var")
+"""One of the ensemble's members alone, and three ways to use all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +106,3 @@ def _training(base: Path, demo: DemoConfig, sizes: Sizes, out: Path) -> RewardTr
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)
-
-
-def by_objective(scores: Sequence[Sequence[float]]) -> dict[str, list[float]]:
-    """What each objective of an ensemble makes of (N, M) members' scores; the same as a server does."""
-    made: dict[str, list[float]] = {"mean": [], "min": [], "mean-var": []}
-    for members in scores:
-        mean = sum(members) / len(members)
-        variance = sum((score - mean) ** 2 for score in members) / len(members)
-        for name, value in zip(made, (mean, min(members), mean - VARIANCE_WEIGHT * variance), strict=True):
-            made[name].append(value)
-    return made

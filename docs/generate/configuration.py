@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from palate.settings import Settings
 from services.policy.config import PolicyConfig
 from services.reward.config import RewardConfig
+from trainer.best_of_n import BestOfNConfig
 from trainer.collect import CollectConfig
 from trainer.config import PPOConfig
 from trainer.demo.config import DemoConfig
@@ -29,6 +30,7 @@ COMMANDS: tuple[tuple[str, type[Settings]], ...] = (
     ("palate train reward", RewardTrainConfig),
     ("palate train ppo", PPOConfig),
     ("palate collect", CollectConfig),
+    ("palate best-of-n", BestOfNConfig),
     ("palate demo", DemoConfig),
 )
 

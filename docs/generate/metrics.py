@@ -11,6 +11,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from palate.audit.metrics import AuditMetrics
+from palate.audit.policy.metrics import PolicyAuditMetrics
 from services.policy.metrics import PolicyMetrics
 from services.reward.metrics import RewardMetrics
 from services.runtime.metrics import ServerMetrics
@@ -32,6 +34,13 @@ alert.
 With `--otlp-endpoint` (extra `otel`) a server also sends a span of every call to an OpenTelemetry collector, under the
 caller's span where its metadata name one (`traceparent`), and of `Score`, `Compare` and `Rank` the stages: texts into
 ids, and for each batch the wait and the engine's time, with the number of the batch, which all calls in it share.
+"""
+
+_AUDITS = """## Audits
+
+`--metrics FILE` of `palate audit` and `palate audit-policy` writes these into a file, for the textfile collector of
+Prometheus' node exporter. `model` is the model that is audited, `side` before or after, `asked` the name of the policy
+that was asked, which may be another before. What has no value is left out. [audit.md](audit.md) says what they are.
 """
 
 _TRAINER = """## A training run
@@ -57,11 +66,13 @@ class _Recorded(CollectorRegistry):
 
 def metrics() -> str:
     """The whole page."""
-    server, reward, policy, vitals = _Recorded(), _Recorded(), _Recorded(), _Recorded()
+    server, reward, policy, vitals, audit, policy_audit = (_Recorded() for _ in range(6))
     ServerMetrics(server)
     RewardMetrics(reward)
     PolicyMetrics(policy)
     Vitals(vitals)
+    AuditMetrics(audit)
+    PolicyAuditMetrics(policy_audit)
     every = {_name(each) for each in _own(server)}
     parts = [
         _LEAD,
@@ -69,6 +80,9 @@ def metrics() -> str:
         "Beside these, `process_*` and `python_info`, as Prometheus' own client has them.\n",
         _table("The reward service", _own(reward)),
         _table("The policy service", [each for each in _own(policy) if _name(each) not in every]),
+        _AUDITS,
+        _table("`palate audit`", _own(audit), level="###"),
+        _table("`palate audit-policy`", _own(policy_audit), level="###"),
         _TRAINER,
         _table("Beside the rows", _own(vitals), level="###"),
         *(_numbers(title, family) for title, family in FAMILIES.items()),

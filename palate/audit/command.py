@@ -18,7 +18,9 @@ from palate.audit.ask import Answers, ask, in_turn
 from palate.audit.card import write_card
 from palate.audit.findings import judge
 from palate.audit.gate import Policy, breaches, check_names, read_policy
+from palate.audit.gauges import MetricsFile, write_metrics
 from palate.audit.items import Probe
+from palate.audit.metrics import AuditMetrics
 from palate.audit.probes import builtin_probes
 from palate.audit.scorer import Scorer
 from palate.audit.sets import read_set
@@ -74,6 +76,7 @@ def run(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where audit.json and audit.html go, and scores are kept.")
     ] = Path("audit"),
+    metrics: MetricsFile = None,
     batch: Annotated[int, typer.Option(help="Texts in one request; the server's own limit holds too.", min=1)] = 32,
     timeout: Seconds = 60.0,
     wait: Wait = WAIT_SECONDS,
@@ -102,6 +105,7 @@ def run(
         findings = judge(probes, answers)
         audit = Audit(source, findings, breaches(findings, policy))
         _write(audit, out)
+        write_metrics(metrics, lambda registry: AuditMetrics(registry).found(audit))
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None

@@ -28,13 +28,24 @@ def scored_rows(calls: Calls, entries: Iterable[Entry], columns: Columns, limits
         ModelChanged: Another revision answers than before.
         CallError: The server refuses all requests, or stayed away for longer than `PATIENCE_SECONDS`.
     """
+    for batch in scored_entries(calls, entries, columns, limits):
+        yield [without(entry.row, SCORE_FIELDS) | _fields(*outcome) for entry, outcome in batch]
+
+
+def scored_entries(
+    calls: Calls, entries: Iterable[Entry], columns: Columns, limits: Limits
+) -> Iterator[list[tuple[Entry, Outcome]]]:
+    """Batches of rows, each beside its result as the service gave it, in the order of the rows.
+
+    Raises:
+        FileProblem: The file breaks off.
+        ModelChanged: Another revision answers than before.
+        CallError: The server refuses all requests, or stayed away for longer than `PATIENCE_SECONDS`.
+    """
     prepared = ((entry, pair_of(entry, columns, limits)) for entry in entries)
     for batch in in_batches(prepared, limits):
         outcomes = iter(_outcomes(calls, [pair for _, pair in batch if isinstance(pair, Pair)]))
-        yield [
-            without(entry.row, SCORE_FIELDS) | _fields(*((pair, None) if isinstance(pair, Failed) else next(outcomes)))
-            for entry, pair in batch
-        ]
+        yield [(entry, (pair, None) if isinstance(pair, Failed) else next(outcomes)) for entry, pair in batch]
 
 
 def error_text(failure: Failed) -> str:

@@ -18,7 +18,7 @@ from palate.models.probe_texts import GOLDEN, Pair
 from palate.terminal import stdout_console
 from palate.verify.run import verify
 from palate.verify.show import as_json, print_report
-from palate.verify.subject import EngineChoice, Running, Started, Subject, check_folder, engines_here
+from palate.verify.subject import EngineChoice, Running, Subject, check_folder, servers
 
 app = typer.Typer(add_completion=False)
 
@@ -29,8 +29,15 @@ def run(
     model: Annotated[Path, typer.Option(help="Folder of a reward model.")],
     engine: Annotated[
         list[EngineChoice] | None,
-        typer.Option(help="Engine to verify, may be given several times; default is every one that is here."),
+        typer.Option(help="Engine to verify, may be given several times; default is every one that is there."),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where the engines compute, as in `palate serve reward`: auto (a GPU where engine and machine have "
+            "one), cpu, cuda, cuda:1 and so on. On a GPU they are held against float32 on the processor."
+        ),
+    ] = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Serve with --strict, and ask for the same bits.")] = False,
     against: Annotated[
         str,
@@ -60,7 +67,7 @@ def run(
     try:
         check_folder(model)
         pairs = GOLDEN if texts is None else _read(texts)
-        subjects: list[Subject] = [Started(model, each, strict) for each in engine or engines_here(model)]
+        subjects: list[Subject] = [*servers(model, engine or [], device, strict=strict)]
     except (FileProblem, FolderError) as error:
         raise typer.BadParameter(str(error)) from error
     if against:

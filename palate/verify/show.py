@@ -11,6 +11,7 @@ from rich.table import Table
 from palate.models.agreement import CLOSE, close_pairs
 from palate.verify.findings import Finding, Measured
 from palate.verify.run import Report
+from palate.verify.subject import EngineChoice
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -42,7 +43,8 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def _named(measured: Measured) -> str:
     kind = f"{measured.engine} {measured.dtype}{', strict' if measured.is_strict else ''}"
-    return kind if measured.title.startswith(measured.engine) else f"{measured.title} ({kind})"
+    is_plain = measured.title.partition(",")[0] in list(EngineChoice)
+    return kind if is_plain else f"{measured.title} ({kind})"
 
 
 def _cells(finding: Finding) -> tuple[str, ...]:

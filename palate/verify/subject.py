@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +16,8 @@ from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest
 
 _READY_SECONDS = 600.0
+
+PROCESSOR = "cpu"
 
 
 class EngineChoice(StrEnum):
@@ -47,11 +49,13 @@ class Started:
     folder: Path
     engine: EngineChoice
     strict: bool
+    device: str = PROCESSOR
 
     @property
     def title(self) -> str:
         """As the table names it."""
-        return f"{self.engine.value}{', strict' if self.strict else ''}"
+        place = "" if self.device == PROCESSOR else f" on {self.device}"
+        return f"{self.engine.value}{place}{', strict' if self.strict else ''}"
 
 
 Subject = Running | Started
@@ -72,15 +76,76 @@ def check_folder(folder: Path) -> None:
             raise FolderError(f"{part} holds a policy; what is verified is the scores of a reward model")
 
 
-def engines_here(folder: Path) -> list[EngineChoice]:
-    """The engines that this machine and folder have; PyTorch, the usual reference, first.
+def servers(folder: Path, engines: Sequence[EngineChoice], device: str, *, strict: bool) -> list[Started]:
+    """A server for each engine on the device; where that is a GPU, after one in float32 on the processor.
+
+    Args:
+        folder: The reward model.
+        engines: Which; empty = every one that machine and folder have there.
+        device: As `palate serve reward` is told it: auto, cpu, cuda, cuda:1 and so on.
+        strict: Whether they promise the same bits in any company.
 
     Raises:
-        FolderError: It is an ensemble that cannot be read.
+        FolderError: It is no device, an engine has none of the kind here, or an ensemble cannot be read.
     """
-    engines = [EngineChoice.TORCH] if find_spec("torch") and find_spec("transformers") else []
-    has_onnx = find_spec("onnxruntime") and all((part / "model.onnx").is_file() for part in _parts(folder))
-    return [*engines, *([EngineChoice.ONNX] if has_onnx else [])]
+    chosen = engines or engines_here(folder, device)
+    found = [Started(folder, each, strict, _place(folder, each, device)) for each in chosen]
+    if all(each.device == PROCESSOR for each in found):
+        return found
+    reference = Started(folder, engines_here(folder, PROCESSOR)[0], strict)
+    return list(dict.fromkeys([reference, *found]))
+
+
+def engines_here(folder: Path, device: str = PROCESSOR) -> list[EngineChoice]:
+    """The engines that this machine and folder have on a device; PyTorch, the usual reference, first.
+
+    Raises:
+        FolderError: None of them computes there, or it is an ensemble that cannot be read.
+    """
+    installed = [EngineChoice.TORCH] if find_spec("torch") and find_spec("transformers") else []
+    if find_spec("onnxruntime") and all((part / "model.onnx").is_file() for part in _parts(folder)):
+        installed.append(EngineChoice.ONNX)
+    places: dict[EngineChoice, str] = {}
+    problems: list[FolderError] = []
+    for each in installed:
+        try:
+            places[each] = _place(folder, each, device)
+        except FolderError as problem:
+            problems.append(problem)
+    if problems and not places:
+        raise problems[0]
+    has_bfloat16 = EngineChoice.TORCH in places and _has_bfloat16(places[EngineChoice.TORCH])
+    return [*places, *([EngineChoice.TORCH_BFLOAT16] if has_bfloat16 else [])]
+
+
+def _place(folder: Path, engine: EngineChoice, device: str) -> str:
+    """Where the engine computes: "cpu", "cuda:0" and so on; as it was given where nobody here can say.
+
+    Raises:
+        FolderError: It is no device, or the engine has no such GPU here.
+    """
+    if device == PROCESSOR or not find_spec("onnxruntime" if engine is EngineChoice.ONNX else "torch"):
+        return device
+    if engine is EngineChoice.ONNX:
+        from palate.models.onnx_device import onnx_gpu
+
+        number = onnx_gpu(device, _precision(folder))
+        return PROCESSOR if number is None else f"cuda:{number}"
+    from palate.models.torch_device import torch_device
+
+    return str(torch_device(device))
+
+
+def _precision(folder: Path) -> str:
+    """Of the folder's model.onnx; of an ensemble int8 where a member's is."""
+    exports = [load_manifest(part).manifest.onnx for part in _parts(folder)]
+    return "int8" if any(each is not None and each.precision == "int8" for each in exports) else "float32"
+
+
+def _has_bfloat16(place: str) -> bool:
+    from palate.models.torch_device import has_bfloat16, torch_device
+
+    return has_bfloat16(torch_device(place))
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -108,4 +173,5 @@ def open_subject(subject: Subject, timeout: float) -> Iterator[RewardClient]:
 def _command(subject: Started) -> list[str]:
     engine, _, dtype = subject.engine.value.partition("-")
     flags = [*(["--dtype", dtype] if dtype else []), *(["--strict"] if subject.strict else [])]
+    flags += ["--device", subject.device]
     return ["-m", "services.reward", "--model", str(subject.folder), "--engine", engine, *COMPUTED, *flags]

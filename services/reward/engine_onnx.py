@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palate.models.device import gpu_number
 from palate.models.folder import FolderError, ModelFolder, file_sha256
 from palate.models.manifest import Manifest, OnnxExport
+from palate.models.onnx_device import onnx_gpu
 from palate.models.onnx_runtime import onnxruntime
 from services.reward.engine import DtypeName, EngineOptions, Row
 from services.reward.hardware import adds_bytes_exactly
@@ -47,7 +47,7 @@ class OnnxEngine:
         self.dtype = made.precision
         self._manifest = manifest
         self._pad_id = ModelFolder(path).pad_token_id or 0
-        gpu = _gpu(options.device, made.precision)
+        gpu = onnx_gpu(options.device, made.precision)
         self._session = _open(file, options.threads.each, gpu)
         self._wide = self._session
         if gpu is None and options.threads.alone > options.threads.each and file.stat().st_size <= _COPIED_BYTES:
@@ -94,20 +94,6 @@ def _check_dtype(wanted: DtypeName, made: str) -> None:
             f"{FILE_NAME} was exported as int8, but this processor shows no VNNI instructions: "
             "sums of products would be cut off at 16 bits; export with --precision float32 for it"
         )
-
-
-def _gpu(wanted: str, precision: str) -> int | None:
-    """Number of the GPU; None is the CPU."""
-    is_there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if precision == "int8" and wanted == "auto":
-        return None
-    otherwise = "the installed onnxruntime runs on CPUs alone; install 'palate[gpu]' instead of 'palate[cpu]'"
-    number = gpu_number(wanted, is_there=is_there, otherwise=otherwise)
-    if precision == "int8" and number is not None:
-        raise FolderError(
-            f"--device {wanted}, but an int8 export is for CPUs; export with --precision float32 for GPUs"
-        )
-    return number
 
 
 def _open(file: Path, threads: int, gpu: int | None, *, spin: bool = False) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from palate.models.classifier import MaskedClassifier, load_classifier
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest
-from palate.models.torch_device import torch_device
+from palate.models.torch_device import has_bfloat16, torch_device
 from services.reward.engine import DtypeName, EngineOptions, Row
 from services.reward.layout import MOST_TOKENS, Layout
 from services.reward.padding import pad
@@ -109,19 +108,9 @@ def _dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
         )
     if wanted != "bfloat16":
         return torch.float32
-    if device.type == "cpu" and not computes_bfloat16(_capabilities()):
+    if device.type == "cpu" and not has_bfloat16(device):
         raise FolderError(
             "--dtype bfloat16, but this processor has no bfloat16 products (AVX512-BF16 or AMX on x86, BF16 on ARM), "
             "so it would be slower than float32; use --dtype float32, or `palate export --precision int8`"
         )
     return torch.bfloat16
-
-
-def computes_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a processor multiplies bfloat16 itself, by what `torch.cpu.get_capabilities` says of it."""
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _capabilities() -> Mapping[str, Any]:
-    """What the processor can do; empty where this PyTorch cannot say."""
-    return getattr(torch.cpu, "get_capabilities", dict)()

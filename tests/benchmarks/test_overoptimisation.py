@@ -9,7 +9,7 @@ from benchmarks.overoptimisation.best_of_n import BestOfN
 from benchmarks.overoptimisation.page import write_curves
 from benchmarks.overoptimisation.ppo import KL_COEF, ppo_config
 from benchmarks.overoptimisation.table import fall, pooled, table
-from benchmarks.overoptimisation.world import NOISE, OBJECTIVES, QUICK, by_objective, noisy
+from benchmarks.overoptimisation.world import NOISE, OBJECTIVES, QUICK, noisy
 from trainer.config import ServicesGroup
 from trainer.demo.config import DemoConfig
 from trainer.overoptimisation.gao import Fit
@@ -28,11 +28,6 @@ def test_a_quarter_of_the_labels_is_wrong():
     ]
     assert len(found) == 1000
     assert np.mean(wrong) == pytest.approx(NOISE, abs=0.04)
-
-
-def test_objectives_are_those_of_the_service():
-    made = by_objective([[1.0, 3.0], [2.0, 2.0]])
-    assert made == {"mean": [2.0, 2.0], "min": [1.0, 2.0], "mean-var": [1.0, 2.0]}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -100,6 +101,7 @@ def _options() -> argparse.Namespace:
 def _checks(device: str, scratch: Path, *, tiny: bool) -> Iterator[Seen]:
     for name, make in (("encoder", make_encoder), ("decoder", make_ranker)):
         yield from _engines(name, export(make(scratch / name, tiny=tiny), scratch / f"{name}-served").path, device)
+        yield from _verified(name, scratch / f"{name}-served", device)
     yield from _reward_server(scratch / "encoder-served", device)
     yield from _policy(make_story_policy(scratch / "story", "15m", tiny=tiny), device)
     yield from _training(make_world(scratch / "world"), device)
@@ -163,6 +165,28 @@ def _same_bits(what: str, engine: Engine, given: Sequence[Row]) -> Seen:
     others = [scores_of(engine, given, batch, seed) for seed, batch in enumerate((2, 7, 16, 33, 96))]
     wrong = sum(not np.array_equal(alone, found) for found in others)
     return Seen(what, f"{wrong} of {len(others)} batchings give other bits", "0", wrong == 0)
+
+
+def _verified(name: str, folder: Path, device: str) -> Iterator[Seen]:
+    """What `palate verify` finds of every engine there, beside float32 on the processor."""
+    file = folder.with_suffix(".verified.json")
+    words = ("verify", "--model", str(folder), "--device", device, "--json", str(file))
+    code = subprocess.run([sys.executable, "-c", "from palate.command import main; main()", *words]).returncode
+    if not file.exists():
+        yield Seen(f"palate verify, {name}", f"exit {code}, and no result", "exit 0", False)
+        return
+    found = json.loads(file.read_text())
+    for server in found["servers"]:
+        for way in server["ways"]:
+            # How far bfloat16 moves scores depends on the model, and one of random weights has no spread to speak of.
+            judged = way["spearman"] is None or server["dtype"] == "float32"
+            rank = "" if way["spearman"] is None else f", Spearman {way['spearman']:.4f}"
+            what = f"palate verify, {name}, {server['server']}, {way['way']}"
+            yield Seen(
+                what, f"{way['deviation']:.1e} SD{rank}", f"{way['allowed']:g} SD", way["ok"] if judged else None
+            )
+    for problem in found["problems"]:
+        yield Seen(f"palate verify, {name}, {problem['server']}", problem["reason"], "it can be asked", False)
 
 
 def _reward_server(folder: Path, device: str) -> Iterator[Seen]:

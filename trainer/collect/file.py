@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-from palate.file_errors import unwritable
 from trainer.collect.config import CollectConfig
 from trainer.collect.labelling import Labelled, Verdict
 from trainer.collect.pairs import DrawnPair, PairKey, pair_key, places
-from trainer.data.lines import DataError, Row, append_rows, read_rows
+from trainer.data.lines import DataError, Row, append_rows, read_rows, telling, without_cut_line
 from trainer.data.prompts import PromptRow
 
 
@@ -58,7 +55,7 @@ def write(out: Path, verdict: Verdict, conditions: Mapping[str, Any]) -> None:
         "provenance": {**_said(conditions), **_provenance(pair), **verdict.provenance},
     }
     file = out if isinstance(verdict, Labelled) else left_out_file(out)
-    with _written(file):
+    with telling(file):
         append_rows(file, [row])
 
 
@@ -73,29 +70,6 @@ def _provenance(pair: DrawnPair) -> dict[str, Any]:
         "finish_reasons": list(pair.finish_reasons),
     }
     return found | ({"choice": pair.choice} if pair.choice else {})
-
-
-def check_out(out: Path) -> None:
-    """Makes the folder and looks whether comparisons can be written there, before anybody has made one.
-
-    Raises:
-        DataError: They cannot.
-    """
-    with _written(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out.parent):
-            pass
-        if out.exists():
-            out.open("ab").close()
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[None]:
-    """What is in the way of writing is told with what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(unwritable(out, error)) from error
 
 
 def read_done(
@@ -125,7 +99,7 @@ def read_done(
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    if file.exists() and _without_cut_line(file):
+    if file.exists() and without_cut_line(file):
         yield from read_rows(file)
 
 
@@ -149,12 +123,3 @@ def _check_conditions(
         raise DataError(
             f"{file} was collected with another {', '.join(changed)}; go on with the same, or give another --out"
         )
-
-
-def _without_cut_line(file: Path) -> bool:
-    """Takes out what a killed run left of its last line; whether anything is there."""
-    with file.open("rb+") as stream:
-        data = stream.read()
-        end = data.rfind(b"\n") + 1
-        stream.truncate(end)
-    return end > 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
@@ -13,6 +11,7 @@ from typing import Any, TypeAlias
 from palate.client import InvalidArgument, PolicyClient, PolicyVersion, SamplingParams
 from trainer.collect.config import CollectConfig
 from trainer.data.prompts import PromptRow
+from trainer.in_order import in_order
 
 PairKey: TypeAlias = int
 
@@ -89,19 +88,8 @@ def drawn_pairs(
     A service that decodes several calls together fills the places of short completions with the next call's.
     """
     numbers = range(asked.begin, asked.end, asked.size)
-    with ThreadPoolExecutor(config.concurrency) as pool:
-        calls = (list(places(config, prompts, number, asked.size)) for number in numbers)
-        running: deque[Future[list[Drawn]]] = deque()
-        try:
-            for tried in calls:
-                running.append(pool.submit(_sampled, policy, tried, config, version))
-                if len(running) == config.concurrency:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
+    calls = (list(places(config, prompts, number, asked.size)) for number in numbers)
+    return in_order(lambda tried: _sampled(policy, tried, config, version), calls, config.concurrency)
 
 
 def _sampled(

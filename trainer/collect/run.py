@@ -19,14 +19,14 @@ from palate.waiting import when_ready
 from trainer.collect.causes import Cause, counted, remedy
 from trainer.collect.choosing import Chooser, opened_chooser
 from trainer.collect.config import CollectConfig
-from trainer.collect.file import Done, check_out, read_done, write
+from trainer.collect.file import Done, read_done, write
 from trainer.collect.judge import opened_judge
 from trainer.collect.labelling import Labelled, Labeller, Stopped, Tally, Verdict
 from trainer.collect.page import opened_page
 from trainer.collect.pairs import Batches, Drawn, DrawnPair, PairKey, drawn_pairs
 from trainer.collect.panel import Panel, check_world
 from trainer.collect.terminal import Terminal
-from trainer.data.lines import DataError
+from trainer.data.lines import DataError, check_out
 from trainer.data.prompts import read_prompts
 
 _MAX_TRIES = 5

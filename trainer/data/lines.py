@@ -7,11 +7,13 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn
 
-from palate.file_errors import cause_of
+from palate.file_errors import cause_of, unwritable
 from palate.spelling import kind_of
 from trainer.errors import TrainerError
 
@@ -100,6 +102,42 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     draft.parent.mkdir(parents=True, exist_ok=True)
     draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     draft.replace(file)
+
+
+def check_out(out: Path) -> None:
+    """Makes the folder and looks whether a file of rows can be written there, before there is any work to lose.
+
+    Raises:
+        DataError: It cannot.
+    """
+    with telling(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+        if out.exists():
+            out.open("ab").close()
+
+
+@contextmanager
+def telling(out: Path) -> Iterator[None]:
+    """What is in the way of writing is told with what to do.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(unwritable(out, error)) from error
+
+
+def without_cut_line(file: Path) -> bool:
+    """Takes out what a killed run left of its last line; whether anything is there."""
+    with file.open("rb+") as stream:
+        data = stream.read()
+        end = data.rfind(b"\n") + 1
+        stream.truncate(end)
+    return end > 0
 
 
 def _opened(file: Path) -> IO[bytes]:

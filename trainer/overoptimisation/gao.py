@@ -110,16 +110,14 @@ def fit_with_intervals(form: Form, units: Sequence[Unit], seed: int = 0, draws: 
     Raises:
         ValueError: As `fit`.
     """
-    whole, count = fit(form, units), len(units)
-    places = np.random.default_rng(seed).integers(count, size=(draws, count))
-    times = np.stack([np.bincount(row, minlength=count) for row in places])  # (draws, U)
+    whole, times = fit(form, units), drawn_units(len(units), seed, draws)
     solved = _solved(times @ np.array([_moments(form, unit) for unit in units]))  # a draw of equal d tells nothing
     turning = [Fit(form, alpha, beta, None).turning_point() for alpha, beta in solved.tolist()]
     return FitWithIntervals(
         whole,
-        _interval(whole.alpha, solved[:, 0].tolist()),
-        _interval(whole.beta, solved[:, 1].tolist()),
-        _interval(whole.turning_point(), turning),
+        interval_of(whole.alpha, solved[:, 0].tolist()),
+        interval_of(whole.beta, solved[:, 1].tolist()),
+        interval_of(whole.turning_point(), turning),
         sum(map(math.isfinite, turning)) / len(turning),
     )
 
@@ -139,7 +137,14 @@ def _solved(moments: Array) -> Array:
     return found
 
 
-def _interval(value: float, drawn: Sequence[float]) -> Interval:
+def drawn_units(count: int, seed: int, draws: int = DRAWS) -> NDArray[np.int64]:
+    """(draws, U) how often each unit is in each draw with replacement of as many as there are."""
+    places = np.random.default_rng(seed).integers(count, size=(draws, count))
+    return np.stack([np.bincount(row, minlength=count) for row in places])
+
+
+def interval_of(value: float, drawn: Sequence[float]) -> Interval:
+    """A value with the percentiles of what draws gave."""
     ordered = sorted(drawn)
     return Interval(value, ordered[int(_TAIL * len(ordered))], ordered[math.ceil((1 - _TAIL) * len(ordered)) - 1])
 

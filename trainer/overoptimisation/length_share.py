@@ -14,10 +14,15 @@ _BUCKETS = 10
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """(N,) lengths and (N,) scores of completions."""
+    """(N,) lengths and (N,) scores of completions, and (N,) how much each counts; None = all alike."""
 
     lengths: Array
     scores: Array
+    weights: Array | None = None
+
+    def counts(self) -> Array:
+        """(N,) how much each counts."""
+        return np.ones(len(self.scores)) if self.weights is None else self.weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +52,20 @@ def length_share(before: Scored, after: Scored, buckets: int = _BUCKETS) -> Leng
     """
     if not len(before.scores) or not len(after.scores):
         raise ValueError("there are no completions on one side")
-    gain = float(after.scores.mean() - before.scores.mean())
-    edges = np.unique(
-        np.quantile(np.concatenate([before.lengths, after.lengths]), np.linspace(0, 1, buckets + 1)[1:-1])
-    )
-    places = [np.searchsorted(edges, side.lengths, side="right") for side in (before, after)]
-    counts, sums = zip(
-        *[
-            (np.bincount(place, minlength=len(edges) + 1), np.bincount(place, side.scores, minlength=len(edges) + 1))
-            for place, side in zip(places, (before, after), strict=True)
-        ],
-        strict=True,
-    )
+    sides = before, after
+    counted = [side.counts() for side in sides]
+    gain = float(np.average(after.scores, weights=counted[1]) - np.average(before.scores, weights=counted[0]))
+    lengths = np.concatenate([side.lengths for side in sides])
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, buckets + 1)[1:-1]))
+    places = [np.searchsorted(edges, side.lengths, side="right") for side in sides]
+    counts = [np.bincount(place, each, len(edges) + 1) for place, each in zip(places, counted, strict=True)]
+    sums = [
+        np.bincount(place, each * side.scores, len(edges) + 1)
+        for place, each, side in zip(places, counted, sides, strict=True)
+    ]
     both = (counts[0] > 0) & (counts[1] > 0)
     weights = (counts[0] + counts[1])[both]
-    covered = float(weights.sum()) / (len(before.scores) + len(after.scores))
+    covered = float(weights.sum() / (counts[0] + counts[1]).sum())
     if not both.any():
         return LengthShare(gain, None, None, covered)
     gains = sums[1][both] / counts[1][both] - sums[0][both] / counts[0][both]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from palate.bulk.rows import FileProblem
-from palate.report.figures import Axis, Figure, scatter
-from palate.report.page import Section, Table
+from palate.report.page import Section
 from palate.rollout_files import read_rollouts
-from trainer.overoptimisation.gao import FitWithIntervals, Interval, Unit, fit_with_intervals
+from trainer.overoptimisation.gao import FitWithIntervals, Unit, fit_with_intervals
 from trainer.overoptimisation.length_share import LengthShare, Scored, length_share
+from trainer.overoptimisation.told import NO_REWARD_MODEL_CAN, SHARED_MISTAKES, fits_table, gains_figure, length_told
 from trainer.ppo.watch import GOLD, KL, read_end
 
 Rows = Sequence[Mapping[str, float]]
@@ -23,19 +23,19 @@ _NAMES = {PROXY: "score (the proxy)", GOLD: "gold (never learnt from)"}
 _EDGE = 0.2
 """Share of the steps that count as the beginning, and as the end, of a run."""
 
-_CURVE_POINTS = 120
-
 
 def proxy_section(run: Path, rows: Rows) -> Section:
     """Gains over √KL with fits, for the score and, where it was asked for, for gold."""
     found = {name: _points(rows, name) for name in (PROXY, GOLD)}
     found = {name: (d, gain) for name, (d, gain) in found.items() if len(np.unique(d[d > 0])) > 1}
+    found = {_NAMES[name]: points for name, points in found.items()}
     fits = {name: _fitted(*points) for name, points in found.items()}
-    text = "\n\n".join(filter(None, (_told_end(run), _WHAT, "" if GOLD in fits else _NO_GOLD, *_lengths(run), _LIMITS)))
+    no_gold = "" if _NAMES[GOLD] in fits else _NO_GOLD
+    text = "\n\n".join(filter(None, (_told_end(run), _WHAT, no_gold, *_lengths(run), _LIMITS)))
     if not fits:
         return Section("Over-optimisation", text)
-    figure = _figure(found, fits)
-    return Section("Over-optimisation", text, [_table(fits)], [figure])
+    figure = gains_figure("gain over the first step, against √KL", found, fits)
+    return Section("Over-optimisation", text, [fits_table(fits, "steps")], [figure])
 
 
 def _points(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -50,32 +50,6 @@ def _fitted(d: np.ndarray, gain: np.ndarray) -> FitWithIntervals:
     return fit_with_intervals("rl", [Unit(d[[step]], gain[[step]]) for step in range(len(d))])
 
 
-def _figure(found: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[str, FitWithIntervals]) -> Figure:
-    groups: dict[str, tuple[list[float], list[float]]] = {}
-    for name, (d, gain) in found.items():
-        curve = np.linspace(0.0, d.max(), _CURVE_POINTS).tolist()
-        groups[_NAMES[name]] = (d.tolist(), gain.tolist())
-        groups[f"{_NAMES[name].split(' ')[0]}, fitted"] = (curve, [fits[name].fit.at(x) for x in curve])
-    return scatter("gain over the first step, against √KL", Axis("√KL, √nats", "gain"), groups)
-
-
-def _table(fits: Mapping[str, FitWithIntervals]) -> Table:
-    rows = [
-        (_NAMES[name], *map(_cell, (found.alpha, found.beta, found.turning_point)), f"{100 * found.turns:.0f} %")
-        for name, found in fits.items()
-    ]
-    header = ("what", "α", "β", "turns at √KL", "draws in which it turns")
-    return Table("R(d) = d (α − β ln d), 95 % intervals of a bootstrap over steps", header, rows)
-
-
-def _cell(interval: Interval) -> str:
-    return f"{_number(interval.value)} [{_number(interval.low)}, {_number(interval.high)}]"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1e4 else "never"
-
-
 def _told_end(run: Path) -> str:
     end = read_end(run)
     return f"The run ended after step {end.step} ({end.reason}): {end.told}." if end else ""
@@ -83,13 +57,9 @@ def _told_end(run: Path) -> str:
 
 def _lengths(run: Path) -> list[str]:
     share = length_of_gain(run)
-    if share is None or share.share is None or share.within is None:
+    if share is None or share.share is None:
         return []
-    return [
-        f"From the first to the last fifth of the stored steps the score gained {share.gain:.3g}; at equal length it "
-        f"gained {share.within:.3g}, so length explains {100 * share.share:.0f} % of it. (Of "
-        f"{100 * share.covered:.0f} % of these completions there are some of like length at both ends.)"
-    ]
+    return [f"From the first to the last fifth of the stored steps the score {length_told(share)}"]
 
 
 def length_of_gain(run: Path) -> LengthShare | None:
@@ -120,9 +90,7 @@ _NO_GOLD = (
 )
 _LIMITS = (
     "What these signals can warn of: a policy that has gone far (KL), one that says what an ensemble's members have "
-    "not learnt alike (disagreement), one that has found length. What they cannot: mistakes that all members share "
-    "because the labels hold them, on which they agree; anything that gold, too, does not know; and a turn before it "
-    "happened, since each of them is seen when the policy is already there. They audit more than they foretell.\n\n"
-    "What no reward model can fix: labels of people who could not tell, wishes that contradict each other, and things "
-    "that a completion does beyond its text. Better labels, people who know, and looking at samples can."
+    f"not learnt alike (disagreement), one that has found length. What they cannot: {SHARED_MISTAKES}; and a turn "
+    "before it happened, since each of them is seen when the policy is already there. They audit more than they "
+    f"foretell.\n\n{NO_REWARD_MODEL_CAN}"
 )

@@ -15,11 +15,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palate.access import Access
+from palate.audit.gauges import MetricsFile, write_metrics
 from palate.audit.policy.answers import Answers, Manner, answer
 from palate.audit.policy.behaviours import Behaviour, questions
 from palate.audit.policy.builtin import builtin_behaviours
 from palate.audit.policy.card import write_policy_card
 from palate.audit.policy.findings import judge
+from palate.audit.policy.metrics import PolicyAuditMetrics
 from palate.audit.policy.show import PolicyAudit, Subject, as_json, print_policy_audit
 from palate.client import PalateError, PolicyClient, SamplingParams
 from palate.connection import Seconds, Wait, options_for, with_access
@@ -57,6 +59,7 @@ def run(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where policy-audit.json and policy-audit.html go.")
     ] = Path("audit"),
+    metrics: MetricsFile = None,
     timeout: Seconds = 120.0,
     wait: Wait = WAIT_SECONDS,
     *,
@@ -80,6 +83,7 @@ def run(
         was, answers_before = (None, None) if once is None else once
         audit = PolicyAudit(now, was, judge(behaviours, answers, answers_before))
         _write(audit, out)
+        write_metrics(metrics, lambda registry: PolicyAuditMetrics(registry).found(audit))
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; nothing is written")
         raise typer.Exit(INTERRUPTED) from None

@@ -15,6 +15,7 @@ from palate.audit.subject import Server, Way, opened
 from palate.client import ChannelOptions, Failed, ItemErrorCode
 from palate.local_server import local_server
 from palate.oip.client import Tensors
+from tests.expositions import series_of, value
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_reward
 
@@ -41,7 +42,7 @@ def server(folder):
 def done(server, tmp_path_factory):
     """A whole audit, and its folder."""
     out = tmp_path_factory.mktemp("whole")
-    return audit("--target", server.target, "--out", out), out
+    return audit("--target", server.target, "--out", out, "--metrics", out / "audit.prom"), out
 
 
 def way(tmp_path, batch=32):
@@ -62,10 +63,29 @@ def test_everything_is_asked_and_told(done):
         assert judged + sum(finding["excluded"].values()) == finding["items"] >= 60
         assert finding["adjusted"] >= finding["p"]
         assert finding["name"] in said.output
+    check_metrics(series_of(out / "audit.prom"), found)
     card = (out / "audit.html").read_text()
     assert card.count("<svg") == 3
     assert "src=" not in card
     assert "Verdict" in card
+
+
+def check_metrics(series, found):
+    """The numbers of the JSON, under their names."""
+    model = found["source"]["model"]
+    info = {name: found["source"][name] for name in ("revision", "engine", "dtype")}
+    assert value(series, "palate_audit_info", model=model, **info) == 1
+    assert value(series, "palate_audit_score_sd", model=model) == found["findings"]["sd"]
+    assert value(series, "palate_audit_breaches", model=model) == len(found["breaches"])
+    for each in found["findings"]["probes"]:
+        of = {"model": model, "probe": each["name"]}
+        assert value(series, "palate_audit_share", **of) == each["share"]["value"]
+        assert value(series, "palate_audit_share_low", **of) == each["share"]["low"]
+        assert value(series, "palate_audit_effect", **of) == each["leaning"]["effect"]
+        assert value(series, "palate_audit_p_value", **of) == each["adjusted"]
+        assert value(series, "palate_audit_flagged", **of) == each["is_flagged"]
+        assert value(series, "palate_audit_items", **of) == each["items"]
+        assert value(series, "palate_audit_excluded_items", **of) == sum(each["excluded"].values())
 
 
 def test_what_is_kept_is_not_asked_again(done, server):

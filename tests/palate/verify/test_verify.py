@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from palate.local_server import local_server
 from palate.models.export import export
+from palate.models.folder import FolderError
+from palate.models.onnx_runtime import onnxruntime
 from palate.verify.command import app
-from palate.verify.subject import EngineChoice, engines_here
+from palate.verify.subject import EngineChoice, engines_here, servers
 from tests.reward_folders import make_bert, make_llama
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
@@ -43,6 +46,7 @@ def test_both_engines_of_a_decoder_by_every_way(llama: Path, tmp_path: Path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["ok"], found["reference"], found["texts"]) == (True, "torch", 30)
     assert set(ways(found, 0)) == {"alone, again", "batched", "ranked", "streamed"}
+    assert [each["server"] for each in found["servers"]] == [each.value for each in engines_here(llama)]
     assert set(ways(found, 1)) == {*ways(found, 0), "against torch"}
     assert all(way["bitwise"] for name, way in ways(found, 1).items() if name != "against torch")
     assert 0 < ways(found, 1)["against torch"]["deviation"] < 1e-4
@@ -50,7 +54,8 @@ def test_both_engines_of_a_decoder_by_every_way(llama: Path, tmp_path: Path):
 
 
 def test_int8_is_held_against_float32_with_a_tolerance_of_its_own(bert: Path, tmp_path: Path):
-    said = palate_verify("--model", bert, "--json", tmp_path / "found.json")
+    both = ("--engine", "torch", "--engine", "onnx", "--device", "cpu")
+    said = palate_verify("--model", bert, *both, "--json", tmp_path / "found.json")
     assert said.exit_code == 0, said.output
     shifted = ways(json.loads((tmp_path / "found.json").read_text()), 1)["against torch"]
     assert 1e-4 < shifted["deviation"] < shifted["allowed"] == 0.25
@@ -126,6 +131,60 @@ def test_engine_that_the_folder_lacks_is_told_with_the_servers_own_words(llama: 
     assert "palate export" in said.output
 
 
-def test_engines_of_a_folder(llama: Path):
+def test_engines_of_a_folder(llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     assert engines_here(llama) == [EngineChoice.TORCH, EngineChoice.ONNX]
     assert engines_here(llama.parent / "trained") == [EngineChoice.TORCH]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert engines_here(llama) == [EngineChoice.TORCH, EngineChoice.ONNX, EngineChoice.TORCH_BFLOAT16]
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, providers: list[str], capability: tuple[int, int] = (9, 0)) -> None:
+    """Lets PyTorch see two GPUs, and ONNX Runtime those providers."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+
+
+CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def titles(folder: Path, device: str, *engines: EngineChoice, strict: bool = False) -> list[str]:
+    return [each.title for each in servers(folder, engines, device, strict=strict)]
+
+
+def test_engines_on_a_gpu_come_after_float32_on_the_processor(llama: Path, bert: Path, monkeypatch):
+    with_gpus(monkeypatch, CUDA)
+    on_gpu = ["torch", "torch on cuda:1", "onnx on cuda:1", "torch-bfloat16 on cuda:1"]
+    assert titles(llama, "cuda:1") == on_gpu
+    assert titles(llama, "auto") == [each.replace("cuda:1", "cuda:0") for each in on_gpu]
+    assert titles(llama, "cuda", EngineChoice.ONNX, strict=True) == ["torch, strict", "onnx on cuda:0, strict"]
+    assert titles(llama, "cpu", EngineChoice.ONNX) == ["onnx"]
+    # An int8 export is for processors: it stays there unless a GPU is insisted on.
+    assert titles(bert, "auto", EngineChoice.TORCH, EngineChoice.ONNX) == ["torch", "torch on cuda:0", "onnx"]
+    assert titles(bert, "cuda", *engines_here(bert, "cuda"))[1:] == ["torch on cuda:0", "torch-bfloat16 on cuda:0"]
+    with pytest.raises(FolderError, match="int8 export is for CPUs"):
+        titles(bert, "cuda", EngineChoice.ONNX)
+
+
+def test_what_a_gpu_or_its_library_lacks_is_left_out(llama: Path, monkeypatch: pytest.MonkeyPatch):
+    with_gpus(monkeypatch, ["CPUExecutionProvider"], capability=(7, 5))
+    assert titles(llama, "cuda") == ["torch", "torch on cuda:0"]
+    assert titles(llama, "auto") == ["torch", "torch on cuda:0", "onnx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--device", "cuda"), "PyTorch sees no GPU here; use --device cpu"),
+        (("--device", "cuda", "--engine", "onnx"), "runs on CPUs alone"),
+        (("--device", "gpu"), "it can be auto, cpu, cuda"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_before_a_server_is_started(llama: Path, monkeypatch, words, complaint):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr("palate.verify.command.verify", lambda *_: pytest.fail("a server would be started"))
+    said = palate_verify("--model", llama, *words)
+    assert (said.exit_code, complaint in " ".join(said.stderr.replace("│", " ").split())) == (2, True), said.stderr

@@ -19,8 +19,8 @@ from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest, write_manifest
 from palate.models.rendering import Renderer
 from palate.models.score_position import transformers_score_position
+from palate.models.torch_device import computes_bfloat16
 from services.reward.engine import Row
-from services.reward.engine_torch import computes_bfloat16
 from services.reward.layout import MOST_TOKENS, Threads
 from tests.rendering import render_pair
 from tests.reward_folders import change_json, make_bert, make_llama, texts

@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from palate.models.classifier import MaskedClassifier
+from palate.models.torch_device import computes_bfloat16
 from services.reward.engine import Row
-from services.reward.engine_torch import computes_bfloat16
 from services.reward.prefix_reuse import obstacle_to_reuse
 from tests.services.reward.references import open_folder
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.overoptimisation.best_of_n import best_of_n, best_of_n_curve, kl_of_best_of_n
+from trainer.overoptimisation.best_of_n import best_of_n, kl_of_best_of_n, selection
 
 
 def brute_force(proxy, values, n):
@@ -45,10 +45,10 @@ def test_many_samples_neither_overflow_nor_lose_weight():
     assert best_of_n(row, row, 5_000) == pytest.approx(5_000 * 20_001 / 5_001 - 1)
 
 
-def test_a_curve_has_a_row_for_each_prompt():
-    proxies = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
-    found = best_of_n_curve(proxies, np.array([[0.0, 1.0, 2.0]] * 2), (1, 3))
-    assert found == pytest.approx(np.array([[1.0, 2.0], [1.0, 0.0]]))
+def test_a_selection_is_a_distribution_over_the_samples():
+    found = selection(np.array([1.0, 3.0, 3.0, 2.0]), 2)
+    # Of the six pairs: 1 with 2 gives the last, all others one of the two equal ones.
+    assert found == pytest.approx([0.0, 5 / 12, 5 / 12, 1 / 6])
 
 
 @pytest.mark.parametrize(("n", "kl"), [(1, 0.0), (4, 0.636), (16, 1.835), (64, 3.175), (256, 4.549), (1024, 5.932)])

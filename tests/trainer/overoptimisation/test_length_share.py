@@ -38,3 +38,12 @@ def test_without_a_gain_there_is_no_share():
     assert length_share(drawn(0, 0.0, 0), drawn(0, -0.5, 1)).share is None
     with pytest.raises(ValueError, match="no completions"):
         length_share(drawn(0, 0, 0), Scored(np.empty(0), np.empty(0)))
+
+
+def test_weights_count_as_so_many_copies():
+    before, after = drawn(0, 0.0, 0, count=500), drawn(4, 0.3, 1, count=300)
+    times = np.random.default_rng(2).integers(0, 4, 300)
+    weighted = length_share(before, Scored(after.lengths, after.scores, times.astype(float)), buckets=1)
+    copied = length_share(before, Scored(np.repeat(after.lengths, times), np.repeat(after.scores, times)), buckets=1)
+    assert weighted.gain == pytest.approx(copied.gain)
+    assert weighted.within == pytest.approx(copied.within)

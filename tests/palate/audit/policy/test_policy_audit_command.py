@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from palate.audit.policy.builtin import builtin_behaviours
 from palate.audit.policy.command import app
+from tests.expositions import series_of, value
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
 
@@ -32,7 +33,8 @@ FEW = ("--max-new-tokens", 8, "--behaviour", "verbosity", "--behaviour", "capitu
 
 
 def test_a_policy_is_not_worse_than_itself(server, folder, tmp_path):
-    said = audit("--target", server.target, "--before-folder", folder, "--out", tmp_path, *FEW)
+    metrics = ("--metrics", tmp_path / "policy.prom")
+    said = audit("--target", server.target, "--before-folder", folder, "--out", tmp_path, *metrics, *FEW)
     assert said.exit_code == 0, said.output
     found = json.loads((tmp_path / "policy-audit.json").read_text())
     assert found["ok"]
@@ -40,21 +42,51 @@ def test_a_policy_is_not_worse_than_itself(server, folder, tmp_path):
     verbosity = found["findings"][0]
     assert (verbosity["change"]["more"], verbosity["change"]["fewer"]) == (0, 0)
     assert verbosity["after"]["value"] == verbosity["before"]["value"] > 0
+    check_metrics(series_of(tmp_path / "policy.prom"), found)
     page = (tmp_path / "policy-audit.html").read_text()
     assert "capitulation" in page
     assert "<svg" in page
 
 
+def check_metrics(series, found):
+    """The numbers of the JSON, under their names."""
+    unclear = 0
+    for each in found["findings"]:
+        of = {"model": found["after"]["model"], "behaviour": each["name"]}
+        unit = each["unit"]
+        for side in ("before", "after"):
+            shown = f"palate_policy_audit_shown_{unit}"
+            for end in ("low", "high"):
+                assert value(series, f"{shown}_{end}", **of, side=side) == each[side][end]
+            assert value(series, shown, **of, side=side) == each[side]["value"]
+        assert value(series, f"palate_policy_audit_change_{unit}", **of) == each["change"]["value"]
+        assert value(series, "palate_policy_audit_p_value", **of) == each["adjusted"]
+        assert value(series, "palate_policy_audit_worse", **of) == each["is_worse"]
+        assert value(series, "palate_policy_audit_trials", **of) == each["trials"] - each["unclear"]
+        unclear += value(series, "palate_policy_audit_unclear_trials", **of)
+    assert unclear == sum(each["unclear"] for each in found["findings"])
+    infos = {dict(labels)["side"]: dict(labels) for name, labels in series if name == "palate_policy_audit_info"}
+    assert all(infos[side]["digest"] == found[side]["version"]["digest"] for side in ("before", "after"))
+
+
 def test_everything_is_asked_of_one_policy(server, tmp_path):
-    said = audit("--target", server.target, "--out", tmp_path, "--max-new-tokens", 4)
+    metrics = ("--metrics", tmp_path / "policy.prom")
+    said = audit("--target", server.target, "--out", tmp_path, "--max-new-tokens", 4, *metrics)
     assert said.exit_code == 0, said.output
     found = json.loads((tmp_path / "policy-audit.json").read_text())
     assert [each["name"] for each in found["findings"]] == [each.name for each in builtin_behaviours()]
     assert all(each["trials"] >= 60 for each in found["findings"])
     assert all(each["change"] is None for each in found["findings"])
+    names = {name for name, _ in series_of(tmp_path / "policy.prom")}
+    assert "palate_policy_audit_shown_share" in names
+    assert not any("change" in name or name.endswith(("worse", "p_value")) for name in names)  # none, and never 0
 
 
 def test_what_cannot_be_done_is_said(tmp_path, server):
+    said = audit("--target", server.target, "--metrics", tmp_path / "policy.txt")
+    assert (said.exit_code, "end in .prom" in said.output) == (STOPPED, True), said.output
+    said = audit("--target", server.target, "--metrics", tmp_path / "nowhere" / "policy.prom")
+    assert (said.exit_code, "does not exist" in said.output) == (STOPPED, True), said.output
     assert "give either" in audit("--out", tmp_path).output
     said = audit("--folder", tmp_path, "--out", tmp_path / "out")
     assert said.exit_code == STOPPED

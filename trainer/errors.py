@@ -24,6 +24,7 @@ class TrainerError(Exception):
     ├── DataError        a file of training data cannot be used
     ├── RunFolderError   the folder of a run cannot be used as asked
     ├── PortTaken        metrics cannot be served where asked
+    ├── NotAdaptable     a model has no layers for the adapters asked for
     └── FitError         training cannot go on
     """
 

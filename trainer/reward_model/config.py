@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from trainer.fit_config import FitConfig
+from trainer.reward_model.lora_config import RewardLoraGroup
 
 ENSEMBLE_CENTRING = 0.01
 """Weight of the centring penalty where there are members and nobody says another."""
@@ -92,6 +93,7 @@ class RewardTrainConfig(FitConfig):
     samples: int = Field(default=4, ge=0, le=100, description="Held-out comparisons that are shown at the end.")
     batch_size: int = Field(default=16, ge=1, description="Comparisons a step.")
     learning_rate: float = Field(default=5e-5, gt=0, description="Peak of the learning rate (AdamW).")
+    lora: RewardLoraGroup = RewardLoraGroup()
 
     @property
     def heads(self) -> int:

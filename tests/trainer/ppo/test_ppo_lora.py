@@ -34,7 +34,7 @@ from trainer.lora_config import LoraGroup
 from trainer.metrics import read_metrics
 from trainer.ppo import loop
 from trainer.ppo.build import load_actor
-from trainer.ppo.errors import CheckpointRefused, PublishFailed
+from trainer.ppo.errors import CheckpointRefused, PublishFailed, UnusableModel
 from trainer.ppo.fleet import Fleet
 from trainer.ppo.lora_payload import LoraPayloads
 from trainer.ppo.model import collate
@@ -285,6 +285,6 @@ def test_a_replica_that_restarts_gets_the_adapters_again(actor, replicas, policy
 def test_a_service_without_adapters_is_refused(configure, policy_folder):
     with (
         start_server("services.policy", policy_folder, "--engine", "fake", "--drain-delay-seconds", "0") as fake,
-        pytest.raises(NotAdaptable, match="takes no adapters"),
+        pytest.raises(UnusableModel, match="takes no adapters"),
     ):
         run_ppo(configure(*LORA, "--services.policy", fake.target))

@@ -81,7 +81,7 @@ class Comparisons:
 
 
 def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
-    """Reads rows of any schema from JSONL, JSONL.gz, Parquet, or a folder that `datasets` saved.
+    """Reads rows of any schema from whatever `read_table` reads.
 
     {"prompt", "a", "b", "label": "a" | "b" | "tie"}, {"prompt", "chosen", "rejected"}, or {"prompt", "a", "b",
     "votes": [{"annotator", "vote": "a" | "b" | "tie"}, ...]}, where votes may be empty if there is a label. All may
@@ -89,7 +89,7 @@ def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
     either has none.
 
     Args:
-        source: File or folder.
+        source: File, folder, or name on the hub.
         group_by: Key of the group; any other than "group" must be in every row.
 
     Raises:

@@ -29,8 +29,9 @@ class RewardTrainConfig(FitConfig):
         description="Folder to start from: a causal language model, an encoder, or a reward model to train further."
     )
     data: Path = Field(
-        description='JSONL, JSONL.gz, Parquet or a folder saved by `datasets`: {"prompt", "a", "b", "label"}, '
-        '{"prompt", "chosen", "rejected"} or {"prompt", "a", "b", "votes": [{"annotator", "vote"}, ...]} a row.'
+        description="JSONL, JSONL.gz, Parquet, a folder that `datasets` reads, or hub:org/name@revision; of several "
+        'splits one, as FOLDER:train or hub:org/name:train. A row is {"prompt", "a", "b", "label"}, {"prompt", '
+        '"chosen", "rejected"} or {"prompt", "a", "b", "votes": [{"annotator", "vote"}, ...]}.'
     )
     group_by: str = Field(
         default="group",
@@ -38,7 +39,8 @@ class RewardTrainConfig(FitConfig):
         description='Key of what must not be on both sides of a split; rows without "group" go by their prompt.',
     )
     held_out: Path | None = Field(
-        default=None, description="Comparisons to measure on; none = whole groups are taken out of the data."
+        default=None,
+        description="Comparisons to measure on, in the same forms; none = whole groups are taken out of the data.",
     )
     held_out_share: float = Field(default=0.1, gt=0, lt=1, description="Share of the data that is taken out for that.")
     template: Literal["auto", "chat", "pair", "join"] = Field(

@@ -52,6 +52,13 @@ def test_a_text_of_ten_megabytes_is_refused_in_every_form(tmp_path, form):
         list(read_table(source))
 
 
+def test_messages_of_ten_megabytes_are_refused_in_every_form(tmp_path, form):
+    long = [{"role": "user", "content": "x" * (10 << 20)}, {"role": "assistant", "content": "y"}]
+    source = write(tmp_path, form, [{"chosen": long, "rejected": long[1:]}])
+    with pytest.raises(DataError, match=rf"{source}:1: .* is longer than {MAX_LINE_BYTES}"):
+        read_comparisons(source)
+
+
 def test_more_than_one_batch_is_read_in_order(tmp_path, form):
     source = write(tmp_path, form, [{"number": number} for number in range(700)])
     assert [(row.line, row.values["number"]) for row in read_table(source)] == [(n + 1, n) for n in range(700)]

@@ -44,7 +44,7 @@ def read_repository(place: Path, part: str) -> Iterator[Mapping[str, Any]]:
     """
     import datasets
 
-    folder = _downloaded(place) if is_on_hub(place) else place
+    folder = (_downloaded(place) if is_on_hub(place) else place).resolve()
     try:
         if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return _rows(_one_split(datasets.load_from_disk(str(folder)), place, "", part))
@@ -83,13 +83,13 @@ def _check_card(folder: Path) -> None:
 
     file = folder / "README.md"
     if file.is_file() and "://" in str(DatasetCard.load(file, ignore_metadata_errors=True).data.get("configs")):
-        raise DataError(f"{file} names rows on other machines; copy them into the folder")
+        raise DataError(f"{file} names rows on other machines; copy them into its folder")
 
 
 def _check_files(builder: Any, folder: Path) -> None:
     """What a README names may lie anywhere."""
     files = [str(file) for files in (builder.config.data_files or {}).values() for file in files]
-    if strange := [file for file in files if not Path(file).is_relative_to(folder.absolute()) or ".." in file]:
+    if strange := [file for file in files if not Path(file).is_relative_to(folder) or ".." in Path(file).parts]:
         raise DataError(f"{folder} names rows outside of itself: {', '.join(strange[:3])}; copy them into it")
 
 

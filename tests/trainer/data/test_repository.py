@@ -79,6 +79,15 @@ def test_files_are_splits_by_their_names(tmp_path):
         prompts(tmp_path / "rows:test")
 
 
+@pytest.mark.parametrize("place", ["rows", "../here/rows", "link"])
+def test_a_folder_may_be_named_in_any_way(tmp_path, monkeypatch, place):
+    here = tmp_path / "here"
+    write_set(here / "rows", card=CARD)
+    (here / "link").symlink_to("rows")
+    monkeypatch.chdir(here)
+    assert prompts(type(here)(f"{place}:helpful/test")) == ["test 0?", "test 1?"]
+
+
 def test_comparisons_of_a_single_split_need_no_name(tmp_path):
     (tmp_path / "rows").mkdir()
     write_rows(tmp_path / "rows" / "all.jsonl", rows("only", 300))

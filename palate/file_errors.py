@@ -22,6 +22,13 @@ def cause_of(error: BaseException) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+def first_cause_of(error: BaseException) -> str:
+    """The same of the error that came first, where a library raised others of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return cause_of(error).rstrip(".")
+
+
 def words_of(error: BaseException) -> str:
     """An error as a command ends with it: what it says, of a file which one and what happened."""
     file = isinstance(error, OSError) and error.filename

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from inspect import cleandoc
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, Self, TypeVar, Union, get_args, get_origin
@@ -56,6 +57,11 @@ class Group(_Plain):
     """Base of the nested parts of a configuration: immutable, and a misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Takes the indentation out of what --help shows of the group."""
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = cleandoc(cls.__doc__ or "")
 
 
 class Settings(_Plain, BaseSettings):
@@ -200,6 +206,7 @@ def _sourced(cls: type[SettingsT], arguments: list[str], from_file: dict[str, An
             cli_implicit_flags=True,
             cli_avoid_json=True,
             cli_hide_none_type=True,
+            cli_use_class_docs_for_groups=True,
         )
 
         @classmethod

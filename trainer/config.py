@@ -16,7 +16,7 @@ from trainer.exposure import LOOPBACK, Exposure
 from trainer.phase_settings import PhaseSettings
 from trainer.ppo.choices import DeviceName, DistributedWay, MissingEos, StaleRule
 from trainer.ppo.hyperparameters import PPOGroup
-from trainer.ppo.lora_config import LoraGroup
+from trainer.ppo.lora_config import PolicyLoraGroup
 from trainer.ppo.reward_config import RewardConfig
 from trainer.ppo.watch_config import WatchGroup
 
@@ -257,7 +257,7 @@ class PPOConfig(PhaseSettings):
     sampling: SamplingGroup = SamplingGroup()
     scoring: ScoringGroup = ScoringGroup()
     ppo: PPOGroup = PPOGroup()
-    lora: LoraGroup = LoraGroup()
+    lora: PolicyLoraGroup = PolicyLoraGroup()
     overlap: OverlapGroup = OverlapGroup()
     invariants: InvariantsGroup = InvariantsGroup()
     record: RecordGroup = RecordGroup()

@@ -25,6 +25,7 @@ class TrainerError(Exception):
     ├── RunFolderError   the folder of a run cannot be used as asked
     ├── RunFolderBusy    another process trains in it
     ├── PortTaken        metrics cannot be served where asked
+    ├── NotAdaptable     a model has no layers for the adapters asked for
     └── FitError         training cannot go on
     """
 

@@ -63,6 +63,7 @@ class Task:
         loss: Mean loss of a batch.
         patience: Epochs without a lower held-out loss after which training ends and the best weights come back;
             0 = always to the end.
+        dropout: Modules of the model that are in training mode in a training step all the same.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Task:
     collate: Callable[[list[FitRow]], Batch]
     loss: Callable[[nn.Module, Batch], Tensor]
     patience: int = 0
+    dropout: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +130,17 @@ class _Fitter(Trainer):
             eval_dataset=task.held_out or None,
             callbacks=callbacks,
         )
-        self._loss = task.loss
+        self._loss, self._dropout = task.loss, task.dropout
         self.remove_callback(PrinterCallback)
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The task's loss, computed without dropout (the Trainer has just switched it on)."""
+        """The task's loss, without the model's own dropout, which the Trainer has just switched on to train."""
+        learning = model.training
         model.eval()
+        for module in self._dropout:
+            module.train(learning)
         loss = self._loss(model, inputs)
         return (loss, {}) if return_outputs else loss
 

@@ -38,6 +38,17 @@ those files leave open: how texts are put together, where the score is read, how
 Weights are read from safetensors alone. Pickled ones (`pytorch_model.bin`) are never loaded, because a pickle can run
 any code; the refusal names the command that converts them.
 
+## A model on the hub
+
+`palate serve reward` and `palate serve policy` take `--model hub:org/name@revision` as well (branch, tag or commit;
+without one, `main`). The server asks which commit that is, logs it, and downloads those of the files above that the
+repository has, and JSON files beside them, into the hub's own cache: nothing that is pickled, no code, nothing in
+folders below, and no more than `--max-download-bytes`. Only a commit names the same model for ever; replies name its
+digest either way, as `revision`. Where the hub cannot be reached, what the cache holds of that revision is served,
+and the log says so; where it holds nothing, the server ends and says how to get it. `HF_HUB_CACHE`, `HF_HUB_OFFLINE`,
+`HF_TOKEN` and `HF_ENDPOINT` hold as ever. An ensemble has its members in folders of their own, which are not
+downloaded: give such a one as a folder.
+
 ## A folder without `palate.json`
 
 It is read as Hugging Face would read it: kind and architecture from `config.json` and the classifier head, the template

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from palate.client import PolicyVersion
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, load_manifest
+from palate.models.place import model_folder, model_name
 from palate.models.rendering import Renderer
 from palate.models.weights import TensorEntry, weights_digest
 from palate.v1 import policy_service_pb2_grpc
@@ -43,6 +44,7 @@ def main(prog: str = "python -m services.policy") -> None:
 
 def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
     """Loads the folder and wires everything; torch comes late, so that help and a wrong folder answer at once."""
+    config = _located(config)
     manifest, renderer = _folder(config)
 
     from services.policy.drawing import Drawing
@@ -56,15 +58,14 @@ def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
 
         engine = PacedEngine(engine, config.min_step_seconds)
     publication = _publication(config, engine, weights)
-    name = config.name or config.model.resolve().name
-    metrics.loaded(name, engine.name, engine.dtype, frozen=config.frozen)
+    metrics.loaded(config.name, engine.name, engine.dtype, frozen=config.frozen)
     metrics.serving(publication.current.version)
     limits = _batch_limits(config)
     drawing = Drawing(engine, publication, limits, metrics)
     turns = Turns(drawing, config.max_queue_tokens, metrics)
     servicer = PolicyServicer(
         Parts(
-            model=name,
+            model=config.name,
             engine=engine,
             renderer=renderer,
             publication=publication,
@@ -84,6 +85,15 @@ def _load(config: PolicyConfig, metrics: PolicyMetrics) -> Service:
         await asyncio.to_thread(turns.close)
 
     return Service(add_to, close)
+
+
+def _located(config: PolicyConfig) -> PolicyConfig:
+    """The same, with the folder on this machine and the name that clients are told."""
+    try:
+        folder = model_folder(config.model, config.max_download_bytes)
+        return config.model_copy(update={"model": folder, "name": config.name or model_name(config.model)})
+    except FolderError as error:
+        raise StartupError(str(error)) from error
 
 
 def _folder(config: PolicyConfig) -> tuple[Manifest, Renderer]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from palate.models.place import MAX_DOWNLOAD_BYTES
 from services.runtime.config import ServerConfig
 
 
@@ -16,7 +17,13 @@ class PolicyConfig(ServerConfig):
 
     model_config = SettingsConfigDict(env_prefix="PALATE_POLICY_")
 
-    model: Path = Field(description="Folder of a Hugging Face causal language model (safetensors).")
+    model: Path = Field(
+        description="Folder of a Hugging Face causal language model (safetensors); or hub:org/name@revision, which is "
+        "downloaded from the Hugging Face hub (branch, tag or commit; without one, main)."
+    )
+    max_download_bytes: int = Field(
+        MAX_DOWNLOAD_BYTES, ge=1, description="Bytes of the largest model that is downloaded from the hub."
+    )
     name: str = Field("", description="Name clients are told; default is the folder's.")
     engine: Literal["transformers", "vllm", "fake"] = Field(
         "transformers",

@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from palate.client.adapters.endpoint import VARIABLES
 from palate.client.adapters.openrlhf import END_TOKEN
 from palate.client.adapters.verl import PROMPT_KEY
+from palate.models.place import MAX_DOWNLOAD_BYTES
 from palate.models.tolerances import tolerance_of
 from services.reward.engine import DtypeName, EngineOptions
 from services.reward.engines import EngineName
@@ -29,12 +30,19 @@ class RewardConfig(ServerConfig):
 
     model_config = SettingsConfigDict(env_prefix="PALATE_REWARD_")
 
-    model: Path = Field(description="Folder of a Hugging Face sequence classifier, or of `palate export`.")
+    model: Path = Field(
+        description="Folder of a Hugging Face sequence classifier, or of `palate export`; or hub:org/name@revision, "
+        "which is downloaded from the Hugging Face hub (branch, tag or commit; without one, main)."
+    )
     name: str = Field("", description="Name of the model in replies and options; default is the folder's.")
     models: dict[Annotated[str, StringConstraints(pattern=f"^{MODEL_NAME.pattern}$")], Path] = Field(
         default_factory=dict,
-        description="More models, each NAME=FOLDER, e.g. --models strict=path/to/strict --models mild=path/to/mild; in "
-        "YAML a mapping, in the environment JSON. Requests choose by name; --model answers those that name none.",
+        description="More models, each NAME=FOLDER (or NAME=hub:org/name@revision), e.g. --models strict=path/to/a "
+        "--models mild=path/to/b; in YAML a mapping, in the environment JSON. Requests choose by name; --model "
+        "answers those that name none.",
+    )
+    max_download_bytes: int = Field(
+        MAX_DOWNLOAD_BYTES, ge=1, description="Bytes of the largest model that is downloaded from the hub."
     )
     model_root: Path | None = Field(
         None,

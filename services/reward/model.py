@@ -11,6 +11,7 @@ from palate.models.ensemble import check_alike, digest_ensemble, is_ensemble, re
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.foreign import Inferred
 from palate.models.manifest import Digests, Manifest, digest_folder, load_manifest
+from palate.models.place import model_folder, model_name
 from palate.models.rendering import Renderer
 from palate.models.template_truth import template_remarks
 from services.reward.config import RewardConfig
@@ -76,7 +77,7 @@ class _Read:
 
 def load_model(config: RewardConfig) -> RewardModel:
     """`load_folder` for the model that is the server's default."""
-    return load_folder(config.model, config.name, config)
+    return load_folder(_local(config.model, config), config.name or model_name(config.model), config)
 
 
 def load_models(config: RewardConfig) -> list[RewardModel]:
@@ -86,15 +87,19 @@ def load_models(config: RewardConfig) -> list[RewardModel]:
         FolderError: A folder cannot be served, two models have one name, or there are too many.
         ParityError: An engine's scores depend on the batch.
     """
-    default = config.name or config.model.resolve().name
+    default = config.name or model_name(config.model)
     if default in config.models:
         raise FolderError(
             f"--model and --models both name a model {default!r}; give --name, or another one to --models"
         )
     if len(config.models) >= config.max_models:
         raise FolderError(f"{len(config.models) + 1} models are more than --max-models {config.max_models}; raise it")
-    more = (load_folder(path, name, config) for name, path in config.models.items())
+    more = (load_folder(_local(place, config), name, config) for name, place in config.models.items())
     return [load_model(config), *more]
+
+
+def _local(place: Path, config: RewardConfig) -> Path:
+    return model_folder(place, config.max_download_bytes)
 
 
 def load_folder(path: Path, name: str, config: RewardConfig) -> RewardModel:

@@ -10,6 +10,7 @@ from random import Random
 from typing import Literal, TypeAlias, cast, get_args
 
 from trainer.data.lines import DataError, Row
+from trainer.data.messages import texts_of
 from trainer.data.tables import read_table
 
 Label: TypeAlias = Literal["a", "b", "tie"]
@@ -81,15 +82,15 @@ class Comparisons:
 
 
 def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
-    """Reads rows of any schema from JSONL, JSONL.gz, Parquet, or a folder that `datasets` saved.
+    """Reads rows of any schema from whatever `read_table` reads.
 
     {"prompt", "a", "b", "label": "a" | "b" | "tie"}, {"prompt", "chosen", "rejected"}, or {"prompt", "a", "b",
     "votes": [{"annotator", "vote": "a" | "b" | "tie"}, ...]}, where votes may be empty if there is a label. All may
-    have "group" and "margin", the first two "annotator". The group is the prompt where a row names none; a row without
-    either has none.
+    have "group" and "margin", the first two "annotator"; texts may be messages (`texts_of`). The group is the prompt
+    where a row names none; a row without either has none.
 
     Args:
-        source: File or folder.
+        source: File, folder, or name on the hub.
         group_by: Key of the group; any other than "group" must be in every row.
 
     Raises:
@@ -197,8 +198,8 @@ def _comparisons(row: Row, group_by: str) -> Iterator[Comparison]:
     needed = _WINNER if has_winner else _VOTED if has_votes else _LABELLED
     if missing := [key for key in needed if key not in row.values]:
         row.refuse(f"{', '.join(map(repr, missing))} missing (the row has {row.keys()}); a comparison is {_FORMS}")
-    a, b = (row.text(key) for key in (_WINNER if has_winner else ("a", "b")))
-    prompt, group = row.text("prompt", ""), row.text(group_by, "" if group_by == "group" else None)
+    prompt, a, b = texts_of(row, *(_WINNER if has_winner else ("a", "b")))
+    group = row.text(group_by, "" if group_by == "group" else None)
     margin = row.number("margin", 0.0) if "margin" in row.values else None
     for annotator, label in _votes(row) if has_votes else [(row.text("annotator", ""), _single(row, has_winner))]:
         yield Comparison(prompt, a, b, label, annotator, group or prompt, margin)

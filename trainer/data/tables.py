@@ -1,29 +1,31 @@
-"""Rows of whatever holds them: JSON lines, a Parquet file, or a folder that `datasets` saved; one after another."""
+"""Rows of whatever holds them: JSON lines, a Parquet file, or a set as `datasets` reads it; one after another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from palate.file_errors import cause_of
+from palate.hub import is_on_hub
 from trainer.data.lines import MAX_LINE_BYTES, MAX_ROWS, DataError, Row, read_rows
-
-_BATCH = 256
-"""Rows that are in memory at a time, as a table and as objects."""
+from trainer.data.repository import BATCH, read_repository, split_named
 
 
 def read_table(source: Path) -> Iterator[Row]:
-    """Every row of a JSONL file (.gz or not), a Parquet file (.parquet), or a folder written by `save_to_disk`.
+    """Every row of a JSONL file (.gz or not), a Parquet file (.parquet), or one split of a set.
+
+    A set is a folder that `save_to_disk` wrote, one laid out as a dataset repository, or such a repository on the hub,
+    hub:org/name@revision; a colon and the split's name follow where there are several.
 
     Cells that are null are as absent as keys that a JSON object lacks.
 
     Raises:
         DataError: The source is missing, broken, empty, or has more rows or longer texts than allowed.
     """
-    if source.is_dir():
-        return _rows(source, _readable(source, _saved(source)))
+    place, part = split_named(source)
+    if is_on_hub(place) or place.is_dir():
+        return _rows(source, _readable(source, read_repository(place, part)))
     if source.suffix == ".parquet":
         return _rows(source, _readable(source, _parquet(source)))
     return read_rows(source)
@@ -58,21 +60,5 @@ def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(batch_size=_BATCH):
+        for batch in table.iter_batches(batch_size=BATCH):
             yield from batch.to_pylist()
-
-
-def _saved(folder: Path) -> Iterator[Mapping[str, Any]]:
-    import datasets
-
-    try:
-        found = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{folder} is no folder that `datasets` saved ({error}); give a folder written by save_to_disk, or a "
-            "JSONL or Parquet file"
-        ) from error
-    if isinstance(found, datasets.DatasetDict):
-        splits = ", ".join(str(folder / name) for name in found)
-        raise DataError(f"{folder} holds several splits; give one of them: {splits}")
-    return chain.from_iterable(batch.to_pylist() for batch in found.with_format("arrow").iter(batch_size=_BATCH))

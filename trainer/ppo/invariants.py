@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from palate.client.types import PolicyVersion
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from trainer.lora import merged_model
 from trainer.ppo.errors import BehaviourMismatch, MaskMismatch, PadIsEos, RatioMismatch
-from trainer.ppo.lora import merged_model
 from trainer.types import Rollout, padded
 
 _DROPOUT = "dropout is on: {n} modules are in training mode; the trainer's networks belong in evaluation mode"

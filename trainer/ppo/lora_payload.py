@@ -8,7 +8,7 @@ from torch import nn
 from palate.client.types import PolicyVersion
 from palate.models.adapters import AddedTo, merged_tensors
 from palate.models.weights import describe_tensors, weights_digest
-from trainer.ppo.lora import adapter_scale, adapter_tensors, base_state, targets_of
+from trainer.lora import adapter_scale, adapter_tensors, base_state, targets_of
 from trainer.ppo.payload import Payload, rounded
 
 

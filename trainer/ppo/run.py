@@ -12,6 +12,7 @@ from pathlib import Path
 from palate.client.types import PolicyVersion
 from trainer.config import PPOConfig
 from trainer.exposure import Vitals
+from trainer.lora import base_digest, has_adapters, merged_model, save_adapter_folder
 from trainer.metrics import MetricsWriter
 from trainer.model_folder import save_model_folder
 from trainer.ppo import identity, points, strict
@@ -23,7 +24,6 @@ from trainer.ppo.fill import fill_batch
 from trainer.ppo.idle import Workload
 from trainer.ppo.invariants import check_pad_token
 from trainer.ppo.loop import Stages, train
-from trainer.ppo.lora import base_digest, has_adapters, merged_model, save_adapter_folder
 from trainer.ppo.ranks import follow
 from trainer.ppo.record import RunDisplay, samples_markdown
 from trainer.ppo.ref import RemoteRef

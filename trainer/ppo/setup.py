@@ -13,6 +13,7 @@ from palate.models.rendering import Renderer
 from trainer.config import PPOConfig
 from trainer.data.prompts import read_prompts
 from trainer.exposure import Vitals
+from trainer.lora import add_adapters, without_adapters
 from trainer.metrics import read_metrics
 from trainer.ppo.advantages import GAE, GRPO, RLOO, Estimator, ReinforcePP
 from trainer.ppo.batch import ShapingSettings
@@ -29,7 +30,6 @@ from trainer.ppo.idle import Workload
 from trainer.ppo.kl import AdaptiveKL, FixedKL, KLController
 from trainer.ppo.lanes import Lanes
 from trainer.ppo.loop import LoopSettings, Stages
-from trainer.ppo.lora import add_adapters, without_adapters
 from trainer.ppo.lora_payload import LoraPayloads
 from trainer.ppo.model import ActorCritic
 from trainer.ppo.optimizer import make_optimizer

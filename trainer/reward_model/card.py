@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from palate.hub import is_on_hub
 from palate.report.figures import Axis, Figure, bars, curves
 from palate.report.page import Section, Table, write_page
 from trainer.reward_model.annotators import AnnotatorReport
@@ -26,11 +27,12 @@ _JUDGES = {
 
 def write_card(path: Path, config: RewardTrainConfig, result: RewardResult) -> None:
     """Writes card.html; report.json holds the same figures, and every annotator."""
+    data = str(config.data) if is_on_hub(config.data) else config.data.name
     lead = (
-        f"Trained by Palate from {config.model.name} on {config.data.name}, seed {config.seed}. Accuracies are on "
+        f"Trained by Palate from {config.model.name} on {data}, seed {config.seed}. Accuracies are on "
         "groups that training did not see, against what most votes say; intervals are 95 %."
     )
-    sections = [_data(config, result), _accuracy(result), *_members(result), _sureness(result)]
+    sections = [_data(config, result), *_adapters(result), _accuracy(result), *_members(result), _sureness(result)]
     sections += [_annotators(result), _labels(result)]
     write_page(path, "Reward model card", lead, sections)
 
@@ -53,6 +55,18 @@ def _data(config: RewardTrainConfig, result: RewardResult) -> Section:
         Table("labels and loss", ("option", "value"), loss),
     ]
     return Section("Data", text, tables)
+
+
+def _adapters(result: RewardResult) -> list[Section]:
+    found = result.adapters
+    if found is None:
+        return []
+    text = (
+        f"Trained with LoRA: adapters of rank {found.rank} on {found.layers} linear layers, and the head as a whole, "
+        f"learnt: {found.share:.2%} of the model's parameters. Served are weights with the adapters merged into them."
+    )
+    rows = [(name, str(value)) for name, value in asdict(found).items()]
+    return [Section("Adapters", text, [Table("LoRA", ("what", "value"), rows)])]
 
 
 def _accuracy(result: RewardResult) -> Section:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from trainer.fit_config import FitConfig
+from trainer.reward_model.lora_config import RewardLoraGroup
 
 ENSEMBLE_CENTRING = 0.01
 """Weight of the centring penalty where there are members and nobody says another."""
@@ -28,8 +29,9 @@ class RewardTrainConfig(FitConfig):
         description="Folder to start from: a causal language model, an encoder, or a reward model to train further."
     )
     data: Path = Field(
-        description='JSONL, JSONL.gz, Parquet or a folder saved by `datasets`: {"prompt", "a", "b", "label"}, '
-        '{"prompt", "chosen", "rejected"} or {"prompt", "a", "b", "votes": [{"annotator", "vote"}, ...]} a row.'
+        description="JSONL, JSONL.gz, Parquet, a folder that `datasets` reads, or hub:org/name@revision; of several "
+        'splits one, as FOLDER:train or hub:org/name:train. A row is {"prompt", "a", "b", "label"}, {"prompt", '
+        '"chosen", "rejected"} or {"prompt", "a", "b", "votes": [{"annotator", "vote"}, ...]}.'
     )
     group_by: str = Field(
         default="group",
@@ -37,7 +39,8 @@ class RewardTrainConfig(FitConfig):
         description='Key of what must not be on both sides of a split; rows without "group" go by their prompt.',
     )
     held_out: Path | None = Field(
-        default=None, description="Comparisons to measure on; none = whole groups are taken out of the data."
+        default=None,
+        description="Comparisons to measure on, in the same forms; none = whole groups are taken out of the data.",
     )
     held_out_share: float = Field(default=0.1, gt=0, lt=1, description="Share of the data that is taken out for that.")
     template: Literal["auto", "chat", "pair", "join"] = Field(
@@ -92,6 +95,7 @@ class RewardTrainConfig(FitConfig):
     samples: int = Field(default=4, ge=0, le=100, description="Held-out comparisons that are shown at the end.")
     batch_size: int = Field(default=16, ge=1, description="Comparisons a step.")
     learning_rate: float = Field(default=5e-5, gt=0, description="Peak of the learning rate (AdamW).")
+    lora: RewardLoraGroup = RewardLoraGroup()
 
     @property
     def heads(self) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from palate.models.classifier import MaskedClassifier
 from palate.models.manifest import Calibration
 from palate.models.rendering import Renderer
 from trainer.data.votes import Pair
 from trainer.fit import Fitted, Task, fit, prepare_process
+from trainer.lora import dropout_modules
 from trainer.metrics import MetricsWriter
 from trainer.model_folder import save_model_folder
 from trainer.padding import checked_pad
+from trainer.reward_model.adapters import AdaptersReport, as_served, report_adapters
 from trainer.reward_model.annotators import Reliability
 from trainer.reward_model.calibrate import calibration_of, fitted_logit_scale
 from trainer.reward_model.config import RewardTrainConfig
@@ -47,6 +50,7 @@ class Learnt:
         scale: As the folder has it.
         reliabilities: Of every annotator; None where they are not learnt.
         new_head: Whether its head was made for this run.
+        adapters: Through which it learnt; None where all weights did.
     """
 
     fitted: Fitted
@@ -56,6 +60,7 @@ class Learnt:
     scale: Scale
     reliabilities: Mapping[str, Reliability] | None
     new_head: bool
+    adapters: AdaptersReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ def get_ready(config: RewardTrainConfig, split: Split) -> Ready:
 
     Raises:
         FolderError: The model cannot be trained like this.
+        NotAdaptable: The adapters asked for do not fit the model.
         DataError: The comparisons cannot be rendered, or have nothing to teach.
     """
     prepare_process(config)
@@ -103,19 +109,23 @@ def learn(config: RewardTrainConfig, ready: Ready, writer: MetricsWriter) -> Lea
     """
     start, lesson = ready.start, ready.lesson
     collate, rows = collator(ready.pad_id), (lesson.rows, lesson.validation)
-    fitted = fit(Task("reward model", lesson.model, *rows, collate, lesson.loss, config.patience), config, writer)
-    scored = _scored(ready)
+    dropout = dropout_modules(start.model)
+    task = Task("reward model", lesson.model, *rows, collate, lesson.loss, config.patience, dropout)
+    fitted = fit(task, config, writer)
+    served = as_served(start)
+    scored = _scored(ready, served.classifier)
     scale = scale_of(scored)
     manifest = replace(start.manifest, calibration=scale.calibration, logit_scale=scale.logit_scale)
-    save_model_folder(start.model, config.model, manifest, config.out / "model")
+    save_model_folder(served.model, config.model, manifest, config.out / "model")
     pairs = tuple(row.pair for row in ready.learnt)
-    return Learnt(fitted, ready.data, pairs, scored, scale, lesson.reliabilities(), start.new_head)
+    adapters = report_adapters(start.model, config.lora)
+    return Learnt(fitted, ready.data, pairs, scored, scale, lesson.reliabilities(), start.new_head, adapters)
 
 
-def _scored(ready: Ready) -> HeldOut:
-    """What the model says now of the pairs it has not seen."""
+def _scored(ready: Ready, classifier: MaskedClassifier) -> HeldOut:
+    """What the model says of the pairs it has not seen."""
     sides = ([getattr(row, side) for row in ready.held_out] for side in ("a", "b"))
-    scores = [scores_of(ready.start.classifier, texts, ready.pad_id) for texts in sides]
+    scores = [scores_of(classifier, texts, ready.pad_id) for texts in sides]
     return HeldOut(tuple(row.pair for row in ready.held_out), *scores)
 
 

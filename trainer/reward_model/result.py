@@ -7,6 +7,7 @@ from pathlib import Path
 
 from palate.models.manifest import Calibration
 from trainer.fit import Fitted
+from trainer.reward_model.adapters import AdaptersReport
 from trainer.reward_model.annotators import AnnotatorReport
 from trainer.reward_model.calibrate import Sureness
 from trainer.reward_model.evaluate import Evaluation
@@ -31,6 +32,7 @@ class RewardResult:
         annotators: Who cast the votes that were learnt from.
         learning_curve: Of a bag of words on the same labels; None where there is too little data for one.
         members: How the members of an ensemble differ; None for a single model.
+        adapters: Through which it learnt; None where all weights did.
     """
 
     model_folder: Path
@@ -44,6 +46,7 @@ class RewardResult:
     annotators: tuple[AnnotatorReport, ...]
     learning_curve: LearningCurve | None
     members: MembersReport | None = None
+    adapters: AdaptersReport | None = None
 
     def summary(self) -> str:
         """What a person wants to know first, a line each."""
@@ -66,6 +69,11 @@ class RewardResult:
         if (members := self.members) is not None:
             alone = ", ".join(f"{share.value:.3f}" for share in members.accuracies if share is not None)
             lines.append(f"  members alone: {alone}; they disagree by {members.disagreement:.2f} standard deviations")
+        if (adapters := self.adapters) is not None:
+            lines.append(
+                f"  learnt through adapters (LoRA): rank {adapters.rank} on {adapters.layers} layers, "
+                f"{adapters.trained} parameters, {adapters.share:.2%} of the model's"
+            )
         if suspects:
             lines.append(f"  suspected: {len(suspects)} of {len(self.annotators)} annotators; card.html says which")
         return lines

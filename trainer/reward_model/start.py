@@ -11,6 +11,7 @@ import torch
 from palate.models.classifier import MaskedClassifier
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, TemplateKind, load_manifest
+from trainer.lora import add_adapters
 from trainer.model_folder import length_limit
 from trainer.reward_model.config import RewardTrainConfig
 
@@ -22,7 +23,7 @@ class Start:
     """A model ready to be trained.
 
     Attributes:
-        model: The transformers model.
+        model: The transformers model, with its adapters where they are asked for.
         classifier: The same, reading its score by the mask.
         manifest: How it reads prompts and completions.
         new_head: Whether its head was made here.
@@ -39,6 +40,7 @@ def load_start(config: RewardTrainConfig) -> Start:
 
     Raises:
         FolderError: The folder cannot become a reward model with one score, or one of each member.
+        NotAdaptable: It has no layers for the adapters asked for.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -65,6 +67,9 @@ def load_start(config: RewardTrainConfig) -> Start:
         raise FolderError(f"{config.model} lacks weights of its backbone: {', '.join(sorted(lost)[:5])}")
     if new_head:
         initialise_head(_final_layer(model))
+    if config.lora.rank:
+        whole = {head, *(key.rpartition(".")[0] for key in missing)}  # what starts at random learns as a whole
+        add_adapters(model, config.lora, sorted(whole), config.lora.dropout)
     manifest = _manifest(config, "decoder" if head == "score" else "encoder", new_head)
     return Start(model, MaskedClassifier(model, manifest.architecture), manifest, new_head)
 

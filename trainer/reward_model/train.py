@@ -31,6 +31,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     Raises:
         DataError: The comparisons cannot be used or split.
         FolderError: The model cannot be trained like this.
+        NotAdaptable: The adapters asked for do not fit the model.
         RunFolderError: The folder of the run holds another run.
         FitError: The loss is no longer finite.
     """
@@ -64,6 +65,7 @@ def _measured(config: RewardTrainConfig, learnt: Learnt) -> RewardResult:
         report_annotators(pairs, learnt.reliabilities),
         labels_needed(pairs, rows, config),
         compare_members(held_out),
+        learnt.adapters,
     )
     _write_report(result, config)
     _show(rows[: config.samples], scores_a, scores_b, config)

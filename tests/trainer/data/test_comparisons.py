@@ -32,6 +32,43 @@ def test_both_schemas_are_read(tmp_path):
     assert replace(found[0], label="tie").preference == 0.5
 
 
+def said(*texts):
+    """Messages of a user and an assistant in turns, the assistant's last."""
+    roles = ("user", "assistant")[-len(texts) :] if len(texts) < 3 else ("user", "assistant", "user", "assistant")
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": said("p", "good"), "rejected": said("p", "bad")},
+        {"prompt": "p", "chosen": said("p", "good"), "rejected": said("p", "bad"), "score": 3},
+        {"prompt": "p", "chosen": said("good"), "rejected": said("bad")},
+        {"prompt": [{"role": "user", "content": "p"}], "chosen": said("good"), "rejected": said("bad")},
+        {"prompt": "p", "a": said("good"), "b": said("bad"), "label": "a"},
+        {"prompt": [{"role": "user", "content": "p"}], "chosen": "good", "rejected": "bad"},
+    ],
+)
+def test_messages_are_read_as_the_texts_in_them(tmp_path, row):
+    assert read(tmp_path, row).rows == (Comparison("p", "good", "bad", "a", "", "p"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"chosen": said("p", "x"), "rejected": said("q", "y")}, "'chosen' and 'rejected' answer different conver"),
+        ({"chosen": said("p", "x")[:1], "rejected": said("y")}, "'chosen' must end with a message of the role 'assi"),
+        ({"chosen": [], "rejected": said("y")}, "'chosen' must end with a message"),
+        ({"chosen": said(*"abcd"), "rejected": said(*"abcx")}, r"is a conversation \(user, assistant, user\); only"),
+        ({"prompt": [], "chosen": "x", "rejected": "y"}, r"is a conversation \(\)"),
+        ({"prompt": "p", "chosen": ["x"], "rejected": "y"}, "each entry must be an object with the texts 'role' and"),
+    ],
+)
+def test_messages_that_are_no_question_with_two_answers_are_refused(tmp_path, row, complaint):
+    with pytest.raises(DataError, match=rf"c\.jsonl:1: .*{complaint}"):
+        read(tmp_path, row)
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [

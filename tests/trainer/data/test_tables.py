@@ -52,6 +52,13 @@ def test_a_text_of_ten_megabytes_is_refused_in_every_form(tmp_path, form):
         list(read_table(source))
 
 
+def test_messages_of_ten_megabytes_are_refused_in_every_form(tmp_path, form):
+    long = [{"role": "user", "content": "x" * (10 << 20)}, {"role": "assistant", "content": "y"}]
+    source = write(tmp_path, form, [{"chosen": long, "rejected": long[1:]}])
+    with pytest.raises(DataError, match=rf"{source}:1: .* is longer than {MAX_LINE_BYTES}"):
+        read_comparisons(source)
+
+
 def test_more_than_one_batch_is_read_in_order(tmp_path, form):
     source = write(tmp_path, form, [{"number": number} for number in range(700)])
     assert [(row.line, row.values["number"]) for row in read_table(source)] == [(n + 1, n) for n in range(700)]
@@ -66,7 +73,7 @@ def test_broken_and_empty_sources_are_refused(tmp_path):
     with pytest.raises(DataError, match="holds no rows"):
         list(read_table(write(tmp_path, "parquet", [{"a": "x"}][:0])))
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match="no folder that `datasets` saved"):
+    with pytest.raises(DataError, match=r"cannot be read as a set of rows .*give a folder that `datasets` saved"):
         list(read_table(tmp_path / "other"))
 
 
@@ -98,6 +105,6 @@ def test_a_column_whose_name_is_no_utf8_is_refused(tmp_path):
 def test_a_folder_of_several_splits_asks_for_one(tmp_path):
     both = datasets.DatasetDict({name: datasets.Dataset.from_list(ROWS) for name in ("train", "test")})
     both.save_to_disk(str(tmp_path / "rows"))
-    with pytest.raises(DataError, match=rf"give one of them: {tmp_path}/rows/train, {tmp_path}/rows/test"):
+    with pytest.raises(DataError, match=rf"give one of them: {tmp_path}/rows:train, {tmp_path}/rows:test"):
         list(read_table(tmp_path / "rows"))
     assert len(list(read_table(tmp_path / "rows" / "test"))) == 3

@@ -14,13 +14,13 @@ from torch.distributed.tensor import DTensor
 from palate.client.types import PolicyVersion
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
 from trainer.command import run_or_explain
+from trainer.lora import adapter_tensors, add_adapters
+from trainer.lora_config import LoraGroup
 from trainer.ppo.advantages import GAE, GRPO, Episodes
 from trainer.ppo.build import build_actor_critic, freeze, load_policy
 from trainer.ppo.errors import NotFinite, PublishFailed
 from trainer.ppo.evaluate import ForwardSettings, LocalRef
 from trainer.ppo.lanes import Lanes
-from trainer.ppo.lora import adapter_tensors, add_adapters
-from trainer.ppo.lora_config import LoraGroup
 from trainer.ppo.optimizer import make_optimizer
 from trainer.ppo.parallel import alone, shard, spread
 from trainer.ppo.ranks import LeadingUpdater, follow

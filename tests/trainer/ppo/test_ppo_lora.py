@@ -19,12 +19,8 @@ from services.policy.engine_transformers import read_tensors
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
 from trainer.config import PPOConfig
-from trainer.metrics import read_metrics
-from trainer.ppo import loop
-from trainer.ppo.build import load_actor
-from trainer.ppo.errors import CheckpointRefused, PublishFailed, UnusableModel
-from trainer.ppo.fleet import Fleet
-from trainer.ppo.lora import (
+from trainer.lora import (
+    NotAdaptable,
     adapter_scale,
     adapter_tensors,
     add_adapters,
@@ -34,7 +30,12 @@ from trainer.ppo.lora import (
     targets_of,
     without_adapters,
 )
-from trainer.ppo.lora_config import LoraGroup
+from trainer.lora_config import LoraGroup
+from trainer.metrics import read_metrics
+from trainer.ppo import loop
+from trainer.ppo.build import load_actor
+from trainer.ppo.errors import CheckpointRefused, PublishFailed, UnusableModel
+from trainer.ppo.fleet import Fleet
 from trainer.ppo.lora_payload import LoraPayloads
 from trainer.ppo.model import collate
 from trainer.ppo.patience import Patience
@@ -138,12 +139,12 @@ def test_a_payload_holds_while_the_adapters_learn_on(actor):
     ],
 )
 def test_layers_that_cannot_be_adapted_are_named(policy_folder, target, told):
-    with pytest.raises(UnusableModel, match=told):
+    with pytest.raises(NotAdaptable, match=told):
         add_adapters(load_actor(policy_folder).model, LoraGroup(rank=4, target_modules=target.split(",")))
 
 
 def test_a_rank_beyond_the_matrix_is_refused(policy_folder):
-    with pytest.raises(UnusableModel, match=r"--lora\.rank 17 is more than .*k_proj has: give 16 or less"):
+    with pytest.raises(NotAdaptable, match=r"--lora\.rank 17 is more than .*k_proj has: give 16 or less"):
         add_adapters(load_actor(policy_folder).model, LoraGroup(rank=17, target_modules=["k_proj"]))
 
 
@@ -156,7 +157,7 @@ def test_named_layers_alone_have_adapters(policy_folder):
 
 def test_a_model_of_other_layers_is_refused():
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8))
-    with pytest.raises(UnusableModel, match="no plain linear layers"):
+    with pytest.raises(NotAdaptable, match="no plain linear layers"):
         add_adapters(gpt2, LoraGroup(rank=2))
 
 

@@ -1,9 +1,9 @@
-"""Low-rank adapters on the policy (LoRA): added, taken off, merged into weights, written as peft reads them."""
+"""Low-rank adapters on a model (LoRA): added, taken off, merged into weights, written as peft reads them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from palate.models.adapters import factor_names, merged_tensors
 from palate.models.weights import describe_tensors, untied_state_dict, weights_digest
+from trainer.errors import TrainerError
+from trainer.lora_config import ALL_LINEAR, LoraGroup
 from trainer.model_folder import replaced_folder
-from trainer.ppo.errors import UnusableModel
-from trainer.ppo.lora_config import ALL_LINEAR, LoraGroup
 
 _NAME = "default"
 """What peft calls the one adapter in the model."""
@@ -22,22 +22,44 @@ _NAME = "default"
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def add_adapters(model: Any, lora: LoraGroup) -> None:
+class NotAdaptable(TrainerError):
+    """A model has no layers that can have the adapters asked for; the message names what it has."""
+
+
+def add_adapters(model: Any, lora: LoraGroup, whole: Sequence[str] = (), dropout: float = 0.0) -> None:
     """Freezes a transformers model and adds adapters, which learn; they change nothing yet.
 
+    Args:
+        model: Stays in evaluation mode, its dropout too.
+        lora: Which adapters.
+        whole: Names of the modules that learn as a whole and have none.
+        dropout: Share of an adapter's inputs that `dropout_modules` leave out in training mode.
+
     Raises:
-        UnusableModel: The model has no layers of these names, or they are no plain linear ones.
+        NotAdaptable: The model has no layers of these names, or they are no plain linear ones.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    _check_targets(model, lora.target_modules)
-    targets = ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else lora.target_modules
+    excluded = [name for part in whole for name in _linear_layers(model) if f"{name}.".startswith(f"{part}.")]
+    _check_targets(model, lora.target_modules, excluded)
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else lora.target_modules,
+        exclude_modules=excluded or None,
+        lora_dropout=dropout,
+        task_type="SEQ_CLS" if whole else "CAUSAL_LM",
     )
     inject_adapter_in_model(config, model, _NAME)
     _check_layers(model)
+    for part in whole:
+        model.get_submodule(part).requires_grad_(True)
     model.eval()
+
+
+def dropout_modules(model: nn.Module) -> tuple[nn.Module, ...]:
+    """What leaves out an adapter's inputs where it is in training mode; none for a model without adapters."""
+    return tuple(layer.lora_dropout[_NAME] for _, layer in _lora_modules(model))
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -118,15 +140,20 @@ def _lora_modules(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, layer) for name, layer in module.named_modules() if hasattr(layer, "lora_A"))
 
 
-def _check_targets(model: Any, targets: list[str]) -> None:
+def _linear_layers(model: Any) -> list[str]:
+    """Names of the plain linear layers, the output layer aside."""
     output = model.get_output_embeddings()
-    layers = [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not output]
+    return [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not output]
+
+
+def _check_targets(model: Any, targets: list[str], excluded: Sequence[str]) -> None:
+    layers = [name for name in _linear_layers(model) if name not in excluded]
     wanted = [] if targets == [ALL_LINEAR] else targets
     unknown = [target for target in wanted if not any(f".{name}".endswith(f".{target}") for name in layers)]
     if unknown or not layers:
         called = f" called {', '.join(unknown)}" if unknown else ""
         known = ", ".join(sorted({name.rpartition(".")[2] for name in layers})) or "none: leave --lora.rank out"
-        raise UnusableModel(
+        raise NotAdaptable(
             f"--lora.target-modules: {type(model).__name__} has no plain linear layers{called}, its output layer "
             f"aside; it has {known}"
         )
@@ -138,9 +165,9 @@ def _check_layers(model: Any) -> None:
         base, rank = layer.get_base_layer(), layer.r[_NAME]
         if type(base) is not nn.Linear:
             kind = type(base).__name__
-            raise UnusableModel(f"--lora: {name} is a {kind}; adapters are for plain linear layers: name others")
+            raise NotAdaptable(f"--lora: {name} is a {kind}; adapters are for plain linear layers: name others")
         if rank > (most := min(base.weight.shape)):
-            raise UnusableModel(f"--lora.rank {rank} is more than {name} has: give {most} or less")
+            raise NotAdaptable(f"--lora.rank {rank} is more than {name} has: give {most} or less")
     shared = set(targets_of(model)) - base_state(model).keys()
     if shared:
-        raise UnusableModel(f"--lora: {', '.join(sorted(shared))} is tied to another tensor and cannot have an adapter")
+        raise NotAdaptable(f"--lora: {', '.join(sorted(shared))} is tied to another tensor and cannot have an adapter")

@@ -7,13 +7,13 @@ from importlib import import_module
 from tests.fuzz.harness import Harness
 
 _MODULES = {
-    "reward": ("reward.Score", "reward.Compare", "reward.Rank", "reward.Explain", "reward.ScoreStream", "admin",
-               "oip.ModelInfer"),
+    "reward": ("reward.Score", "reward.Compare", "reward.Rank", "reward.Explain", "reward.ScoreStream", "reward.models",
+               "admin", "oip.ModelInfer"),
     "policy": ("policy.Generate", "policy.ComputeLogprobs", "policy.StageWeights", "policy.publishing"),
     "chat": ("chat.messages", "chat.template"),
-    "files": ("config.reward", "config.policy", "config.identities", "folder.manifest", "folder.config",
-              "folder.safetensors", "data.comparisons", "data.gzip", "data.parquet", "data.demonstrations",
-              "data.prompts", "bulk.jsonl", "bulk.parquet"),
+    "files": ("config.reward", "config.policy", "config.ppo", "config.identities", "audit.policy",
+              "collect.principles", "folder.manifest", "folder.config", "folder.safetensors", "data.comparisons",
+              "data.gzip", "data.parquet", "data.demonstrations", "data.prompts", "bulk.jsonl", "bulk.parquet"),
 }  # fmt: skip
 
 NAMES = tuple(name for names in _MODULES.values() for name in names)

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from pydantic import ValidationError, create_model
 
-from palate.bulk.items import Columns, Limits, pair_of
+from palate.audit.gate import Limits, PolicyProblem, check_names, read_policy
+from palate.bulk.items import Columns, pair_of
+from palate.bulk.items import Limits as BulkLimits
 from palate.bulk.rows import FileProblem, read_entries
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import load_manifest
@@ -30,6 +32,8 @@ from services.reward.config import RewardConfig
 from services.runtime.identity import Identities, IdentityFileError
 from tests.fuzz import folders
 from tests.fuzz.harness import Harness, spoilt
+from trainer.collect.principles import read_principles
+from trainer.config import PPOConfig
 from trainer.data.comparisons import read_comparisons
 from trainer.data.demonstrations import read_demonstrations
 from trainer.data.lines import DataError
@@ -86,6 +90,12 @@ def _looked_up(file: Path) -> object:
     return [each.valid_at(datetime.now(UTC)) for each in found if each is not None]
 
 
+def _gated(file: Path) -> object:
+    policy = read_policy(file)
+    check_names(policy, ["verbosity", "hedging"])
+    return policy
+
+
 def _votes(file: Path) -> object:
     found = read_comparisons(file)
     pairs = pairs_of(found.rows)
@@ -93,7 +103,7 @@ def _votes(file: Path) -> object:
 
 
 def _bulk(file: Path) -> object:
-    limits = Limits(16, 65_536)
+    limits = BulkLimits(16, 65_536)
     return [pair_of(entry, Columns("prompt", "completion"), limits) for entry in read_entries(file)]
 
 
@@ -105,7 +115,13 @@ def _configured(kind: Any) -> Callable[[Path], object]:
     def model() -> Any:
         return create_model(kind.__name__, __base__=Group, **fields)
 
-    return lambda file: model().model_validate(read_config(file))
+    def check(file: Path) -> object:
+        try:
+            return model().model_validate(read_config(file))
+        except ValidationError as error:  # of which each problem is a line; the longest one is looked at
+            raise ConfigFileError(max((problem["msg"] for problem in error.errors()), key=len)) from error
+
+    return check
 
 
 _TEXTS = st.one_of(st.text(max_size=12), st.sampled_from(["\ud800", "\0", "a" * 2000, "b"]))
@@ -164,9 +180,18 @@ def _yaml(known: SearchStrategy[Any]) -> SearchStrategy[bytes]:
     return spoilt(known.map(lambda value: yaml.safe_dump(value).encode()) | odd)
 
 
-def _settings(kind: Any) -> SearchStrategy[Any]:
-    names = sorted(kind.model_fields)
-    return st.dictionaries(st.sampled_from(names) | _PLAIN, _JSON.filter(_dumps), max_size=6)
+def _settings(kind: Any, deepest: int = 1) -> SearchStrategy[Any]:
+    """Some of a configuration's values, those of its groups too."""
+    names, value = sorted(kind.model_fields), _JSON.filter(_dumps)
+    groups = (
+        [field.annotation for field in kind.model_fields.values() if _is_group(field.annotation)] if deepest else []
+    )
+    nested = [_settings(group, deepest - 1) for group in groups]
+    return st.dictionaries(st.sampled_from(names) | _PLAIN, st.one_of(value, *nested), max_size=6)
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Group)
 
 
 _PLAIN = st.text(st.characters(codec="ascii", categories=["L"]), max_size=8)
@@ -189,6 +214,29 @@ _IDENTITIES = st.lists(
         },
     ),
     max_size=3,
+)
+
+_GATE = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_excluded": st.floats(0, 1) | _JSON.filter(_dumps),
+        "min_items": st.integers(1, 9) | _JSON.filter(_dumps),
+        "probes": st.dictionaries(
+            st.sampled_from(["verbosity", "hedging"]) | _PLAIN,
+            st.dictionaries(
+                st.sampled_from(sorted(Limits.model_fields)),
+                st.sampled_from(["fail", "pass"]) | st.floats(0, 1) | _JSON.filter(_dumps),
+                max_size=3,
+            )
+            | _JSON.filter(_dumps),
+            max_size=2,
+        )
+        | _JSON.filter(_dumps),
+    },
+)
+
+_PRINCIPLES = st.fixed_dictionaries(
+    {}, optional={"principles": st.lists(_PLAIN, max_size=4) | _JSON.filter(_dumps), "more": st.none()}
 )
 
 _MANIFEST = st.fixed_dictionaries(
@@ -244,12 +292,14 @@ def harnesses() -> list[Harness]:
             Harness(
                 f"config.{name}",
                 _reading("config.yaml", _configured(kind)),
-                (ConfigFileError, ValidationError),
+                (ConfigFileError,),
                 _yaml(_settings(kind)),
             )
-            for name, kind in (("reward", RewardConfig), ("policy", PolicyConfig))
+            for name, kind in (("reward", RewardConfig), ("policy", PolicyConfig), ("ppo", PPOConfig))
         ),
         Harness("config.identities", _reading("who.yaml", _looked_up), (IdentityFileError,), _yaml(_IDENTITIES)),
+        Harness("audit.policy", _reading("gate.yaml", _gated), (PolicyProblem,), _yaml(_GATE)),
+        Harness("collect.principles", _reading("principles.yaml", read_principles), (DataError,), _yaml(_PRINCIPLES)),
         Harness("folder.manifest", _in_folder("palate.json", load_manifest), (FolderError,), _json(_MANIFEST),
                 prepare=_folder),
         Harness("folder.config", _in_folder("config.json", _guessed), (FolderError,), _json(described),

@@ -25,13 +25,16 @@ from services.reward.metrics import RewardMetrics
 from services.reward.oip.items import read_items
 from services.reward.oip.outputs import wanted_outputs
 from services.reward.oip.parameters import read_parameters
+from services.reward.oip.service import InferenceServicer
 from services.reward.options import demand_of
 from services.reward.registry import Registry
 from services.reward.scoring import Scorer
 from services.reward.scoring_queue import ScoringQueue
+from services.reward.service import RewardServicer
 from services.reward.streaming import ItemStream
 from services.reward.unary import check_count
 from services.runtime.errors import ServiceError
+from services.runtime.health import Health
 from services.runtime.interceptors import parse_message
 from tests.fuzz import folders, mutation
 from tests.fuzz.harness import Harness, framed, frames_of, spoilt
@@ -150,6 +153,8 @@ class _Loop:
         with registry.using("") as served:
             self.scorer = served.scorer
         self.admin = AdminServicer(registry, self.config, self.metrics)
+        self.reward = RewardServicer(registry, self.config, self.metrics)
+        self.inference = InferenceServicer(registry, self.config, Health(["reward"], []))
 
     async def stream(self, requests: Iterable[reward.ScoreStreamRequest], demand: Any) -> list[Any]:
         async def sent() -> Any:
@@ -191,6 +196,36 @@ def _stream_requests() -> st.SearchStrategy[bytes]:
     first = st.builds(lambda: reward.ScoreStreamRequest(options=reward.ScoreOptions()).SerializeToString())
     items = framed(messages(reward.ScoreStreamRequest, values), most=4)
     return st.builds(bytes.__add__, framed(first, most=1), items)
+
+
+_NAMED: dict[str, Any] = {
+    "GetModelInfo": reward.GetModelInfoRequest,
+    "ListModels": reward.ListModelsRequest,
+    "ModelMetadata": oip.message("ModelMetadataRequest"),
+    "ModelReady": oip.message("ModelReadyRequest"),
+}
+"""Requests that name a model at most, of both protocols."""
+
+
+def _tell(data: bytes) -> object:
+    name = sorted(_NAMED)[data[0] % len(_NAMED)] if data else "ListModels"
+    request = parse_message(_NAMED[name].FromString, data[1:])
+    servicer = _loop().inference if name.startswith("Model") else _loop().reward
+    return _loop().loop.run_until_complete(getattr(servicer, name)(request, SimpleNamespace()))
+
+
+def _questions() -> st.SearchStrategy[bytes]:
+    model = folders.model()
+    values = {
+        "palate.v1.GetModelInfoRequest.model": st.sampled_from(["", "judge"]),
+        "inference.ModelReadyRequest.name": st.sampled_from(["", "judge"]),
+        "inference.ModelMetadataRequest.name": st.sampled_from(["", "judge"]),
+        "inference.ModelReadyRequest.version": st.sampled_from(
+            ["", model.digests.revision, model.digests.revision[:8]]
+        ),
+    }
+    kinds = enumerate(sorted(_NAMED))
+    return st.one_of([messages(_NAMED[name], values).map(bytes([place]).__add__) for place, name in kinds])
 
 
 _ADMIN: dict[str, Any] = {
@@ -241,6 +276,8 @@ def harnesses() -> list[Harness]:
         Harness("reward.ScoreStream", _stream, (ServiceError,), st.deferred(lambda: spoilt(_stream_requests())),
                 mutate=mutation.messages, prepare=_loop),
         Harness("admin", _administer, (ServiceError,), spoilt(_administrations()),
+                mutate=partial(mutation.message, head=1), prepare=_loop),
+        Harness("reward.models", _tell, (ServiceError,), st.deferred(lambda: spoilt(_questions())),
                 mutate=partial(mutation.message, head=1), prepare=_loop),
         Harness("oip.ModelInfer", _infer, (ServiceError,), spoilt(_inferences()),
                 mutate=mutation.message, prepare=folders.model),

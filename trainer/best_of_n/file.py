@@ -65,8 +65,8 @@ def settle_conditions(out: Path, wanted: Mapping[str, Any]) -> None:
     Raises:
         DataError: The rows there were drawn or scored otherwise.
     """
-    file = out / CONDITIONS_FILE
-    if (out / ROWS_FILE).exists():
+    file, rows = out / CONDITIONS_FILE, out / ROWS_FILE
+    if rows.exists() and rows.stat().st_size:
         changed = [name for name, value in _said(file).items() if wanted.get(name) != value]
         if changed:
             raise DataError(

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from inspect import cleandoc
 from pathlib import Path
-from types import UnionType
-from typing import Any, NoReturn, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, NoReturn, Self, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -24,36 +23,12 @@ from pydantic_settings import (
 
 from palate.environment import misspelt, variable_of
 from palate.exit_codes import STOPPED
+from palate.plain_model import PlainModel
 from palate.spelling import unknown
 from palate.yaml_document import KeyGivenTwice, TooMuch, read_yaml
 
 
-class _Plain(BaseModel):
-    """A yes is no number: YAML reads `yes` and `on` as True, which counts as 1 in Python."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and not _takes_switch(cls.model_fields[info.field_name or ""].annotation):
-            raise ValueError("a number is wanted here, and YAML reads yes, no, on and off as switches")
-        return value
-
-
-def _takes_switch(annotation: Any) -> bool:
-    kinds = set(_kinds(annotation))
-    return bool in kinds or not kinds & {int, float}
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The types that a union names, or the one that there is."""
-    if get_origin(annotation) in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _kinds(member)
-    else:
-        yield annotation
-
-
-class Group(_Plain):
+class Group(PlainModel):
     """Base of the nested parts of a configuration: immutable, and a misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -64,7 +39,7 @@ class Group(_Plain):
         cls.__doc__ = cleandoc(cls.__doc__ or "")
 
 
-class Settings(_Plain, BaseSettings):
+class Settings(PlainModel, BaseSettings):
     """Base of every configuration class.
 
     A field ``max_items`` is the flag ``--max-items``, the YAML key ``max_items`` and the environment variable

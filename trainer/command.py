@@ -111,24 +111,25 @@ def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED,
 
 
 def no_other_try_mends(error: Exception) -> bool:
-    """Whether the same command would fail again, so that whoever starts failed trainings again should not."""
+    """Whether the same command would fail again, so that whoever starts failed trainings again should not.
+
+    What a disk or a service is the cause of may have passed by then, and so is none of this.
+    """
     from palate.models.folder import FolderError
     from palate.models.frames import RenderingError
     from trainer.data.lines import DataError
-    from trainer.ppo import errors as ppo
+    from trainer.ppo.errors import BrakeUnusable, CheckpointRefused, PromptsUnusable, RewardFunctionUnusable
     from trainer.run_folder import RunFolderError
 
-    of_files = (DataError, FolderError, RenderingError, RunFolderError, FileNotFoundError, NotADirectoryError)
-    of_settings = (
-        ppo.BrakeUnusable,
-        ppo.CheckpointRefused,
-        ppo.NoDevice,
-        ppo.NotStrict,
-        ppo.PromptsUnusable,
-        ppo.RewardFunctionUnusable,
-        ppo.UnusableModel,
-    )
-    return isinstance(error, of_files + of_settings)
+    files = (DataError, FolderError, RenderingError, RunFolderError)
+    settings = (BrakeUnusable, CheckpointRefused, PromptsUnusable, RewardFunctionUnusable)
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not isinstance(cause, _NOT_THERE):
+        return False
+    return isinstance(error, (*files, *settings, *_NOT_THERE))
+
+
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def share_processors() -> None:

@@ -152,7 +152,10 @@ def bound_settings(config: PhaseSettings) -> dict[str, Any]:
 
 
 def settings_problem(out: Path, config: PhaseSettings) -> str:
-    """Why the run in `out` cannot go on with `config`; empty where it can."""
+    """Why the run in `out` cannot go on with `config`; empty where it can.
+
+    What the file does not name had no setting yet when the run began, and was as the default is.
+    """
     file, now = out / SETTINGS_FILE, bound_settings(config)
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -162,9 +165,15 @@ def settings_problem(out: Path, config: PhaseSettings) -> str:
         )
     if (phase := before.pop(_PHASE, config.phase)) != config.phase:
         return f"the run in {out} is one of `palate train {phase}`: give another --out, or go on with that command"
+    before = {**{name: value for name, value in _defaults(config).items() if name in now}, **before}
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     told = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in changed)
     return told and f"the run in {out} had other settings: {told}; resume with the same, or give another --out"
+
+
+def _defaults(config: PhaseSettings) -> dict[str, Any]:
+    """What `config` has by default, by the names of `bound_settings`; without what has to be given."""
+    return bound_settings(type(config).model_construct())
 
 
 def _is_free(name: str) -> bool:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from palate.audit.findings import Finding, Findings
 from palate.client import PalateError
 from palate.file_errors import cause_of
+from palate.plain_model import PlainModel
 from palate.yaml_document import read_yaml
 
 
@@ -23,7 +24,7 @@ class PolicyProblem(PalateError):
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
-class Limits(BaseModel):
+class Limits(PlainModel):
     """What is allowed to one probe."""
 
     model_config = _STRICT
@@ -35,7 +36,7 @@ class Limits(BaseModel):
     max_excluded: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Policy(BaseModel):
+class Policy(PlainModel):
     """What is allowed; the default lets nothing pass that is flagged, nor an audit with many exclusions."""
 
     model_config = _STRICT

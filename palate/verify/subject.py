@@ -92,7 +92,10 @@ def servers(folder: Path, engines: Sequence[EngineChoice], device: str, *, stric
     found = [Started(folder, each, strict, _place(folder, each, device)) for each in chosen]
     if all(each.device == PROCESSOR for each in found):
         return found
-    reference = Started(folder, engines_here(folder, PROCESSOR)[0], strict)
+    references = engines_here(folder, PROCESSOR)
+    if not references:
+        raise FolderError(f"nothing here computes {folder} on the processor, to compare with: install torch or export")
+    reference = Started(folder, references[0], strict)
     return list(dict.fromkeys([reference, *found]))
 
 

@@ -76,7 +76,7 @@ class ItemStream:
         Raises:
             InvalidRequest: A message is not an item; raised after the items before it were answered.
             PermissionDenied: Its caller may not ask for its priority any more; raised likewise.
-        NotReady: The stream was stopped; raised after everything that was read was answered.
+            NotReady: The stream was stopped; raised after everything that was read was answered.
         """
         self._reading = asyncio.create_task(self._read(requests))
         try:

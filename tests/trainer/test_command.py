@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -8,11 +9,14 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from palate.exit_codes import INTERRUPTED, STOPPED
+from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from palate.models.folder import FolderError
 from tests.collecting import COMMAND
 from tests.tiny_models import CHAT_TEMPLATE, make_tiny_policy
 from trainer import collect_command, command
-from trainer.data.lines import write_rows
+from trainer.data.lines import DataError, write_rows
+from trainer.ppo.errors import CheckpointRefused, NotStrict, RolloutsFailed, UnusableModel
+from trainer.run_folder import RunFolderBusy
 
 
 def run(app, *arguments):
@@ -112,6 +116,34 @@ def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, argum
     assert done.stderr.startswith(f"palate train {arguments[0]}: ")
     assert "Traceback" not in done.stderr
     assert not places["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "code"),
+    [
+        (DataError("no.jsonl does not exist"), FileNotFoundError(errno.ENOENT, "gone"), STOPPED),
+        (DataError("line 3 holds no prompt"), None, STOPPED),
+        (DataError("d.jsonl cannot be read"), OSError(errno.EIO, "broken"), NOT_GOOD),
+        (CheckpointRefused("other settings"), None, STOPPED),
+        (CheckpointRefused("it cannot be read"), OSError(errno.ESTALE, "stale"), NOT_GOOD),
+        (FolderError("no config.json"), None, STOPPED),
+        (FileNotFoundError(errno.ENOENT, "gone"), None, STOPPED),
+        (OSError(errno.ENOSPC, "full"), None, NOT_GOOD),
+        (RunFolderBusy("another process trains"), None, NOT_GOOD),
+        (UnusableModel("the reference has other tokens"), None, NOT_GOOD),
+        (NotStrict("a replica has other threads"), None, NOT_GOOD),
+        (RolloutsFailed("nobody answers"), None, NOT_GOOD),
+    ],
+)
+def test_only_what_no_other_try_mends_ends_a_job_for_good(error, cause, code):
+    """A service or a disk may be well again at the next try."""
+
+    def fail():
+        raise error from cause
+
+    with pytest.raises(SystemExit) as ended:
+        command.run_or_explain("palate train ppo", fail)
+    assert ended.value.code == code
 
 
 def test_a_failed_start_does_not_stand_in_the_way_of_the_mended_command(tmp_path):

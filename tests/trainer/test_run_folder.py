@@ -77,6 +77,20 @@ def test_a_resumed_run_logs_and_saves_as_it_is_told_now(tmp_path):
     assert [row["step"] for row in read_rows(metrics)] == [3, 4, 5, 6]
 
 
+def test_a_setting_that_did_not_exist_yet_was_as_its_default_is(tmp_path):
+    """A run goes on under a version that has learnt another option, unless that is used."""
+    with begin_run(config(tmp_path)):
+        pass
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+    file = tmp_path / "run" / "settings.json"
+    settings = json.loads(file.read_text())
+    del settings["weight_decay"]
+    file.write_text(json.dumps(settings))
+    check_folder(config(tmp_path, resume=True))
+    with pytest.raises(RunFolderError, match=r"weight_decay \(was 0\.\d*, is 0\.7\)"):
+        check_folder(config(tmp_path, resume=True, weight_decay=0.7))
+
+
 def test_everything_that_decides_what_is_learnt_is_bound(tmp_path):
     before = config(tmp_path)
     with begin_run(before):

@@ -112,6 +112,8 @@ def test_a_misspelt_probe_in_a_policy_is_refused():
     [
         ("probes: {verbosity: {max_shar: 1}}", "probes.verbosity.max_shar"),
         ("max_excluded: 2", "max_excluded"),
+        ("min_items: yes", "a number is wanted"),
+        ("probes: {hedging: {max_share: on}}", "a number is wanted"),
         ("probes: {verbosity: {flagged: perhaps}}", "flagged"),
         ("max_excluded: 0.1\nmax_excluded: 0.2", "given twice"),
         ("- a list", "the file"),

@@ -188,3 +188,9 @@ def test_a_device_that_is_not_there_is_told_before_a_server_is_started(llama: Pa
     monkeypatch.setattr("palate.verify.command.verify", lambda *_: pytest.fail("a server would be started"))
     said = palate_verify("--model", llama, *words)
     assert (said.exit_code, complaint in " ".join(said.stderr.replace("│", " ").split())) == (2, True), said.stderr
+
+
+def test_without_anything_to_compare_with_it_is_told_what_to_install(llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("palate.verify.subject.find_spec", lambda name: None)
+    with pytest.raises(FolderError, match="install torch or export"):
+        servers(llama, [EngineChoice.TORCH], "auto", strict=False)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from palate.exit_codes import NOT_GOOD, STOPPED
+from palate.exit_codes import STOPPED
 
 NOWHERE = ("--target", "127.0.0.1:1")
 
@@ -35,7 +35,7 @@ def test_what_cannot_begin_says_why_and_ends_with_2(tmp_path, arguments):
     assert "Traceback" not in done.stderr
 
 
-def test_a_training_that_fails_may_be_started_again(tmp_path):
+def test_a_training_without_its_files_is_not_started_again(tmp_path):
     flags = ("train", "reward", "--model", "absent", "--data", "absent", "--out", "out")
     command = [sys.executable, "-c", "from palate.command import main; main()", *flags]
-    assert subprocess.run(command, capture_output=True, timeout=300, cwd=tmp_path, check=False).returncode == NOT_GOOD
+    assert subprocess.run(command, capture_output=True, timeout=300, cwd=tmp_path, check=False).returncode == STOPPED

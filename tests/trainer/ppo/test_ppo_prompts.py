@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_used_ends_the_command_with_its_line(configure, ca
     config.prompts.write_text('{"prompt": "a"}\n{"text": "b"}\n')
     with pytest.raises(SystemExit) as ended:
         run_or_explain("palate train ppo", lambda: run_ppo(config))
-    assert ended.value.code == 1
+    assert ended.value.code == 2
     told = f"palate train ppo: {config.prompts}:2: 'prompt' must be a text; it is missing"
     assert told in capsys.readouterr().err
     assert not (config.out / "checkpoints").exists()

@@ -178,7 +178,9 @@ def test_a_wrong_token_and_a_wrong_role(diagnose, protected, files, tmp_path):
     assert (code, is_bad(findings, protected.target, "credentials", "no valid credentials", "SHA-256")) == (1, True)
     token = files.token_file("generator")
     code, findings = diagnose("--reward", protected.target, "--ca", files.ca, "--token-file", token)
-    assert is_bad(findings, protected.target, "credentials", "generator-team may not call", "it is for: admin, expediter, scorer")
+    assert is_bad(
+        findings, protected.target, "credentials", "generator-team may not call", "it is for: admin, expediter, scorer"
+    )
 
 
 def test_another_authority_another_name_and_no_tls(diagnose, protected, reward, files, tmp_path):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trainer.data.lines import DataError, Row, append_rows, read_rows, telling, 
 
 ROWS_FILE, CONDITIONS_FILE = "drawn.jsonl", "conditions.json"
 _NO_ROW = "no row of `palate best-of-n` here"
+_ANOTHER = "give another --out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +31,36 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A prompt that is done.
+    """A prompt that was asked for.
 
     Attributes:
         number: Of the prompt.
         group: What it belongs to.
         refused: Why the policy does not take it; empty where it does.
-        judged: Its completions; none where it is refused.
+        judged: Its completions; none where it is refused, or the policy fails on it.
+        failed: How the policy fails on it; empty where it does not.
     """
 
     number: int
     group: str
     refused: str
     judged: tuple[Judged, ...]
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a prompt: completions, a pair of verdicts for each, or why the policy does not take it."""
+    """What came of a prompt: completions with two verdicts each, or why the policy refuses it or fails on it."""
 
     asked: Asked
     drawn: Sequence[GeneratedCompletion] = ()
     judged: Sequence[Judged] = ()
     refused: str = ""
+    failed: str = ""
 
     def in_numbers(self) -> Answered:
         """Without texts."""
-        return Answered(self.asked.number, self.asked.group, self.refused, tuple(self.judged))
+        return Answered(self.asked.number, self.asked.group, self.refused, tuple(self.judged), self.failed)
 
 
 def settle_conditions(out: Path, wanted: Mapping[str, Any]) -> None:
@@ -92,32 +96,35 @@ def write(out: Path, answer: Answer) -> None:
     asked = answer.asked
     place = {"number": asked.number, "prompt": asked.prompt.text, "group": asked.group}
     pairs = zip(answer.drawn, answer.judged, strict=True)
-    rows = [place | _row(*pair) for pair in pairs] or [place | {"refused": answer.refused}]
+    without = {"failed": answer.failed} if answer.failed else {"refused": answer.refused}
+    rows = [place | _row(*pair) for pair in pairs] or [place | without]
     with telling(out / ROWS_FILE):
         append_rows(out / ROWS_FILE, rows)
 
 
-def read_done(out: Path, samples: int) -> list[Answered]:
-    """The prompts that are done, in their order, after taking out what a stop has cut off.
+def read_done(out: Path, samples: int) -> dict[int, Answered]:
+    """The prompts that are done, by number, after taking out what a stop has cut off, and what the policy failed on.
 
     Raises:
         DataError: The file was not written by this command.
     """
     file = out / ROWS_FILE
     if not (file.exists() and without_cut_line(file)):
-        return []
-    done: list[Answered] = []
-    lines, is_cut = 0, False
+        return {}
+    done: dict[int, Answered] = {}
+    lines, kept, is_cut = 0, set[int](), False
     for number, group in groupby(read_rows(file), lambda row: row.number("number", -1)):
         rows = list(group)
-        if number != len(done) or is_cut:
-            rows[0].refuse(f"{_NO_ROW} (a prompt before it is missing, or not whole); give another --out")
-        found = _answered(len(done), rows)
-        if is_cut := not (found.refused or len(found.judged) == samples):
-            continue
-        done.append(found)
         lines += len(rows)
-    _keep_lines(file, lines)
+        if number in done or is_cut:
+            rows[0].refuse(f"{_NO_ROW} (its prompt stands there before, or that before it is not whole); {_ANOTHER}")
+        found = _answered(rows)
+        is_cut = not (found.refused or found.failed or len(found.judged) == samples)
+        if not (is_cut or found.failed):
+            done[found.number] = found
+            kept.update(row.line for row in rows)
+    if len(kept) < lines:
+        _keep_lines(file, kept)
     return done
 
 
@@ -140,9 +147,14 @@ def _said(file: Path) -> dict[str, Any]:
     return said
 
 
-def _answered(number: int, rows: Sequence[Row]) -> Answered:
-    group, refused = rows[0].text("group"), rows[0].text("refused", "")
-    return Answered(number, group, refused, () if refused else tuple(map(_judged, rows)))
+def _answered(rows: Sequence[Row]) -> Answered:
+    first = rows[0]
+    number = first.number("number", -1)
+    if number < 0 or not number.is_integer():
+        first.refuse(f"{_NO_ROW} (it has no number of a prompt); {_ANOTHER}")
+    refused, failed = first.text("refused", ""), first.text("failed", "")
+    judged = () if refused or failed else tuple(map(_judged, rows))
+    return Answered(int(number), first.text("group"), refused, judged, failed)
 
 
 def _judged(row: Row) -> Judged:
@@ -162,10 +174,12 @@ def _verdict(row: Row, name: str) -> Verdict:
     try:
         return Judgement(float(found["score"]), tuple(map(float, found.get("members", ()))))  # type: ignore[index,union-attr]
     except (AttributeError, KeyError, TypeError, ValueError):
-        row.refuse(f"{_NO_ROW} (its {name} holds neither score nor error); give another --out")
+        row.refuse(f"{_NO_ROW} (its {name} holds neither score nor error); {_ANOTHER}")
 
 
-def _keep_lines(file: Path, count: int) -> None:
-    """Cuts the file after so many lines."""
-    with file.open("rb+") as stream:
-        stream.truncate(sum(len(line) for line in islice(stream, count)))
+def _keep_lines(file: Path, kept: Container[int]) -> None:
+    """Takes all other lines out, in one move."""
+    draft = file.with_name(f"{file.name}.draft")
+    with telling(draft), file.open("rb") as stream:
+        draft.write_bytes(b"".join(line for number, line in enumerate(stream, start=1) if number in kept))
+        draft.replace(file)

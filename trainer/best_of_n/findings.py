@@ -58,19 +58,21 @@ class Excluded:
 
     Attributes:
         refused: Prompts that the policy does not take.
+        failed: Prompts that the policy failed on, or was late with; they are asked for again.
         too_few: Prompts of which fewer than half of the completions have both scores.
         proxy: Code → completions without a proxy score.
         gold: Code → completions without a gold score.
     """
 
     refused: int
+    failed: int
     too_few: int
     proxy: Mapping[str, int]
     gold: Mapping[str, int]
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
-        return bool(self.refused or self.too_few or self.proxy or self.gold)
+        return bool(self.refused or self.failed or self.too_few or self.proxy or self.gold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def find(answered: Sequence[Answered], samples: int, variance_weight: float, see
     """Estimates of all that has two scores.
 
     Args:
-        answered: Prompts, each with `samples` completions unless it is refused.
+        answered: Prompts, each with `samples` completions unless it is refused or failed.
         samples: So many.
         variance_weight: Of an ensemble's mean minus variance.
         seed: Of the bootstrap.
@@ -108,7 +110,7 @@ def find(answered: Sequence[Answered], samples: int, variance_weight: float, see
     Raises:
         DataError: There are not two groups of prompts with enough scores.
     """
-    scored = [(one, _scored(one.judged)) for one in answered if not one.refused]
+    scored = [(one, _scored(one.judged)) for one in answered if one.judged]
     kept = [(one, judged) for one, judged in scored if len(judged) >= LEAST_SCORED * samples]
     excluded = _excluded(answered, len(scored) - len(kept))
     groups: dict[str, list[int]] = {}
@@ -188,9 +190,14 @@ def _scored(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def _excluded(answered: Sequence[Answered], too_few: int) -> Excluded:
-    refused = sum(bool(one.refused) for one in answered)
     judged = [each for one in answered for each in one.judged]
-    return Excluded(refused, too_few, _codes([each.proxy for each in judged]), _codes([each.gold for each in judged]))
+    return Excluded(
+        refused=sum(bool(one.refused) for one in answered),
+        failed=sum(bool(one.failed) for one in answered),
+        too_few=too_few,
+        proxy=_codes([each.proxy for each in judged]),
+        gold=_codes([each.gold for each in judged]),
+    )
 
 
 def _codes(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -198,14 +205,14 @@ def _codes(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def _too_few(groups: int, excluded: Excluded, answered: Sequence[Answered]) -> str:
-    why = [one.refused for one in answered if one.refused]
+    why = [one.refused or one.failed for one in answered if not one.judged]
     judged = [each for one in answered for each in one.judged]
     why += [verdict for each in judged for verdict in (each.proxy, each.gold) if isinstance(verdict, str)]
     first = f". The first cause: {why[0]}" if why else ""
     return (
         f"there are {groups} groups of prompts with enough scores, and intervals over them take 2 or more: "
-        f"{excluded.refused} prompts are refused by the policy, of {excluded.too_few} fewer than half of the "
-        f"completions have both scores{first}"
+        f"{excluded.refused} prompts are refused by the policy, on {excluded.failed} it failed or was late, of "
+        f"{excluded.too_few} fewer than half of the completions have both scores{first}"
     )
 
 

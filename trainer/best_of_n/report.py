@@ -148,6 +148,11 @@ def _excluded(excluded: Excluded) -> Section:
 def _told(excluded: Excluded) -> Iterator[str]:
     if excluded.refused:
         yield f"{excluded.refused} prompts are left out: the policy does not take them"
+    if excluded.failed:
+        yield (
+            f"{excluded.failed} prompts are left out for now: the policy failed on them, or was late, why stands in "
+            "drawn.jsonl; the same command asks for them again"
+        )
     if excluded.too_few:
         yield f"{excluded.too_few} prompts are left out: fewer than half of their completions have both scores"
     for name in ("proxy", "gold"):

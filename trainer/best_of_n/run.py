@@ -15,7 +15,7 @@ from palate.bulk.revision import ModelChanged
 from palate.client import PolicyClient, PolicyInfo
 from palate.waiting import when_ready
 from trainer.best_of_n.config import BestOfNConfig
-from trainer.best_of_n.drawing import Asked, Refused, all_prompts, check_bound, draw
+from trainer.best_of_n.drawing import Asked, Failing, Refused, all_prompts, check_bound, draw
 from trainer.best_of_n.file import (
     ROWS_FILE,
     Answer,
@@ -79,6 +79,8 @@ class _Parties:
             drawn = draw(self.policy, asked, self.config, self.info)
         except Refused as refused:
             return Answer(asked, refused=str(refused))
+        except Failing as failing:
+            return Answer(asked, failed=str(failing))
         texts, tokens = [each.text for each in drawn], [len(each.token_ids) for each in drawn]
         verdicts = (judge.judge(asked.prompt.text, texts) for judge in (self.proxy, self.gold))
         return Answer(asked, drawn, list(map(Judged, tokens, *verdicts)))
@@ -86,14 +88,15 @@ class _Parties:
 
 def _answered(config: BestOfNConfig, asked: list[Asked], parties: _Parties) -> list[Answered]:
     """All prompts, those that are done already among them."""
-    done = read_done(config.out, config.samples)[: len(asked)]
-    answers = in_order(parties.ask, asked[len(done) :], config.concurrency)
-    with closing(answers), _bar(config, len(asked), len(done)) as moved:
+    done = read_done(config.out, config.samples)
+    missing = [each for each in asked if each.number not in done]
+    answers = in_order(parties.ask, missing, config.concurrency)
+    with closing(answers), _bar(config, len(asked), len(asked) - len(missing)) as moved:
         for answer in answers:
             write(config.out, answer)
-            done.append(answer.in_numbers())
+            done[answer.asked.number] = answer.in_numbers()
             moved()
-    return done
+    return [done[each.number] for each in asked]
 
 
 def _check_different(proxy: Judge, gold: Judge) -> None:

@@ -67,9 +67,10 @@ def test_what_has_no_score_is_counted_and_left_out():
     one = answered[1].judged[0]
     answered[1] = Answered(1, "group 0", "", (Judged(3, one.proxy, "FAILED: no number"), *answered[1].judged[1:]))
     answered[2] = Answered(2, "group 1", "too long", ())
+    answered[3] = Answered(3, "group 1", "", (), "the engine failed")
     found = find(answered, SAMPLES, 1.0, 0)
-    assert (found.prompts, found.completions, found.sizes[-1]) == (28, 28 * SAMPLES - 1, SAMPLES // 2)
-    assert (found.excluded.refused, found.excluded.too_few) == (1, 1)
+    assert (found.prompts, found.completions, found.sizes[-1]) == (27, 27 * SAMPLES - 1, SAMPLES // 2)
+    assert (found.excluded.refused, found.excluded.failed, found.excluded.too_few) == (1, 1, 1)
     assert (found.excluded.proxy, found.excluded.gold) == ({"TOO_LONG": SAMPLES}, {"FAILED": 1})
 
 

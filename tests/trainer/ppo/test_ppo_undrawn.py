@@ -1,21 +1,16 @@
 """Completions that the policy service does not deliver: asked for again, dropped by name, refilled, limited."""
 
-from concurrent import futures
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import grpc
 import pytest
 
-from palate.client import PolicyClient
-from palate.client.convert import policy_version_message
-from palate.client.types import PolicyVersion, SamplingParams
+from palate.client.types import SamplingParams
 from palate.local_server import local_server
 from palate.rollout_files import read_rollouts
-from palate.v1 import policy_service_pb2 as pb
-from palate.v1.policy_service_pb2_grpc import PolicyServiceServicer, add_PolicyServiceServicer_to_server
 from tests.trainer.ppo.conftest import PROMPTS
 from tests.trainer.ppo.faulty_policy import POISON_TOKENS
+from tests.trainer.scripted_policy import PROMPT_IDS, VERSION, scripted
 from trainer.metrics import read_metrics
 from trainer.ppo.build import load_policy
 from trainer.ppo.errors import RolloutsFailed, TooFewDrawn
@@ -24,58 +19,7 @@ from trainer.ppo.rollouts import RolloutCollector, RolloutSettings
 from trainer.ppo.run import run_ppo
 from trainer.types import DropCause, DroppedDraw, PromptDraw, Rollout
 
-VERSION = PolicyVersion("run", 1, 0, "digest")
-PROMPT_IDS = (1, 5)
 TRIES = 3
-
-
-class Scripted(PolicyServiceServicer):
-    """Draws what it is asked for, save some seeds; remembers which seeds each call asked for.
-
-    Args:
-        failing: Seeds that a call leaves out, call by call; the last holds for all that follow.
-        ends: How a call ends that leaves some out, call by call, likewise.
-    """
-
-    def __init__(self, failing, ends):
-        self.calls = []
-        self._failing, self._ends = list(failing), list(ends)
-
-    def Generate(self, request, context):
-        number = len(self.calls)
-        seeds = [prompt.seed for prompt in request.prompts]
-        self.calls.append(seeds)
-        left_out = set(seeds) & self._failing[min(number, len(self._failing) - 1)]
-        for place, seed in enumerate(seeds):
-            if seed not in left_out:
-                yield pb.GenerateResponse(completion=completion(place, seed))
-        if left_out:
-            code = self._ends[min(number, len(self._ends) - 1)]
-            context.abort(code, f"the engine failed on {len(left_out)}")
-
-
-def completion(place, seed):
-    return pb.Completion(
-        prompt_index=place,
-        token_ids=[7, 8],
-        text=f"drawn {seed}",
-        logprobs=[-1.0, -2.0],
-        finish_reason=pb.FINISH_REASON_STOP,
-        policy_versions=[pb.VersionSpan(first_token=0, version=policy_version_message(VERSION))],
-        seed=seed,
-        prompt_token_ids=PROMPT_IDS,
-    )
-
-
-@contextmanager
-def scripted(failing, ends=(grpc.StatusCode.INTERNAL,)):
-    servicer, server = Scripted(failing, ends), grpc.server(futures.ThreadPoolExecutor(2))
-    add_PolicyServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with PolicyClient(f"127.0.0.1:{port}") as client:
-        yield client, servicer
-    server.stop(0).wait()
 
 
 def collect(client, *, strict=False):

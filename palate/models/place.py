@@ -43,7 +43,7 @@ def model_name(place: Path) -> str:
     """What a model that lies there is called where nobody says otherwise.
 
     Raises:
-        FolderError: It is no name on the hub, and no folder either.
+        FolderError: It looks like a name on the hub, and is none.
     """
     return _hub_id(place).name if is_on_hub(place) else place.resolve().name
 

@@ -47,7 +47,7 @@ def _on_hub(config: RewardTrainConfig) -> dict[str, Path]:
 
 
 def _written(file: Path) -> Mapping[str, str]:
-    """Empty before the run has begun; whoever wrote another name there reads other rows, which the settings show."""
+    """Empty before the run has begun."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return {str(name): str(commit) for name, commit in found.items()}

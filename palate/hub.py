@@ -20,11 +20,19 @@ logger = logging.getLogger(__name__)
 PREFIX = "hub:"
 _DEFAULT_REVISION = "main"
 _PART = r"[A-Za-z0-9][\w.-]*"
-_FORM = re.compile(rf"{PREFIX}(?P<repo>{_PART}/{_PART})(@(?P<revision>[\w.-]+(/[\w.-]+)*))?", re.ASCII)
+_SEGMENT = r"(?!\.{1,2}(/|\Z))[\w.-]+"
+"""Revisions become paths in the cache, out of which "." and ".." would lead."""
+_FORM = re.compile(rf"{PREFIX}(?P<repo>{_PART}/{_PART})(@(?P<revision>{_SEGMENT}(/{_SEGMENT})*))?", re.ASCII)
+_FOR_NOW = frozenset({408, 429})
+"""Answers below 500 that another try may not get."""
 
 
 class HubError(Exception):
-    """Something cannot be had from the hub; the message says why, and what to do."""
+    """Something cannot be had from the hub by that name; the message says why, and what to do."""
+
+
+class HubAway(Exception):
+    """The hub does not give something that the cache lacks, which another try may mend; the message says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +94,59 @@ def fetch(hub: HubId, kinds: FileKinds) -> Path:
     """The folder in the hub's cache that holds the wanted files of one commit; its name is the commit.
 
     They are downloaded where they are not there yet. Where the hub cannot be reached, what the cache holds of that
-    revision is used, which is logged.
+    revision is used, which is logged, but never a part of it for the whole.
 
     Raises:
-        HubError: There is no such repository or revision, it is too large, or neither hub nor cache has it.
+        HubError: There is no such repository or revision, it is too large, or the network is switched off and the
+            cache lacks it.
+        HubAway: The hub cannot be reached, and the cache lacks it.
     """
+    try:
+        folder = _fetched(hub, kinds)
+    except HubError:
+        raise
+    except Exception as error:  # those of its HTTP library have no root that it exports
+        raise _explained(hub, kinds, error) from error
+    logger.info("%s is commit %s, in %s", hub, folder.name, folder)
+    return folder
+
+
+def _fetched(hub: HubId, kinds: FileKinds) -> Path:
+    """Downloads the very commit whose sizes were asked: the branch may move in between."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
 
     wanted: dict[str, Any] = {
         "repo_id": hub.repo,
         "repo_type": kinds.kind,
-        "revision": hub.revision,
         "allow_patterns": list(kinds.patterns),
         "ignore_patterns": list(kinds.unwanted),
     }
     try:
-        try:
-            _check_size(hub, snapshot_download(**wanted, dry_run=True), kinds.max_bytes)
-        except DryRunError as error:
-            logger.warning("the hub does not give %s (%s); its cache is asked", hub, first_cause_of(error))
-        folder = Path(snapshot_download(**wanted))
-    except HubError:
-        raise
-    except Exception as error:  # those of its HTTP library have no root that it exports
-        raise HubError(_explained(hub, kinds, error)) from error
-    logger.info("%s is commit %s, in %s", hub, folder.name, folder)
-    return folder
+        files = snapshot_download(**wanted, revision=hub.revision, dry_run=True)
+    except DryRunError as error:
+        logger.warning("the hub does not give %s (%s); its cache is asked", hub, first_cause_of(error))
+        folder = Path(snapshot_download(**wanted, revision=hub.revision))
+        _check_listed(hub, kinds, folder.name)
+        return folder
+    _check_size(hub, files, kinds.max_bytes)
+    return Path(snapshot_download(**wanted, revision=files[0].commit_hash))
+
+
+def _check_listed(hub: HubId, kinds: FileKinds, commit: str) -> None:
+    """A model that lacks a file does not load; rows that are missing nobody misses."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    if kinds.kind == "model":
+        return
+    try:
+        get_cached_repo_tree(hub.repo, repo_type=kinds.kind, revision=commit)
+    except CachedRepoTreeNotFoundError as error:
+        raise HubError(
+            f"the hub's cache does not say which files {hub} has, so what it holds may be a part of them. "
+            f"{_by_hand(hub, kinds)}"
+        ) from error
 
 
 def _check_size(hub: HubId, files: Sequence[Any], most: int) -> None:
@@ -123,21 +157,42 @@ def _check_size(hub: HubId, files: Sequence[Any], most: int) -> None:
         raise HubError(f"{hub} has {size} bytes to download, more than the {most} that are allowed")
 
 
-def _explained(hub: HubId, kinds: FileKinds, error: Exception) -> str:
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+def _explained(hub: HubId, kinds: FileKinds, error: Exception) -> HubError | HubAway:
+    from huggingface_hub import errors
 
-    if isinstance(error, RevisionNotFoundError):
-        return f"{hub.repo} on the hub has no revision {hub.revision}; give a branch, a tag or a whole commit"
-    if isinstance(error, RepositoryNotFoundError):
-        return (
+    if isinstance(error, errors.RevisionNotFoundError):
+        return HubError(f"{hub.repo} on the hub has no revision {hub.revision}; give a branch, a tag or a whole commit")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(
             f"the hub shows no {kinds.kind} {hub.repo}: the name is wrong, or it is private or gated; then set "
             "HF_TOKEN to a token that may read it"
         )
-    if isinstance(error, LocalEntryNotFoundError):
-        flag = " --repo-type dataset" if kinds.kind == "dataset" else ""
-        return (
-            f"{hub} is not in the hub's cache, and the hub cannot be asked ({first_cause_of(error)}). Where there is a "
-            f"network, run `hf download {hub.repo}{flag} --revision {hub.revision}`; give the folder that it prints, "
-            "or set HF_HUB_CACHE to a copy of its cache"
+    kind = HubError if _will_stay(error) else HubAway
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return kind(
+            f"{hub} is not in the hub's cache as a whole, and the hub cannot be asked ({first_cause_of(error)}). "
+            f"{_by_hand(hub, kinds)}"
         )
-    return f"{hub} cannot be downloaded: {cause_of(error)}; try again, or give a folder"
+    remedy = "try again" if kind is HubAway else "mend that"
+    return kind(f"{hub} cannot be downloaded: {cause_of(error)}; {remedy}, or give a folder")
+
+
+def _will_stay(error: BaseException) -> bool:
+    """Whether another try would end the same: a name that is none, a network switched off, a request refused."""
+    from huggingface_hub import errors
+
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    if any(isinstance(cause, errors.OfflineModeIsEnabled | errors.HFValidationError) for cause in causes):
+        return True
+    statuses = [cause.response.status_code for cause in causes if isinstance(cause, errors.HfHubHTTPError)]
+    return bool(statuses) and statuses[-1] < 500 and statuses[-1] not in _FOR_NOW
+
+
+def _by_hand(hub: HubId, kinds: FileKinds) -> str:
+    flag = " --repo-type dataset" if kinds.kind == "dataset" else ""
+    return (
+        f"Where there is a network, run `hf download {hub.repo}{flag} --revision {hub.revision}`; give the folder that "
+        "it prints, or set HF_HUB_CACHE to a copy of its cache"
+    )

@@ -22,6 +22,7 @@ class TrainerError(Exception):
 
     TrainerError
     ├── DataError        a file of training data cannot be used
+    ├── DataAway         training data are on the hub, which cannot be reached now
     ├── RunFolderError   the folder of a run cannot be used as asked
     ├── RunFolderBusy    another process trains in it
     ├── PortTaken        metrics cannot be served where asked

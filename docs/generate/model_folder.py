@@ -45,9 +45,9 @@ without one, `main`). The server asks which commit that is, logs it, and downloa
 repository has, and JSON files beside them, into the hub's own cache: nothing that is pickled, no code, nothing in
 folders below, and no more than `--max-download-bytes`. Only a commit names the same model for ever; replies name its
 digest either way, as `revision`. Where the hub cannot be reached, what the cache holds of that revision is served,
-and the log says so; where it holds nothing, the server ends and says how to get it. `HF_HUB_CACHE`, `HF_HUB_OFFLINE`,
-`HF_TOKEN` and `HF_ENDPOINT` hold as ever. An ensemble has its members in folders of their own, which are not
-downloaded: give such a one as a folder.
+and the log says so; where it holds nothing, or what an interrupted download has left, the server ends and says how to
+get it. `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN` and `HF_ENDPOINT` hold as ever. An ensemble has its members in
+folders of their own, which are not downloaded: give such a one as a folder.
 
 ## A folder without `palate.json`
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from palate.hub import FileKinds, HubError, fetch, hub_id, is_on_hub
+from palate.hub import FileKinds, HubError, HubId, fetch, hub_id, is_on_hub
 from palate.models.folder import FolderError
 
 MAX_DOWNLOAD_BYTES = 64 * 2**30
@@ -22,11 +22,12 @@ def model_folder(place: Path, max_bytes: int) -> Path:
 
     Raises:
         FolderError: It cannot be had from the hub.
+        HubAway: The hub cannot be reached now, and its cache lacks it.
     """
     if not is_on_hub(place):
         return place
+    hub = _hub_id(place)
     try:
-        hub = hub_id(place)
         folder = fetch(hub, FileKinds("model", _FILES, _BELOW, max_bytes))
     except HubError as error:
         raise FolderError(str(error)) from error
@@ -39,5 +40,16 @@ def model_folder(place: Path, max_bytes: int) -> Path:
 
 
 def model_name(place: Path) -> str:
-    """What a model that lies there is called where nobody says otherwise."""
-    return hub_id(place).name if is_on_hub(place) else place.resolve().name
+    """What a model that lies there is called where nobody says otherwise.
+
+    Raises:
+        FolderError: It looks like a name on the hub, and is none.
+    """
+    return _hub_id(place).name if is_on_hub(place) else place.resolve().name
+
+
+def _hub_id(place: Path) -> HubId:
+    try:
+        return hub_id(place)
+    except HubError as error:
+        raise FolderError(str(error)) from error

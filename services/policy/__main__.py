@@ -13,6 +13,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from palate.client import PolicyVersion
+from palate.hub import HubAway
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, load_manifest
 from palate.models.place import model_folder, model_name
@@ -92,7 +93,7 @@ def _located(config: PolicyConfig) -> PolicyConfig:
     try:
         folder = model_folder(config.model, config.max_download_bytes)
         return config.model_copy(update={"model": folder, "name": config.name or model_name(config.model)})
-    except FolderError as error:
+    except (FolderError, HubAway) as error:
         raise StartupError(str(error)) from error
 
 

@@ -9,6 +9,7 @@ import sys
 import grpc
 from prometheus_client import CollectorRegistry
 
+from palate.hub import HubAway
 from palate.models.folder import FolderError
 from palate.oip.messages import NAME, POOL
 from palate.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
@@ -51,7 +52,7 @@ def main(prog: str = "python -m services.reward") -> None:
     async def load() -> Service:
         try:
             models = await asyncio.to_thread(load_models, config)
-        except (FolderError, ParityError) as error:
+        except (FolderError, HubAway, ParityError) as error:
             raise StartupError(str(error)) from error
         for model in models:
             registry.put(model)

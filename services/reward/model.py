@@ -85,6 +85,7 @@ def load_models(config: RewardConfig) -> list[RewardModel]:
 
     Raises:
         FolderError: A folder cannot be served, two models have one name, or there are too many.
+        HubAway: A model is on the hub, which cannot be reached now.
         ParityError: An engine's scores depend on the batch.
     """
     default = config.name or model_name(config.model)

@@ -5,10 +5,10 @@ import logging
 import pytest
 from huggingface_hub import constants
 
-from palate.hub import FileKinds, HubError, HubId, fetch, hub_id, is_on_hub
+from palate.hub import FileKinds, HubAway, HubError, HubId, fetch, hub_id, is_on_hub
 from palate.models.folder import FolderError
 from palate.models.place import MAX_DOWNLOAD_BYTES, model_folder, model_name
-from tests.hub_server import COMMIT, ask, hub_over
+from tests.hub_server import COMMIT, MOVED, ask, hub_over
 
 KINDS = FileKinds("model", ("*.json", "*.safetensors"), ("*/*",), 1000)
 FILES = {
@@ -47,12 +47,21 @@ def test_names_on_the_hub(place, found):
     assert hub_id(str(hub_id(place))) == found
 
 
-@pytest.mark.parametrize(
-    "place", ["hub:", "hub:name", "hub:a/b/c", "hub:../b", "hub:a/b@", "hub:a/b@/x", "hub:a/b@x/../y//z", "hub:a b/c"]
-)
+@pytest.mark.parametrize("place", ["hub:", "hub:name", "hub:a/b/c", "hub:../b", "hub:a/b@", "hub:a/b@/x", "hub:a b/c"])
 def test_what_is_no_name_on_the_hub(place):
     with pytest.raises(HubError, match="is no name on the hub; write hub:org/name"):
         hub_id(place)
+
+
+@pytest.mark.parametrize("revision", [".", "..", "x/..", "x/../y", "../../../ref", "x/./y", "x//y", "x/"])
+def test_no_revision_leads_out_of_the_cache(revision):
+    with pytest.raises(HubError, match="is no name on the hub; write hub:org/name"):
+        hub_id(f"hub:a/b@{revision}")
+
+
+@pytest.mark.parametrize("revision", ["..x", "x..", "v1..2/.x", "..."])
+def test_dots_within_a_revision_are_a_part_of_its_name(revision):
+    assert hub_id(f"hub:a/b@{revision}").revision == revision
 
 
 def test_only_wanted_files_are_downloaded_and_the_folder_is_named_by_the_commit(hub, caplog):
@@ -73,8 +82,43 @@ def test_what_was_downloaded_is_there_without_the_hub(hub, monkeypatch, caplog):
         assert fetch(hub_id(place), KINDS) == folder
     assert "the hub does not give hub:org/judge@main" in caplog.text
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HubError, match="is not in the hub's cache"):
+    for place in ("hub:org/judge", f"hub:org/judge@{COMMIT}"):
+        with pytest.raises(HubError, match="is not in the hub's cache as a whole"):
+            fetch(hub_id(place), KINDS)
+
+
+def test_the_commit_whose_size_was_asked_is_the_one_that_is_downloaded(hub, tmp_path, monkeypatch):
+    later = tmp_path / "later" / "models" / "org" / "judge"
+    later.mkdir(parents=True)
+    (later / "model.safetensors").write_text("z" * 50000)
+    hub.heads, hub.commits[MOVED] = [COMMIT, MOVED], tmp_path / "later"
+    folder = fetch(hub_id("hub:org/judge"), KINDS)
+    assert folder.name == COMMIT
+    assert hub.heads == [MOVED]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch(hub_id("hub:org/judge"), KINDS) == folder
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(HubError, match="has 50000 bytes to download, more than the 1000 that are allowed"):
         fetch(hub_id("hub:org/judge"), KINDS)
+
+
+def test_rows_are_not_taken_from_a_cache_that_does_not_say_what_it_lacks(hub, tmp_path, monkeypatch):
+    snapshot = tmp_path / "cache" / "datasets--org--rows" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "one-of-two.jsonl").write_text("{}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"may be a part of them\. .*run `hf download org/rows --repo-type dataset"):
+        fetch(hub_id(f"hub:org/rows@{COMMIT}"), FileKinds("dataset", ("*.jsonl",), (), 1000))
+
+
+def test_a_hub_that_is_away_is_not_one_that_has_nothing(hub):
+    hub.away = True
+    with pytest.raises(HubAway, match=r"the hub cannot be asked \(.*503"):
+        fetch(hub_id("hub:org/judge"), KINDS)
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(HubAway, match=r"the hub cannot be asked \(.*refused"):
+        model_folder("hub:org/judge", MAX_DOWNLOAD_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,22 @@ def test_a_policy_is_served_from_the_cache(tmp_path, offline):
 
 @pytest.mark.parametrize("service", ["reward", "policy"])
 def test_what_is_not_in_the_cache_is_refused_at_start(offline, service):
-    told = r"hub:org/none@v1 is not in the hub's cache.*run `hf download org/none --revision v1`"
+    told = r"hub:org/none@v1 is not in the hub's cache as a whole.*run `hf download org/none --revision v1`"
     with (
         pytest.raises(ServerStartError, match=told),
         start_server(f"services.{service}", "hub:org/none@v1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("service", ["reward", "policy"])
+def test_a_hub_that_is_away_is_said_at_start(tmp_path, monkeypatch, service):
+    with hub_over(tmp_path) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with (
+        pytest.raises(ServerStartError, match=r"hub:org/none@main is not in the hub's cache.*cannot be asked"),
+        start_server(f"services.{service}", "hub:org/none"),
     ):
         pass
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from palate.file_errors import first_cause_of
-from palate.hub import PREFIX, FileKinds, HubError, fetch, hub_id, is_on_hub
+from palate.hub import PREFIX, FileKinds, HubAway, HubError, HubId, fetch, hub_id, is_on_hub
 from trainer.data.lines import DataError
+from trainer.errors import TrainerError
 
 MAX_DOWNLOAD_BYTES = 16 * 2**30
 
-_FILES = ("README.md", "*.jsonl", "*.json", "*.parquet", "*.csv", "*.jsonl.gz", "*.json.gz", "*.csv.gz")
+_OTHER_CARD = ".huggingface.yaml"
+_FILES = ("README.md", _OTHER_CARD, "*.jsonl", "*.json", "*.parquet", "*.csv", "*.jsonl.gz", "*.json.gz", "*.csv.gz")
 """What is downloaded of a set: rows, and what says which files make which split."""
 
 _TOLD = 300
@@ -21,6 +24,10 @@ _TOLD = 300
 
 BATCH = 256
 """Rows that are in memory at a time, as a table and as objects."""
+
+
+class DataAway(TrainerError):
+    """Rows are on the hub, which does not give them now; another try may mend it."""
 
 
 def split_named(source: Path) -> tuple[Path, str]:
@@ -32,6 +39,34 @@ def split_named(source: Path) -> tuple[Path, str]:
     return (Path(text[:start] + place), part) if named else (source, "")
 
 
+def hub_of(source: Path) -> HubId:
+    """The set on the hub of which `source` names a part.
+
+    Raises:
+        DataError: It is no such name.
+    """
+    try:
+        return hub_id(split_named(source)[0])
+    except HubError as error:
+        raise DataError(str(error)) from error
+
+
+def commit_of(hub: HubId) -> str:
+    """The commit that a set is at now, which is downloaded.
+
+    Raises:
+        DataError: The hub has no such set.
+        DataAway: The hub cannot be reached.
+    """
+    return _downloaded(hub).name
+
+
+def at_commit(source: Path, commit: str) -> Path:
+    """The same part of the same set, by its commit."""
+    _, part = split_named(source)
+    return Path(f"{replace(hub_of(source), revision=commit)}{part and f':{part}'}")
+
+
 def read_repository(place: Path, part: str) -> Iterator[Mapping[str, Any]]:
     """Every row of one split.
 
@@ -41,10 +76,12 @@ def read_repository(place: Path, part: str) -> Iterator[Mapping[str, Any]]:
 
     Raises:
         DataError: It cannot be had, or holds no such part; the message says which there are.
+        DataAway: The hub cannot be reached.
     """
     import datasets
+    from yaml import YAMLError
 
-    folder = (_downloaded(place) if is_on_hub(place) else place).resolve()
+    folder = (_downloaded(hub_of(place)) if is_on_hub(place) else place).resolve()
     try:
         if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return _rows(_one_split(datasets.load_from_disk(str(folder)), place, "", part))
@@ -52,18 +89,23 @@ def read_repository(place: Path, part: str) -> Iterator[Mapping[str, Any]]:
         config, split = _config_and_split(datasets.get_dataset_config_names(str(folder)), place, part)
         _check_files(datasets.load_dataset_builder(str(folder), config), folder)
         return _rows(_one_split(datasets.load_dataset(str(folder), config), place, config, split))
-    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ImportError, YAMLError),
+        datasets.exceptions.DatasetsError,
+    ) as error:
         raise DataError(
             f"{place} cannot be read as a set of rows ({first_cause_of(error)[:_TOLD]}); give a folder that `datasets` "
             "saved, one with JSONL or Parquet files as on the hub, or such a file"
         ) from error
 
 
-def _downloaded(place: Path) -> Path:
+def _downloaded(hub: HubId) -> Path:
     try:
-        return fetch(hub_id(place), FileKinds("dataset", _FILES, (), MAX_DOWNLOAD_BYTES))
+        return fetch(hub, FileKinds("dataset", _FILES, (), MAX_DOWNLOAD_BYTES))
     except HubError as error:
         raise DataError(str(error)) from error
+    except HubAway as error:
+        raise DataAway(str(error)) from error
 
 
 def _config_and_split(configs: Sequence[str], place: Path, part: str) -> tuple[str, str]:
@@ -81,6 +123,11 @@ def _check_card(folder: Path) -> None:
     """Addresses of rows are asked as soon as they are read."""
     from huggingface_hub import DatasetCard
 
+    if (folder / _OTHER_CARD).exists():
+        raise DataError(
+            f"{folder / _OTHER_CARD} says which files are which split, and README.md is where that is read from here; "
+            "write it there, or give a file"
+        )
     file = folder / "README.md"
     if file.is_file() and "://" in str(DatasetCard.load(file, ignore_metadata_errors=True).data.get("configs")):
         raise DataError(f"{file} names rows on other machines; copy them into its folder")

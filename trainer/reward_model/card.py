@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from palate.hub import is_on_hub
 from palate.report.figures import Axis, Figure, bars, curves
 from palate.report.page import Section, Table, write_page
 from trainer.reward_model.annotators import AnnotatorReport
@@ -27,10 +26,9 @@ _JUDGES = {
 
 def write_card(path: Path, config: RewardTrainConfig, result: RewardResult) -> None:
     """Writes card.html; report.json holds the same figures, and every annotator."""
-    data = str(config.data) if is_on_hub(config.data) else config.data.name
     lead = (
-        f"Trained by Palate from {config.model.name} on {data}, seed {config.seed}. Accuracies are on "
-        "groups that training did not see, against what most votes say; intervals are 95 %."
+        f"Trained by Palate from {config.model.name} on {config.sources()['data']}, seed {config.seed}. Accuracies are "
+        "on groups that training did not see, against what most votes say; intervals are 95 %."
     )
     sections = [_data(config, result), *_adapters(result), _accuracy(result), *_members(result), _sureness(result)]
     sections += [_annotators(result), _labels(result)]
@@ -48,7 +46,9 @@ def _data(config: RewardTrainConfig, result: RewardResult) -> Section:
         "No group and no prompt is in two parts. Duplicates (the same annotator said the same of the same pair again) "
         "are used; everything else under “left out” is not."
     )
+    sources = [(name.replace("_", " "), value) for name, value in config.sources().items()]
     tables = [
+        Table("sources", ("what", "from"), sources),
         Table("splits", ("part", "pairs", "groups"), splits),
         Table("votes", ("what", "count"), counts),
         Table("left out", ("why", "count"), left_out),

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
+from palate.hub import is_on_hub
 from trainer.fit_config import FitConfig
 from trainer.reward_model.lora_config import RewardLoraGroup
 
@@ -117,6 +118,15 @@ class RewardTrainConfig(FitConfig):
             "members": 1,
         }
         return self.model_copy(update=changes)
+
+    def given(self) -> dict[str, Path]:
+        """Comparisons to learn from and to measure on, by the names of the options."""
+        given = {"data": self.data, "held_out": self.held_out}
+        return {name: source for name, source in given.items() if source is not None}
+
+    def sources(self) -> dict[str, str]:
+        """The same as the report has them: no folders of this machine."""
+        return {name: str(source) if is_on_hub(source) else source.name for name, source in self.given().items()}
 
     def loss(self) -> dict[str, Any]:
         """What is said of labels and loss, for the report."""

@@ -13,6 +13,7 @@ from trainer.reward_model.annotators import report_annotators
 from trainer.reward_model.baseline import labels_needed, words_learnt
 from trainer.reward_model.calibrate import sureness_of
 from trainer.reward_model.card import write_card
+from trainer.reward_model.commits import commits_of, with_commits, write_commits
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.ensemble import learn_ensemble
 from trainer.reward_model.evaluate import evaluate
@@ -32,9 +33,12 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
         DataError: The comparisons cannot be used or split.
         FolderError: The model cannot be trained like this.
         NotAdaptable: The adapters asked for do not fit the model.
+        DataAway: They are on the hub, which cannot be reached.
         RunFolderError: The folder of the run holds another run.
         FitError: The loss is no longer finite.
     """
+    commits = commits_of(config)
+    config = with_commits(config, commits)
     check_folder(config)
     split = split_data(config)
     if config.annotators == "reliability":
@@ -43,6 +47,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     first = get_ready(config.member(0) if several else config, split)
     # Members are runs of their own, with metrics of their own: only one process has the port.
     with begin_run(config.model_copy(update={"prometheus_port": None}) if several else config) as writer:
+        write_commits(config.out, commits)
         learnt = learn_ensemble(config, split, first) if several else learn(config, first, writer)
         result = _measured(config, learnt)
         writer.log(learnt.fitted.steps, _metrics(result))
@@ -74,7 +79,7 @@ def _measured(config: RewardTrainConfig, learnt: Learnt) -> RewardResult:
 
 def _write_report(result: RewardResult, config: RewardTrainConfig) -> None:
     document = {name: value for name, value in asdict(result).items() if name != "model_folder"}
-    document["loss"] = config.loss()
+    document |= {"sources": config.sources(), "loss": config.loss()}
     (config.out / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     write_card(config.out / "card.html", config, result)
 

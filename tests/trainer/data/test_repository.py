@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from tests.hub_server import ask, hub_over
+from tests.hub_server import COMMIT, MOVED, ask, hub_over
+from trainer.command import no_other_try_mends
 from trainer.data.comparisons import read_comparisons
 from trainer.data.lines import DataError, write_rows
-from trainer.data.repository import split_named
+from trainer.data.repository import DataAway, at_commit, commit_of, hub_of, split_named
 from trainer.data.tables import read_table
 
 CARD = """---
@@ -120,6 +121,32 @@ def test_rows_outside_of_the_folder_are_not_read(tmp_path, path):
 
 
 @pytest.mark.parametrize(
+    "yaml",
+    [
+        'pretty_name: "\\q"',
+        "configs: [",
+        "configs: 3",
+        "configs: [3]",
+        "configs: [{config_name: a}, {config_name: a, data_files: 3}]",
+        "- no mapping",
+        f"configs: {'[' * 3000}",
+    ],
+)
+def test_a_broken_readme_is_said(tmp_path, yaml):
+    write_set(tmp_path / "rows", card=f"---\n{yaml}\n---\n")
+    with pytest.raises(DataError, match=f"{tmp_path}/rows cannot be read as a set of rows"):
+        prompts(tmp_path / "rows")
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/rows.jsonl", "https://127.0.0.1:9/rows.jsonl", "data/*.jsonl"])
+def test_what_the_other_file_says_of_splits_is_not_followed(tmp_path, path):
+    write_set(tmp_path / "rows", card="text")
+    (tmp_path / "rows" / ".huggingface.yaml").write_text(f'configs: [{{config_name: default, data_files: "{path}"}}]')
+    with pytest.raises(DataError, match=r"\.huggingface\.yaml says which files are which split.*write it there"):
+        prompts(tmp_path / "rows")
+
+
+@pytest.mark.parametrize(
     ("source", "parts"),
     [
         ("rows.jsonl", ("rows.jsonl", "")),
@@ -165,3 +192,31 @@ def test_offline_the_error_says_how_the_set_comes_here(hub, tmp_path, monkeypatc
         read_comparisons(type(tmp_path)("hub:org/preferences:train"))
     with pytest.raises(DataError, match="is no name on the hub"):
         read_comparisons(type(tmp_path)("hub:preferences:train"))
+
+
+def test_what_the_other_file_of_the_hub_says_is_not_passed_over(hub, tmp_path):
+    (hub.root / "datasets/org/preferences/.huggingface.yaml").write_text("configs: []")
+    with pytest.raises(DataError, match=r"\.huggingface\.yaml says which files are which split"):
+        read_comparisons(type(tmp_path)("hub:org/preferences:helpful/train"))
+
+
+def test_another_try_may_mend_a_hub_that_is_away(hub, tmp_path):
+    hub.away = True
+    source = type(tmp_path)("hub:org/preferences:helpful/train")
+    with pytest.raises(DataAway, match="the hub cannot be asked"):
+        read_comparisons(source)
+    with pytest.raises(DataAway, match="the hub cannot be asked") as raised:
+        commit_of(hub_of(source))
+    assert not no_other_try_mends(raised.value)
+
+
+@pytest.mark.parametrize("part", ["", ":train", ":helpful/train"])
+def test_a_branch_has_a_commit_and_a_part_stays_one(hub, tmp_path, part):
+    place = type(tmp_path)
+    source = place(f"hub:org/preferences{part}")
+    assert commit_of(hub_of(source)) == COMMIT
+    hub.heads, hub.commits[MOVED] = [MOVED], hub.root
+    assert commit_of(hub_of(source)) == MOVED
+    pinned = at_commit(source, COMMIT)
+    assert pinned == place(f"hub:org/preferences@{COMMIT}{part}")
+    assert commit_of(hub_of(pinned)) == COMMIT

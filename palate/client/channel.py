@@ -150,8 +150,10 @@ def _arguments(options: ChannelOptions) -> list[tuple[str, str | int]]:
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.initial_reconnect_backoff_ms", 200),  # a server that restarts is back in seconds, gRPC's own pace
-        ("grpc.max_reconnect_backoff_ms", 5_000),  # grows to two minutes
+        # A server that restarts is back in seconds, and gRPC's own pace grows to two minutes. A second at most: where
+        # replicas restart one after the other, the first must be found again while the second still drains.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.dns_min_time_between_resolutions_ms", 2_000),  # 30 s would leave callers of replaced pods without any
         ("grpc.enable_retries", int(options.max_attempts > 1)),
         ("grpc.per_rpc_retry_buffer_size", options.retry_buffer_bytes),

@@ -109,6 +109,14 @@ def test_role_matrix_with_tokens(token_server, caller):
             assert status is grpc.StatusCode.PERMISSION_DENIED, rpc
 
 
+def test_two_tokens_are_none(token_server):
+    """What stands between may have looked at the other one."""
+    tokens = [("authorization", f"Bearer {name}-token") for name in ("unknown", "admin")]
+    with grpc.insecure_channel(token_server.target) as channel:
+        for metadata in (tokens, tokens[::-1], [tokens[1]] * 2):
+            assert status_of(channel, RPCS[0], metadata) is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_call_is_handled_in_the_name_of_its_identity(token_server):
     for role in ("scorer", "admin"):
         options = ChannelOptions(token=f"{role}-token", max_attempts=1)

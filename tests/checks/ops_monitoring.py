@@ -74,7 +74,6 @@ class Check:
         self._gamed_reward()
         self._failed_run()
         self._dead_replica()
-        self._delivery()
         return self.found
 
     def _healthy(self) -> None:
@@ -155,16 +154,6 @@ class Check:
         self._watched.policies[1].process.kill()
         self._wait_for(names)
 
-    def _delivery(self) -> None:
-        """What came through Alertmanager; its texts are filled in."""
-
-        def all_delivered() -> bool:
-            for alert in self._webhook.alerts:
-                self.found.delivered[alert["labels"]["alertname"]] = alert["annotations"]["summary"]
-            return self.found.fired.keys() <= self.found.delivered.keys()
-
-        self._until(all_delivered, lambda: "not everything was delivered", fatal=False)
-
     def _fault(self, names: set[str]) -> None:
         """A fault begins; none of these fires before it."""
         self._until(lambda: not self._prometheus.fired(2) & names, lambda: "they fire before their fault is made")
@@ -180,6 +169,17 @@ class Check:
             return names <= self.found.fired.keys()
 
         self._until(all_fired, lambda: f"silent: {names - self.found.fired.keys()}", fatal=False)
+        self._wait_for_delivery(names & self.found.fired.keys())
+
+    def _wait_for_delivery(self, names: set[str]) -> None:
+        """Until they came through Alertmanager, their texts filled in; it keeps quiet of what has passed by then."""
+
+        def all_delivered() -> bool:
+            for alert in self._webhook.alerts:
+                self.found.delivered[alert["labels"]["alertname"]] = alert["annotations"]["summary"]
+            return names <= self.found.delivered.keys()
+
+        self._until(all_delivered, lambda: f"not delivered: {names - self.found.delivered.keys()}", fatal=False)
 
     def _until(self, done: Callable[[], bool], why: Callable[[], str], *, fatal: bool = True) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS

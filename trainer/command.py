@@ -126,7 +126,7 @@ def no_other_try_mends(error: Exception) -> bool:
     cause = error.__cause__
     if isinstance(cause, OSError) and not isinstance(cause, _NOT_THERE):
         return False
-    return isinstance(error, (*files, *settings, *_NOT_THERE))
+    return isinstance(cause, FolderError) or isinstance(error, (*files, *settings, *_NOT_THERE))
 
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

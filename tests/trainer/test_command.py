@@ -131,6 +131,7 @@ def test_what_one_can_mend_is_said_in_a_line_without_a_traceback(tmp_path, argum
         (OSError(errno.ENOSPC, "full"), None, NOT_GOOD),
         (RunFolderBusy("another process trains"), None, NOT_GOOD),
         (UnusableModel("the reference has other tokens"), None, NOT_GOOD),
+        (UnusableModel("the policy is no folder"), FolderError("no folder"), STOPPED),
         (NotStrict("a replica has other threads"), None, NOT_GOOD),
         (RolloutsFailed("nobody answers"), None, NOT_GOOD),
     ],

@@ -66,7 +66,7 @@ class TorchEngine:
         start = tokens_in_a_start(self._model, self._device, longest)
         self._group_cost = max(CPU_GROUP_COST, 2 * start)  # two passes: of the prefix, and of what comes after it
         # What is measured differs a little from start to start, and strict bits must not.
-        most = longest if self._one_by_one else start
+        most = longest if self._one_by_one else min(start, MOST_TOKENS)
         if can_record(self._model, self._tensors([Row((self._pad_id,) * min(32, longest))]), record):
             self._forward = RecordedPasses(self._model, self._pad_id, longest, most, record)
         logger.info("a pass takes as long to start as %d tokens do to be computed", start)

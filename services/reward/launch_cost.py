@@ -10,10 +10,10 @@ import torch
 
 from palate.models.classifier import MaskedClassifier
 
-_ROWS, _LENGTH, _TRIES = 8, 512, 3
+_LENGTH, _MOST_ROWS, _TRIES = 512, 128, 3
 
-MOST_TOKENS = 8192
-"""Of what is found; a card that was busy with something else would seem to start without end."""
+_MANY = 3
+"""So many times as long as the smallest pass, and a pass shows what its tokens cost."""
 
 
 def tokens_in_a_start(model: MaskedClassifier, device: torch.device, longest: int) -> int:
@@ -27,15 +27,23 @@ def tokens_in_a_start(model: MaskedClassifier, device: torch.device, longest: in
         longest: Tokens that a row may have.
     """
     length = min(_LENGTH, longest)
-    large = _seconds(partial(_compute, model, device, _ROWS, length), device)
-    small = _seconds(partial(_compute, model, device, 1, 1), device)
-    return tokens_within(small, large, _ROWS * length)
+    start = _seconds(partial(_compute, model, device, 1, 1), device)
+    return tokens_within(start, lambda rows: _seconds(partial(_compute, model, device, rows, length), device), length)
 
 
-def tokens_within(start: float, large: float, tokens: int) -> int:
-    """Tokens computed in `start` seconds, where a pass of `tokens` takes `large`; 1 to MOST_TOKENS."""
-    # A large pass that takes no longer than a small one has not shown what tokens cost.
-    return max(1, min(MOST_TOKENS, round(start * tokens / max(large - start, 1e-9))))
+def tokens_within(start: float, seconds_of: Callable[[int], float], length: int) -> int:
+    """Tokens that are computed in `start` seconds, by the first pass that takes much longer, or the largest tried.
+
+    Args:
+        start: Seconds of the smallest pass.
+        seconds_of: Seconds of a pass of so many rows.
+        length: Tokens of a row.
+    """
+    rows, seconds = 1, seconds_of(1)
+    while seconds < _MANY * start and rows < _MOST_ROWS:
+        rows *= 2
+        seconds = seconds_of(rows)
+    return max(1, min(rows * length, round(start * rows * length / max(seconds - start, 1e-9))))
 
 
 @torch.inference_mode()

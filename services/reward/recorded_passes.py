@@ -123,6 +123,7 @@ def can_record(model: MaskedClassifier, given: Sequence[Tensor], record: Callabl
 def recorder(device: torch.device) -> Callable[[Compute], Compute]:
     """Records passes on a GPU, all in one pool of memory, as none runs beside another."""
     pool = torch.cuda.graph_pool_handle()
+    graphs: list[torch.cuda.CUDAGraph] = []  # the first, since a pool without graphs is gone for good
 
     def record(compute: Compute) -> Compute:
         with torch.cuda.device(device):
@@ -131,6 +132,8 @@ def recorder(device: torch.device) -> Callable[[Compute], Compute]:
             # Other models' threads may allocate meanwhile.
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 result = compute()
+            if not graphs:
+                graphs.append(graph)
 
         def repeat() -> Tensor:
             graph.replay()

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from palate.models.classifier import MaskedClassifier, load_classifier
 from palate.models.manifest import load_manifest
 from services.reward import recorded_passes
-from services.reward.launch_cost import MOST_TOKENS, tokens_within
 from services.reward.recorded_passes import Compute, RecordedPasses, can_record, recorded_shape
 from tests.reward_folders import make_bert, make_llama
 
@@ -104,9 +103,3 @@ def test_a_model_that_cannot_be_recorded_is_told(model: MaskedClassifier):
 
     assert not can_record(model, batch(model, [4]), refuse)
     assert can_record(model, batch(model, [4]), computed_again)
-
-
-def test_tokens_within_a_start():
-    assert tokens_within(0.01, 0.03, 4096) == 2048
-    assert tokens_within(0.01, 0.01, 4096) == MOST_TOKENS
-    assert tokens_within(1e-9, 10.0, 4096) == 1

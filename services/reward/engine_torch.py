@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest
 from palate.models.torch_device import has_bfloat16, torch_device
 from services.reward.engine import DtypeName, EngineOptions, Row
+from services.reward.launch_cost import tokens_in_a_start
 from services.reward.layout import MOST_TOKENS, Layout
 from services.reward.padding import pad
 from services.reward.prefix_reuse import obstacle_to_reuse
 from services.reward.reading import read_scores
-from services.reward.sharing import CPU_GROUP_COST, GPU_GROUP_COST, Group, choose_groups, chunks_of
+from services.reward.recorded_passes import RecordedPasses, can_record, recorder
+from services.reward.sharing import CPU_GROUP_COST, Group, choose_groups, chunks_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +52,24 @@ class TorchEngine:
         self._max_tokens = options.max_batch_tokens
         self.reuses_prefixes = not self._one_by_one and _can_reuse(self._model)
         on_cpu = self._device.type == "cpu"
-        self._group_cost = CPU_GROUP_COST if on_cpu else GPU_GROUP_COST
+        self._forward: Callable[..., torch.Tensor] = self._model
+        self._group_cost = CPU_GROUP_COST
+        if not on_cpu:
+            self._get_ready_on_gpu()
         self.layout = Layout(
             options.lanes if on_cpu else 1, _CPU_TOKENS if on_cpu and not self.reuses_prefixes else MOST_TOKENS
         )
         self._threads = options.threads
+
+    def _get_ready_on_gpu(self) -> None:
+        longest, record = self._manifest.max_tokens, recorder(self._device)
+        start = tokens_in_a_start(self._model, self._device, longest)
+        self._group_cost = max(CPU_GROUP_COST, 2 * start)  # two passes: of the prefix, and of what comes after it
+        # What is measured differs a little from start to start, and strict bits must not.
+        most = longest if self._one_by_one else min(start, MOST_TOKENS)
+        if can_record(self._model, self._tensors([Row((self._pad_id,) * min(32, longest))]), record):
+            self._forward = RecordedPasses(self._model, self._pad_id, longest, most, record)
+        logger.info("a pass takes as long to start as %d tokens do to be computed", start)
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Row], alone: bool = False) -> NDArray[np.float32]:
@@ -77,7 +92,7 @@ class TorchEngine:
     def _compute(self, group: Group, rows: Sequence[Row]) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
         """Places in the batch, and the (B, labels) logits of what stands there."""
         if not group.prefix:
-            yield group.rows, self._model(*self._tensors([rows[place] for place in group.rows]))
+            yield group.rows, self._forward(*self._tensors([rows[place] for place in group.rows]))
             return
         shared = Row(rows[group.rows[0]].token_ids[: group.prefix])
         prefix = self._model.read_prefix(self._tensors([shared])[0])

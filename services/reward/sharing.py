@@ -10,10 +10,10 @@ from itertools import pairwise
 MIN_PREFIX = 16
 """Fewest tokens worth sharing; below, a group is not even considered."""
 
-CPU_GROUP_COST, GPU_GROUP_COST = 64, 4096
+CPU_GROUP_COST = 64
 """What a group costs beside its tokens, in tokens: one more forward pass, and keys and values that are copied.
 
-A GPU computes so many tokens in the time that it takes to start the kernels of a pass (docs/decisions.md).
+On a GPU it is more, and measured: thousands of tokens for small models, which wait for their kernels to be started.
 """
 
 

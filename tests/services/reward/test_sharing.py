@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.reward.sharing import CPU_GROUP_COST, GPU_GROUP_COST, MIN_PREFIX, Group, choose_groups, chunks_of
+from services.reward.sharing import CPU_GROUP_COST, MIN_PREFIX, Group, choose_groups, chunks_of
 
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=30).map(tuple)
 
@@ -108,5 +108,5 @@ def test_chunks_hold_every_row_once_and_fit(rows: list[tuple[int, ...]], max_tok
 def test_where_a_pass_costs_much_only_large_groups_share():
     prompt = tuple(range(512))
     few, many = ([(*prompt, place) for place in range(count)] for count in (8, 16))
-    assert choose_groups(few, GPU_GROUP_COST) == [Group(tuple(range(8)), 0)]
-    assert choose_groups(many, GPU_GROUP_COST) == [Group(tuple(range(16)), 512)]
+    assert choose_groups(few, 4096) == [Group(tuple(range(8)), 0)]
+    assert choose_groups(many, 4096) == [Group(tuple(range(16)), 512)]

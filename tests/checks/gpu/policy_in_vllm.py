@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,30 +107,32 @@ def _checked(
     client: PolicyClient, dtype: str, greedy: Sequence[GeneratedCompletion], reference: Reference
 ) -> Iterator[Seen]:
     """All that is asked of a server; the last thing changes its weights."""
+    name = f"vLLM, {dtype}"
     first = drawn(client)
     expected = reference.logprobs(first)
-    yield _agreement(f"vLLM, {dtype}, logprobs", logprobs_of(first), expected)
+    judged = partial(_agreement, dtype)
+    yield judged("logprobs", logprobs_of(first), expected)
     read = client.compute_logprobs(sequences_of(first), tokenizer_digest=client.policy_info().tokenizer_digest)
-    yield _agreement(f"vLLM, {dtype}, ComputeLogprobs", read.logprobs, expected)
-    yield _same(f"vLLM, {dtype}, the same seeds again", first, drawn(client))
-    yield _same(f"vLLM, {dtype}, top_k = 1, as in transformers", greedy, drawn(client, top_k=1))
-    yield _speed(f"vLLM, {dtype}", client)
-    yield _cancelled(f"vLLM, {dtype}, rows of a call that was left", client)
+    yield judged("ComputeLogprobs", read.logprobs, expected)
+    yield _same(f"{name}, the same seeds again", first, drawn(client))
+    yield _same(f"{name}, top_k = 1, as in transformers", greedy, drawn(client, top_k=1))
+    yield _speed(name, client)
+    yield _cancelled(f"{name}, rows of a call that was left", client)
     followed = _interrupted(client, reference.payload)
     within = sum(0 < each.policy_versions[-1].first_token < _LONG for each in followed)
-    what = f"vLLM, {dtype}, completions that other weights went on with"
-    yield Seen(what, f"{within} of {_ROWS}", "one", within > 0)
-    yield _agreement(f"{what}, logprobs", logprobs_of(followed), reference.logprobs(followed))
+    yield Seen(f"{name}, completions that other weights went on with", f"{within} of {_ROWS}", "one", within > 0)
+    yield judged("their logprobs", logprobs_of(followed), reference.logprobs(followed))
     after = drawn(client)
-    yield _agreement(f"vLLM, {dtype}, other weights, logprobs", logprobs_of(after), reference.logprobs(after))
+    yield judged("logprobs of other weights", logprobs_of(after), reference.logprobs(after))
     same = same_tokens(first, after)
-    yield Seen(f"vLLM, {dtype}, other weights, same completions", f"{same} of {_ROWS}", "not all", same < _ROWS)
+    yield Seen(f"{name}, other weights, same completions", f"{same} of {_ROWS}", "not all", same < _ROWS)
 
 
-def _agreement(what: str, found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]) -> Seen:
+def _agreement(dtype: str, what: str, found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]]) -> Seen:
+    """Judged in float32; how far bfloat16 moves a logprob depends on the model."""
     far = apart(found, expected)
-    told = f"largest difference {far:.1e}"
-    return Seen(what, told, f"{_TOLERANCE:g}", far <= _TOLERANCE) if "float32" in what else Seen(what, told, "", None)
+    bar, held = (f"{_TOLERANCE:g}", far <= _TOLERANCE) if dtype == "float32" else ("", None)
+    return Seen(f"vLLM, {dtype}, {what}", f"largest difference {far:.1e}", bar, held)
 
 
 def _same(what: str, some: Sequence[GeneratedCompletion], others: Sequence[GeneratedCompletion]) -> Seen:

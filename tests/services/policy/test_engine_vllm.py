@@ -10,6 +10,8 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from palate.client import PolicyVersion
+from services.policy.__main__ import _engine
+from services.policy.config import PolicyConfig
 from services.policy.drawing import BatchLimits, Drawing
 from services.policy.engine import DecodeStep, DrawnToken, EndedRow, Row
 from services.policy.engine_transformers import ModelError, TransformersEngine
@@ -27,6 +29,7 @@ from services.policy.metrics import PolicyMetrics
 from services.policy.sampling import Sampling, row_seed
 from services.policy.staging import Served
 from services.runtime.errors import InvalidRequest
+from services.runtime.listening import StartupError
 from tests.tiny_models import make_tiny_policy
 
 
@@ -211,3 +214,8 @@ def test_without_vllm_the_engine_says_what_to_install(folder, monkeypatch):
         VllmEngine.start(folder, "float32", 2, BatchLimits(4, 100), 64)
     told = ("VLLM_ENABLE_V1_MULTIPROCESSING", "TRITON_F32_DEFAULT", "VLLM_HOST_IP")
     assert [os.environ[name] for name in told] == ["0", "ieee", "10.0.0.1"]
+
+
+def test_another_engine_is_not_told_to_be_eager(folder):
+    with pytest.raises(StartupError, match="--eager is for --engine vllm"):
+        _engine(PolicyConfig(model=folder, eager=True), None)

@@ -14,7 +14,7 @@ from tests.checks.gpu.seen import Place, Seen, timed
 
 TOKENS = 48
 PROMPTS = texts(16, 4, 40, 3)
-ASKED = {"completions_per_prompt": 4, "seeds": range(16)}
+ASKED: dict[str, Any] = {"completions_per_prompt": 4, "seeds": range(16)}
 """64 completions, as many as a server draws together."""
 
 

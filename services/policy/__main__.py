@@ -118,6 +118,8 @@ def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
 
     if config.engine != "transformers" and config.device != "auto":
         raise StartupError(f"--device {config.device[:40]!r} is for --engine transformers; leave it away")
+    if config.engine != "vllm" and config.eager:
+        raise StartupError("--eager is for --engine vllm; leave it away")
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.engine == "fake":
@@ -132,9 +134,8 @@ def _engine(config: PolicyConfig, renderer: Renderer) -> tuple[Any, Any]:
         if config.engine == "vllm":
             from services.policy.engine_vllm import VllmEngine
 
-            return VllmEngine.start(
-                config.model, config.dtype, renderer.eos_id, _batch_limits(config), renderer.manifest.max_tokens
-            )
+            limits, longest = _batch_limits(config), renderer.manifest.max_tokens
+            return VllmEngine.start(config.model, config.dtype, renderer.eos_id, limits, longest, eager=config.eager)
         return TransformersEngine.load(config.model, config.dtype, renderer.eos_id, config.device)
     except (FolderError, ModelError) as error:
         raise StartupError(str(error)) from error

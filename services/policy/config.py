@@ -34,6 +34,10 @@ class PolicyConfig(ServerConfig):
     device: str = Field(
         "auto", description="auto (a GPU where PyTorch sees one), cpu, cuda, cuda:1 and so on; vllm chooses its own."
     )
+    eager: bool = Field(
+        False,
+        description="Engine vllm neither compiles the model nor records CUDA graphs of it: sooner ready, slower steps.",
+    )
     threads: int = Field(
         0,
         ge=0,

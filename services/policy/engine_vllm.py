@@ -21,8 +21,18 @@ from services.policy.engine_transformers import ModelError, TransformersEngine
 from services.policy.sampling import row_seed
 from services.runtime.errors import InvalidRequest
 
-_LOWEST_TEMPERATURE = 0.01
-"""vLLM draws at this temperature where a lower one is asked for."""
+_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 2.0
+"""vLLM draws at the lowest where a lower one is asked for, and at none above the highest."""
+
+_ALONE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""Another process could not be handed weights as tensors."""
+
+_QUIET = {
+    "TRITON_F32_DEFAULT": "ieee",  # attention in float32 would be computed in TF32
+    "VLLM_HOST_IP": "127.0.0.1",  # a world of one process needs no other machine
+    "VLLM_NO_USAGE_STATS": "1",  # they would be sent to vLLM's makers
+}
+"""Unless the environment says otherwise."""
 
 _SEED_BITS = (1 << 63) - 1
 
@@ -48,12 +58,20 @@ class VllmEngine(TransformersEngine):
     def __init__(self, model: Any, dtype: str, eos_token_id: int | None, vllm: Any, params: Callable[..., Any]) -> None:
         super().__init__(model, dtype, eos_token_id)
         self.joins = True
+        self._longest: int = vllm.model_config.max_model_len
         self._requests = Requests(vllm, params)
         self._in_vllm: nn.Module = model
 
     @classmethod
     def start(
-        cls, folder: Path, dtype: str, eos_token_id: int | None, limits: BatchLimits, max_tokens: int
+        cls,
+        folder: Path,
+        dtype: str,
+        eos_token_id: int | None,
+        limits: BatchLimits,
+        max_tokens: int,
+        *,
+        eager: bool = False,
     ) -> tuple[VllmEngine, nn.Module]:
         """The engine and the folder's weights.
 
@@ -63,12 +81,12 @@ class VllmEngine(TransformersEngine):
             eos_token_id: The tokenizer's.
             limits: Rows that run together.
             max_tokens: Longest prompt plus completion.
+            eager: Neither compile the model nor record CUDA graphs of it.
 
         Raises:
             ModelError: vLLM is not installed, or the folder holds no complete causal language model.
         """
-        # Another process could not be handed weights as tensors; set before vLLM is imported, which reads it then.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.update({**_QUIET, **os.environ, **_ALONE})  # before vLLM is imported, which reads it then
         try:
             from vllm import EngineArgs, LLMEngine, SamplingParams
             from vllm.sampling_params import RequestOutputKind
@@ -77,7 +95,8 @@ class VllmEngine(TransformersEngine):
                 "--engine vllm needs vLLM and a GPU: pip install 'palate[vllm]', or serve with --engine transformers"
             ) from error
         _, model = TransformersEngine.load(folder, dtype, eos_token_id)
-        vllm = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(folder, dtype, limits.max_rows, max_tokens)))
+        arguments = engine_arguments(folder, dtype, limits.max_rows, max_tokens, eager=eager)
+        vllm = LLMEngine.from_engine_args(EngineArgs(**arguments))
         params = partial(SamplingParams, output_kind=RequestOutputKind.DELTA)
         return cls(model, dtype, eos_token_id, vllm, params), model
 
@@ -91,8 +110,12 @@ class VllmEngine(TransformersEngine):
     def logprobs(
         self, weights: Any, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float
     ) -> list[list[float]]:
-        """Logprobs of the completions; on the CPU where vLLM has none: at other temperatures, of other weights."""
-        if weights is not self._in_vllm or temperature != 1.0:
+        """Logprobs of the completions; on the CPU where vLLM has none: at other temperatures, of other weights.
+
+        Nor has it any of the longest sequences: it reads none without drawing a token more.
+        """
+        longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
+        if weights is not self._in_vllm or temperature != 1.0 or longest >= self._longest:
             return super().logprobs(weights, sequences, temperature)
         return self._requests.prompt_logprobs(sequences)
 
@@ -116,8 +139,8 @@ class Requests:
         Raises:
             InvalidRequest: vLLM would draw otherwise than is asked.
         """
-        prompt = {"prompt_token_ids": [*row.prompt_ids, *row.token_ids]}
-        self._vllm.add_request(str(row.key), prompt, self._params(**sampling_arguments(row, eos_token_ids)))
+        params = self._params(**sampling_arguments(row, eos_token_ids))
+        self._vllm.add_request(str(row.key), token_input(row.prompt_ids, row.token_ids), params)
 
     def abort(self, keys: Sequence[int]) -> None:
         """Ends requests."""
@@ -135,7 +158,7 @@ class Requests:
         params = self._params(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         names = [f"sequence-{place}" for place in range(len(sequences))]
         for name, (prompt, completion) in zip(names, sequences, strict=True):
-            self._vllm.add_request(name, {"prompt_token_ids": [*prompt, *completion]}, params)
+            self._vllm.add_request(name, token_input(prompt, completion), params)
         found: dict[str, list[float]] = {}
         while len(found) < len(names):
             for output in self._vllm.step():
@@ -152,7 +175,7 @@ class Requests:
         Raises:
             RuntimeError: vLLM keeps prefixes that it read under the former ones.
         """
-        self._vllm.apply_model(partial(_load_weights, tensors=list(tensors)))
+        self._vllm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors)})
         if self._vllm.reset_prefix_cache() is False:
             raise RuntimeError("vLLM did not forget its prefixes: a request is still under way")
 
@@ -191,33 +214,41 @@ class VllmBatch:
         return decode_step(self._requests.step())
 
 
-def engine_arguments(folder: Path, dtype: str, max_rows: int, max_tokens: int) -> dict[str, Any]:
+def engine_arguments(
+    folder: Path, dtype: str, max_rows: int, max_tokens: int, *, eager: bool = False
+) -> dict[str, Any]:
     """Keyword arguments of vLLM's `EngineArgs`: tokens in, tokens out, logprobs of what was drawn from."""
     return {
         "model": str(folder),
         "dtype": dtype,
         "max_num_seqs": max_rows,
-        "max_model_len": max_tokens + 1,  # reading a sequence for its logprobs draws one token more
+        "max_model_len": max_tokens,
         "logprobs_mode": "processed_logprobs",  # after temperature, top-k and top-p
         "generation_config": "vllm",  # the folder's own sampling settings are not asked for
         "skip_tokenizer_init": True,
         "trust_remote_code": False,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
+        "enforce_eager": eager,
     }
+
+
+def token_input(prompt: Sequence[int], completion: Sequence[int]) -> dict[str, Any]:
+    """VLLM's `TokensInput`: what is read before the first token is drawn."""
+    return {"type": "token", "prompt_token_ids": [*prompt, *completion]}
 
 
 def sampling_arguments(row: Row, eos_token_ids: Sequence[int]) -> dict[str, Any]:
     """Keyword arguments of vLLM's `SamplingParams` for what is left of a row.
 
     Raises:
-        InvalidRequest: The temperature is lower than vLLM draws at.
+        InvalidRequest: vLLM does not draw at the temperature.
     """
     sampling, drawn = row.sampling, len(row.token_ids)
-    if sampling.temperature < _LOWEST_TEMPERATURE:
+    if not _LOWEST_TEMPERATURE <= sampling.temperature <= _HIGHEST_TEMPERATURE:
         raise InvalidRequest(
-            f"temperature is {sampling.temperature}; engine vllm draws at {_LOWEST_TEMPERATURE} or more (for the "
-            "likeliest token use top_k = 1)"
+            f"temperature is {sampling.temperature}; engine vllm draws at {_LOWEST_TEMPERATURE} to "
+            f"{_HIGHEST_TEMPERATURE} (for the likeliest token use top_k = 1)"
         )
     return {
         "temperature": sampling.temperature,
@@ -254,8 +285,3 @@ def decode_step(outputs: Iterable[Any]) -> DecodeStep:
 def completion_logprobs(found: Sequence[Any], prompt: Sequence[int], completion: Sequence[int]) -> list[float]:
     """Of a completion's tokens, from the `prompt_logprobs` of prompt and completion, whose first entry is None."""
     return [likely[token].logprob for likely, token in zip(found[len(prompt) :], completion, strict=True)]
-
-
-def _load_weights(model: Any, tensors: Sequence[tuple[str, Tensor]]) -> None:
-    """Runs in vLLM, on its own form of the model; it takes a checkpoint's names and fuses what it has fused."""
-    model.load_weights(tensors)

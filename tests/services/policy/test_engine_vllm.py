@@ -1,6 +1,7 @@
 """What is said to vLLM and read from it, without vLLM: plain values stand for its objects here."""
 
 import math
+import os
 import sys
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from palate.client import PolicyVersion
+from services.policy.__main__ import _engine
+from services.policy.config import PolicyConfig
 from services.policy.drawing import BatchLimits, Drawing
 from services.policy.engine import DecodeStep, DrawnToken, EndedRow, Row
 from services.policy.engine_transformers import ModelError, TransformersEngine
@@ -26,6 +29,7 @@ from services.policy.metrics import PolicyMetrics
 from services.policy.sampling import Sampling, row_seed
 from services.policy.staging import Served
 from services.runtime.errors import InvalidRequest
+from services.runtime.listening import StartupError
 from tests.tiny_models import make_tiny_policy
 
 
@@ -46,6 +50,7 @@ class Recorder:
     def __init__(self, *steps):
         self.asked, self.aborted, self.steps = {}, [], list(steps)
         self.loaded, self.resets = [], 0
+        self.model_config = SimpleNamespace(max_model_len=64)
 
     def add_request(self, name, prompt, params):
         self.asked[name] = (prompt["prompt_token_ids"], params)
@@ -56,11 +61,9 @@ class Recorder:
     def step(self):
         return self.steps.pop(0)
 
-    def apply_model(self, function):
-        function(self)
-
-    def load_weights(self, tensors):
-        self.loaded.append(dict(tensors))
+    def collective_rpc(self, method, kwargs):
+        assert method == "reload_weights"
+        self.loaded.append(dict(kwargs["weights_iterator"]))
 
     def reset_prefix_cache(self):
         self.resets += 1
@@ -83,15 +86,17 @@ def test_a_row_that_goes_on_has_less_to_come_and_another_seed():
     assert rest["seed"] == row_seed((1 << 64) - 3, 3) & ((1 << 63) - 1)
 
 
-def test_a_temperature_that_vllm_would_raise_is_refused():
-    with pytest.raises(InvalidRequest, match=r"0\.01 or more"):
-        sampling_arguments(row(temperature=0.001), ())
+@pytest.mark.parametrize("temperature", [0.001, 2.5])
+def test_a_temperature_that_vllm_does_not_draw_at_is_refused(temperature):
+    with pytest.raises(InvalidRequest, match=r"0\.01 to 2\.0"):
+        sampling_arguments(row(temperature=temperature), ())
 
 
 def test_the_engine_is_told_to_give_logprobs_of_what_was_drawn_from(tmp_path):
     told = engine_arguments(tmp_path, "bfloat16", 32, 256)
     assert (told["model"], told["dtype"], told["max_num_seqs"]) == (str(tmp_path), "bfloat16", 32)
-    assert told["max_model_len"] == 257
+    assert told["max_model_len"] == 256  # more than the model was made for is refused
+    assert told["enforce_eager"] is False
     assert (told["logprobs_mode"], told["trust_remote_code"]) == ("processed_logprobs", False)
 
 
@@ -193,8 +198,24 @@ def test_other_weights_come_in_with_the_first_batch_of_them(folder, tmp_path):
     assert engine.logprobs(first, pair, 1.0) == TransformersEngine.logprobs(engine, first, pair, 1.0)
 
 
+def test_sequences_of_the_most_tokens_are_read_on_the_processor(folder):
+    _, weights = TransformersEngine.load(folder, "float32")
+    vllm = Recorder()
+    engine = VllmEngine(weights, "float32", 2, vllm, dict)
+    pair = [(tuple(range(1, 61)), (4, 7, 5, 6))]
+    assert engine.logprobs(weights, pair, 1.0) == TransformersEngine.logprobs(engine, weights, pair, 1.0)
+    assert vllm.asked == {}
+
+
 def test_without_vllm_the_engine_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "")
+    monkeypatch.setattr(os, "environ", {**os.environ, "VLLM_HOST_IP": "10.0.0.1"})
     with pytest.raises(ModelError, match=r"pip install 'palate\[vllm\]'"):
         VllmEngine.start(folder, "float32", 2, BatchLimits(4, 100), 64)
+    told = ("VLLM_ENABLE_V1_MULTIPROCESSING", "TRITON_F32_DEFAULT", "VLLM_HOST_IP")
+    assert [os.environ[name] for name in told] == ["0", "ieee", "10.0.0.1"]
+
+
+def test_another_engine_is_not_told_to_be_eager(folder):
+    with pytest.raises(StartupError, match="--eager is for --engine vllm"):
+        _engine(PolicyConfig(model=folder, eager=True), None)

@@ -105,7 +105,7 @@ def _reasons(finding: Finding, policy: Policy, limits: Limits) -> Iterator[str]:
 
 
 def _beyond(finding: Finding, limits: Limits) -> Iterator[str]:
-    yield from (f"{limit} cannot be judged: {_undecided(finding)}" for limit in _beyond_judging(finding, limits))
+    yield from (f"{limit} cannot be judged: {_undecided(finding)}" for limit in _without_grounds(finding, limits))
     share = None if finding.share is None else finding.share.value
     if share is not None and limits.max_share is not None and share > limits.max_share:
         yield f"share {share:.1%}, at most {limits.max_share:.1%} is allowed"
@@ -117,10 +117,10 @@ def _beyond(finding: Finding, limits: Limits) -> Iterator[str]:
         yield f"effect {effect:+.2f} SD, at most {limits.max_effect:g} is allowed"
 
 
-def _beyond_judging(finding: Finding, limits: Limits) -> Iterator[str]:
+def _without_grounds(finding: Finding, limits: Limits) -> Iterator[str]:
     """Limits of which nothing can be said: of a share where no item is decided, of an effect where none has scores."""
-    can_be_judged = {"max_share": finding.leaning.decided, "min_share": finding.leaning.decided}
-    for name, items in {**can_be_judged, "max_effect": finding.scored}.items():
+    decided, scored = finding.leaning.decided, finding.scored
+    for name, items in (("max_share", decided), ("min_share", decided), ("max_effect", scored)):
         limit = getattr(limits, name)
         if limit is not None and not items:
             yield f"{name} {limit:g}"

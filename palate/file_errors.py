@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 _OTHER_PLACE: Mapping[int, str] = {
     errno.ENOSPC: "the disk is full; free some space, or choose another --out",
@@ -33,6 +34,17 @@ def words_of(error: BaseException) -> str:
     """An error as a command ends with it: what it says, of a file which one and what happened."""
     file = isinstance(error, OSError) and error.filename
     return f"{file}: {cause_of(error)}" if file else cause_of(error)
+
+
+def try_folder(folder: Path) -> None:
+    """Makes a folder and writes into it what is gone at once.
+
+    Raises:
+        OSError: It cannot be made, or nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        file.write(b"\0")
 
 
 def unwritable(target: Path, error: OSError) -> str:

@@ -21,8 +21,9 @@ from palate.client.channel import (
     open_async_channel,
     open_channel,
     pauses,
+    stream_pauses,
 )
-from palate.client.errors import ClientClosed, is_from_proxy
+from palate.client.errors import ClientClosed, is_from_proxy, pause_before
 
 
 class _Client:
@@ -39,6 +40,7 @@ class _Client:
         self._options = ChannelOptions() if options is None else checks.instance(options, ChannelOptions, "options")
         self._metadata = call_metadata(self._options)
         self._pauses = pauses(service, self._options)
+        self._stream_pauses = stream_pauses(self._options)
         self._closed = False
 
     def _seconds(self, timeout: float | None) -> float:
@@ -56,6 +58,11 @@ class _Client:
         if isinstance(request, ProtoMessage):
             checked_size(request, self._options)
         return method(request, timeout=seconds, metadata=self._metadata)
+
+    def _until_next(self, error: grpc.RpcError, pause: float | None, deadline: float) -> float | None:
+        """Seconds until a stream is begun again; None where it is given up."""
+        wait = None if pause is None else pause_before(error, pause)
+        return None if wait is None or time.monotonic() + wait >= deadline else wait
 
     def _check_open(self) -> None:
         if self._closed:
@@ -101,13 +108,22 @@ class BlockingClient(_Client):
             return self._begin(method, request, deadline - time.monotonic())
 
     def _replies(self, method: Callable[..., Any], request: ProtoMessage, seconds: float) -> Generator[Any, None, None]:
-        """Replies as they come; closed early, it cancels the call."""
+        """Replies as they come; begun again while none has come. Closed early, it cancels the call."""
+        deadline = time.monotonic() + seconds
         with errors_of(self.target, self._service):
-            call = self._begin(method, request, seconds)
-            try:
-                yield from call
-            finally:
-                call.cancel()
+            for pause in (*self._stream_pauses, None):
+                has_begun, call = False, self._begin(method, request, deadline - time.monotonic())
+                try:
+                    for reply in call:
+                        has_begun = True
+                        yield reply
+                    return
+                except grpc.RpcError as error:
+                    if has_begun or (wait := self._until_next(error, pause, deadline)) is None:
+                        raise
+                finally:
+                    call.cancel()
+                time.sleep(wait)
 
 
 class AwaitedClient(_Client):
@@ -146,14 +162,22 @@ class AwaitedClient(_Client):
     async def _replies(
         self, method: Callable[..., Any], request: ProtoMessage, seconds: float
     ) -> AsyncGenerator[Any, None]:
-        """Replies as they come; closed early, it cancels the call."""
+        """Replies as they come; begun again while none has come. Closed early, it cancels the call."""
+        deadline = time.monotonic() + seconds
         with self._errors():
-            call = self._begin(method, request, seconds)
-            try:
-                async for reply in call:
-                    yield reply
-            finally:
-                call.cancel()
+            for pause in (*self._stream_pauses, None):
+                has_begun, call = False, self._begin(method, request, deadline - time.monotonic())
+                try:
+                    async for reply in call:
+                        has_begun = True
+                        yield reply
+                    return
+                except grpc.RpcError as error:
+                    if has_begun or (wait := self._until_next(error, pause, deadline)) is None:
+                        raise
+                finally:
+                    call.cancel()
+                await asyncio.sleep(wait)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

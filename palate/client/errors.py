@@ -173,6 +173,11 @@ _REMEDIES = (
 )
 """What gRPC says, in words only, of a connection that did not come about, and what to look at; the first that fits."""
 
+_PUSHBACK = "grpc-retry-pushback-ms"
+
+_MAY_PASS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
+"""The server is away or full. The last is what gRPC says of calls that reached a server in the moment of its end."""
+
 _BROKEN = "The connection broke during the call; has the server ended? Try again, or elsewhere"
 _STOPPING = "It is shutting down; try again, or elsewhere"
 _SMALLER = "Send or ask for less at once, or raise --max-message-bytes of the server and max_message_bytes here"
@@ -185,7 +190,7 @@ _LATE = (
 def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
     """The exception for what gRPC raised in a call of `service` at `target`."""
     code = grpc.StatusCode.UNAVAILABLE if _was_dropped(error) else error.code()
-    trailing = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+    trailing = _trailing(error)
     kind, message = _BY_CODE.get(code, InternalError), error.details() or code.name
     if _is_oversize(error, message):
         kind, message = OverLimit, f"{target}: {message}. {_SMALLER}"
@@ -193,9 +198,27 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
         message = _explained(kind, message, target, service)
     elif kind is NotServed:
         message = f"{target}: {message}"
-    pushback = trailing.get("grpc-retry-pushback-ms")
-    retry_after = None if pushback is None or int(pushback) < 0 else int(pushback) / 1000
-    return kind(code, message, trailing.get("palate-request-id", ""), retry_after)
+    return kind(code, message, trailing.get("palate-request-id", ""), _retry_after(trailing))
+
+
+def pause_before(error: grpc.RpcError, pause: float) -> float | None:
+    """Seconds until a stream that ended so may be begun again: `pause`, or what the server said; None where it is over.
+
+    As gRPC's own retry policy has it.
+    """
+    trailing = _trailing(error)
+    if error.code() not in _MAY_PASS or int(trailing.get(_PUSHBACK, "0")) < 0:
+        return None
+    return pause if (told := _retry_after(trailing)) is None else told
+
+
+def _trailing(error: grpc.RpcError) -> dict[str, str]:
+    return {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+
+
+def _retry_after(trailing: Mapping[str, str]) -> float | None:
+    milliseconds = int(trailing.get(_PUSHBACK, "-1"))
+    return None if milliseconds < 0 else milliseconds / 1000
 
 
 def is_from_proxy(error: grpc.RpcError) -> bool:

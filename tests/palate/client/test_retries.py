@@ -9,9 +9,21 @@ from pathlib import Path
 import grpc
 import pytest
 
-from palate.client import AsyncRewardClient, ChannelOptions, Overloaded, PolicyClient, RewardClient, Scored, Unavailable
+from palate.client import (
+    AsyncPolicyClient,
+    AsyncRewardClient,
+    ChannelOptions,
+    Overloaded,
+    PolicyClient,
+    RewardClient,
+    Scored,
+    Unavailable,
+)
 from palate.client.channel import open_channel
 from palate.local_server import LocalServer, local_server
+from palate.v1.common_pb2 import Content
+from palate.v1.policy_service_pb2 import GeneratePrompt, GenerateRequest
+from palate.v1.policy_service_pb2_grpc import PolicyServiceStub
 from palate.v1.reward_service_pb2 import ScoreStreamRequest
 from palate.v1.reward_service_pb2_grpc import RewardServiceStub
 from tests.palate.client.failing_proxy import failing_proxy
@@ -117,6 +129,34 @@ def test_sampling_is_tried_again_while_nothing_of_it_has_come(server: LocalServe
         assert next(broken).text == "first"
         with pytest.raises(Unavailable, match="broken"):
             next(broken)
+
+
+async def test_the_awaited_client_does_so_too(server: LocalServer):
+    async with AsyncPolicyClient(server.target) as client:
+        found = [completion.text async for completion in client.generate(["unavailable-twice, sampled and awaited"])]
+        assert found == ["third"]
+        broken = client.generate(["breaks after one"])
+        assert (await anext(broken)).text == "first"
+        with pytest.raises(Unavailable, match="broken"):
+            await anext(broken)
+
+
+def test_sampling_is_given_up_without_leave_or_time(server: LocalServer):
+    with (
+        PolicyClient(server.target, options=ChannelOptions(max_attempts=1)) as client,
+        pytest.raises(Unavailable, match="not yet"),
+    ):
+        list(client.generate(["unavailable-twice, once"]))
+    with PolicyClient(server.target) as client, pytest.raises(Unavailable, match="not yet"):
+        list(client.generate(["unavailable-twice, soon"], timeout=0.09))
+
+
+def test_grpc_itself_does_not_repeat_sampling(server: LocalServer):
+    """It can lose a stream that it may repeat when the server is killed, and its deadline with it."""
+    request = GenerateRequest(prompts=[GeneratePrompt(prompt=Content(text="unavailable-twice, by grpc"))])
+    with open_channel(server.target, ChannelOptions()) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(PolicyServiceStub(channel).Generate(request, timeout=30))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def shares(client: RewardClient, calls: int) -> list[float]:

@@ -11,15 +11,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from trainer.errors import RESUMED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 Result = TypeVar("Result")
-
-RESUMED = (
-    "the same command with --resume goes on from the last checkpoint, or from the beginning where there is none yet"
-)
 
 
 @app.command(context_settings=FORWARD, add_help_option=False)

@@ -139,7 +139,7 @@ class _Fitter(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """A checkpoint that could not be written whole goes, so that a resumed run finds the one before it."""
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         try:
             with written(folder):
                 super()._save_checkpoint(model, trial)

@@ -49,7 +49,7 @@ def test_a_full_disk_is_called_one():
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert os_error_of(error).errno == errno.ENOSPC
     with (
-        pytest.raises(NotWritten, match="^model cannot be written: the disk is full; free some space"),
+        pytest.raises(NotWritten, match="the disk is full; free some space"),
         written("model"),
     ):
         raise error

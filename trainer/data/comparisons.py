@@ -140,7 +140,7 @@ def split_by_group(
     Raises:
         DataError: Everything hangs together, so one side would be empty.
     """
-    linked = _linked_groups(rows)
+    linked = linked_groups(rows)
     groups = sorted(set(linked))
     rng.shuffle(groups)
     sizes = dict.fromkeys(groups, 0)
@@ -228,8 +228,8 @@ def _label(row: Row, key: str, value: object) -> Label:
     return cast(Label, value)
 
 
-def _linked_groups(rows: Sequence[Comparison]) -> list[str]:
-    """Each row's group, where groups that have a prompt or a promptless text in common are one."""
+def linked_groups(rows: Sequence[Comparison]) -> list[str]:
+    """Each row's group by a name, where groups that have a prompt or a promptless text in common are one."""
     parent: dict[str, str] = {}
 
     def root(node: str) -> str:

@@ -81,14 +81,16 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
     """Write report.html of a PPO run from what it has recorded so far; a run that ends does so by itself."""
     from trainer.ppo.report import write_report
 
-    print(run_or_explain("palate train report", lambda: write_report(run), "nothing is written"))
+    print(run_or_explain("palate train report", lambda: write_report(run), lambda: "nothing is written"))
 
 
-def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED, code: int = NOT_GOOD) -> Result:
+def run_or_explain(
+    prog: str, run: Callable[[], Result], stopped: Callable[[], str] = lambda: RESUMED, code: int = NOT_GOOD
+) -> Result:
     """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`, or with 2 where
     no other try of the same would help.
 
-    On Ctrl-C it prints `stopped`, what is kept and how to go on, and exits with 130.
+    On Ctrl-C it prints what `stopped` says, what is kept and how to go on, and exits with 130.
     """
     from palate.client.errors import PalateError
     from palate.file_errors import words_of
@@ -103,7 +105,7 @@ def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED,
         print(f"{prog}: {words_of(error)}", file=sys.stderr)
         raise SystemExit(STOPPED if no_other_try_mends(error) else code) from error
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; {stopped}", file=sys.stderr)
+        print(f"{prog}: stopped; {stopped()}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

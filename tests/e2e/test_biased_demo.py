@@ -72,7 +72,7 @@ def test_report_and_terminal_tell_it(done):
         assert title in page
     policy = results.ways["ensemble"].policy
     before, after = (value / policy.score_std for value in policy.doubt)
-    assert f"Members' scores differ by {before:.2f} SD before and {after:.2f} after, in SD of the mean score" in page
+    assert f"scores differ by {before:.2f} SD before and {after:.2f} after, in SD of the mean score" in page
     console = Console(record=True, width=160)
     show.show(results, console)
     assert "near misses" in console.export_text()

@@ -10,7 +10,7 @@ from palate.report.page import Section, Table, write_page
 from trainer.reward_model.annotators import AnnotatorReport
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.evaluate import Share
-from trainer.reward_model.result import RewardResult, told_groups
+from trainer.reward_model.result import RewardResult, told_groups, told_unread
 from trainer.reward_model.splits import LeftOut
 
 _SHOWN = 50
@@ -46,6 +46,8 @@ def _data(config: RewardTrainConfig, result: RewardResult) -> Section:
         "No group and no prompt is in two parts. What is left out is not used; duplicates (the same annotator said the "
         "same of the same pair again) are, as further votes on their pair."
     )
+    if data.unread:
+        text += f" Not read: {told_unread(data.unread)}."
     sources = [(name.replace("_", " "), value) for name, value in config.sources().items()]
     tables = [
         Table("sources", ("what", "from"), sources),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,11 +35,22 @@ def told_left_out(left_out: LeftOut) -> str:
 
 def _unused(data: DataCounts) -> Iterator[str]:
     """What was left out, and what was merged, of the data and of a file that was held out."""
-    for usage, of in ((Usage(data.left_out, data.duplicates), ""), (data.held_out_file, " of the held-out file")):
+    for usage, of in (
+        (Usage(data.left_out, data.duplicates, data.unread), ""),
+        (data.held_out_file, " of the held-out file"),
+    ):
         if usage is not None and (told := told_left_out(usage.left_out)):
             yield f"left out{of}: {told}"
         if usage is not None and usage.duplicates:
             yield f"merged{of}: {usage.duplicates} duplicates, votes that an annotator cast again, kept in their pairs"
+        if usage is not None and usage.unread:
+            yield f"not read{of}: {told_unread(usage.unread)}"
+
+
+def told_unread(keys: Sequence[str]) -> str:
+    """That somebody may have been named under a key that is not read."""
+    named = ", ".join(map(repr, keys))
+    return f"votes without an 'annotator' have {named}: if that says whose they are, call it 'annotator'"
 
 
 def _line(name: str, share: Share) -> str:

@@ -34,10 +34,12 @@ class Usage:
     Attributes:
         left_out: What is not used.
         duplicates: Votes that their annotator had cast before (trainer/data/comparisons.py): used, beside the first.
+        unread: Keys that look as if they said who cast a vote, and are not read.
     """
 
     left_out: LeftOut
     duplicates: int
+    unread: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class DataCounts:
         votes: How the votes on all of them lie, too long pairs included.
         left_out: What of the data was not used, and why.
         duplicates: Votes in them that an annotator cast again; these are used.
-        held_out_file: The same two of the file that was held out; None where there was none.
+        unread: Keys in them that look as if they said who cast a vote, and are not read.
+        held_out_file: The same three of the file that was held out; None where there was none.
     """
 
     learnt: int
@@ -83,6 +86,7 @@ class DataCounts:
     votes: VoteCounts
     left_out: LeftOut
     duplicates: int
+    unread: tuple[str, ...]
     held_out_file: Usage | None
 
 
@@ -136,14 +140,17 @@ def counts_of(split: Split, rendered: Sequence[int], too_long: Sequence[int]) ->
         file = replace(file, left_out=replace(file.left_out, too_long=of_file))
     left_out = replace(split.of_data.left_out, too_long=sum(too_long))
     learnt, validation, held_out = rendered
-    return DataCounts(learnt, validation, held_out, groups, split.votes, left_out, split.of_data.duplicates, file)
+    of_data = split.of_data
+    return DataCounts(
+        learnt, validation, held_out, groups, split.votes, left_out, of_data.duplicates, of_data.unread, file
+    )
 
 
 def _usable(data: Comparisons, config: RewardTrainConfig) -> tuple[tuple[Comparison, ...], Usage]:
     """What the configuration lets be used, of the data and of a held-out file alike."""
     usable = tuple(row for row in data.rows if config.ties == "soft" or row.label != "tie")
     ties = len(data.rows) - len(usable)
-    return usable, Usage(LeftOut(data.copies, data.identical, data.empty, ties), data.duplicates)
+    return usable, Usage(LeftOut(data.copies, data.identical, data.empty, ties), data.duplicates, data.unread)
 
 
 def _check_apart(learnt: Sequence[Comparison], held_out: Sequence[Comparison], file: Path) -> None:

@@ -42,7 +42,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     check_folder(config)
     split = split_data(config)
     if config.annotators == "reliability":
-        check_annotators(split.learnt)
+        check_annotators(split.learnt, split.of_data.unread)
     several = config.members > config.heads
     first = get_ready(config.member(0) if several else config, split)
     # Members are runs of their own, with metrics of their own: only one process has the port.

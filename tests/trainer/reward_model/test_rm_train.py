@@ -374,6 +374,16 @@ def test_a_held_out_file_has_the_same_rules_and_numbers_of_its_own(tmp_path):
         split_data(config(tmp_path, ties="drop", held_out=tmp_path / "ties.jsonl"))
 
 
+def test_annotators_under_another_key_are_told(tmp_path):
+    rows = [row | {"worker_id": f"worker {number % 3}"} for number, row in enumerate(toy_rows(80))]
+    result = run_reward(config(tmp_path, rows=rows, max_steps=1))
+    told = "votes without an 'annotator' have 'worker_id'"
+    assert f"  not read: {told}" in result.summary()
+    assert "Not read: votes without" in (tmp_path / "rm" / "card.html").read_text()
+    with pytest.raises(DataError, match=r"'annotator' in each \(there is 'worker_id': call that so"):
+        run_reward(config(tmp_path, rows=rows, annotators="reliability", out=tmp_path / "named"))
+
+
 def test_groups_of_several_pairs_are_told_on_the_terminal_and_the_card(tmp_path):
     rows = [row | {"group": f"topic {number % 40 // 5}"} for number, row in enumerate(toy_rows(160))]
     result = run_reward(config(tmp_path, rows=rows, max_steps=1, held_out_share=0.2))

@@ -56,7 +56,7 @@ def test_lines_and_rows_are_bounded(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="more than 2 rows"):
         list(read_rows(file, max_rows=2))
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 5)
-    with pytest.raises(DataError, match="longer than 5 bytes .*, the limit; shorten its texts"):
+    with pytest.raises(DataError, match=r"longer than 5 bytes .*, the limit; shorten its texts"):
         list(read_rows(file))
 
 

@@ -34,10 +34,10 @@ def interval_over_groups(credits: Sequence[float], groups: Sequence[Hashable]) -
         groups: (H,) what each belongs to.
 
     Returns:
-        None where there are fewer than `FEWEST_GROUPS`.
+        None where there are fewer than `FEWEST_GROUPS`, or all credits are equal, so that every draw gives the same.
     """
     number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    if len(number) < FEWEST_GROUPS:
+    if len(number) < FEWEST_GROUPS or min(credits) == max(credits):
         return None
     places = np.array([number[group] for group in groups])
     sums, sizes = np.bincount(places, credits), np.bincount(places)

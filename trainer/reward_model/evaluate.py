@@ -24,7 +24,7 @@ class Share:
         high: Its upper end.
         count: Comparisons.
         over_groups: Ends of a 95 % bootstrap interval over whole groups, whose comparisons may be alike; None where
-            nobody asked, every comparison is a group of its own, or groups are fewer than five.
+            nobody asked, every comparison is a group of its own, groups are fewer than five, or all judged alike.
     """
 
     value: float

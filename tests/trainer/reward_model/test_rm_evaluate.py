@@ -101,7 +101,12 @@ def test_groups_that_differ_make_the_interval_over_groups_the_wider_one():
 
 @pytest.mark.parametrize("groups", [1, 4, 400])
 def test_few_groups_and_groups_of_one_pair_have_no_interval_over_groups(groups):
-    assert accuracy(grouped(400, groups), [1.0] * 400).over_groups is None
+    assert accuracy(grouped(400, groups), [1.0, 1.0, -1.0, 1.0] * 100).over_groups is None
+
+
+def test_draws_that_are_all_alike_are_no_interval():
+    assert accuracy(grouped(400, 8), [1.0] * 400).over_groups is None
+    assert accuracy(grouped(400, 8), [-1.0, *[1.0] * 399]).over_groups is not None
 
 
 @pytest.mark.parametrize(

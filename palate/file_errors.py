@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 _OTHER_PLACE: Mapping[int, str] = {
     errno.ENOSPC: "the disk is full; free some space, or choose another --out",
@@ -44,6 +45,17 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, OSError) and has_no_room(error):
         return unwritable(file or "a file", error)  # a write that fails does not say of which file
     return f"{file}: {cause_of(error)}" if file else cause_of(error)
+
+
+def try_folder(folder: Path) -> None:
+    """Makes a folder and writes into it what is gone at once.
+
+    Raises:
+        OSError: It cannot be made, or nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        file.write(b"\0")
 
 
 def unwritable(target: Path | str, error: OSError) -> str:

@@ -6,11 +6,12 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol, TypeAlias
 
 from palate.audit.items import Probe, Text
-from palate.audit.scorer import Outcome, Scorer
+from palate.audit.scorer import Outcome, Scorer, score_of
+from palate.oip.client import Cut
 
 Answers: TypeAlias = Mapping[Text, Outcome]
 
@@ -22,8 +23,12 @@ class Kept(Protocol):
         """The score; None where there is none."""
         ...
 
-    def add(self, scores: Mapping[str, float]) -> None:
-        """Keeps scores."""
+    def is_cut(self, key: str) -> bool:
+        """Whether the text of that score was cut."""
+        ...
+
+    def add(self, scores: Mapping[str, float], cut: Collection[str] = ()) -> None:
+        """Keeps scores; `cut` are the keys of texts that were cut."""
         ...
 
 
@@ -39,17 +44,27 @@ def ask(scorer: Scorer, probes: Iterable[Probe], kept: Kept | None, done: Callab
     texts = in_turn(probes)
     answers: dict[Text, Outcome] = {}
     if kept is not None:
-        answers |= {text: score for text in texts if (score := kept.get(key_of(text))) is not None}
+        answers |= {text: known for text in texts if (known := _kept(kept, key_of(text))) is not None}
     done(len(answers))
     missing = [text for text in texts if text not in answers]
     rest = iter(missing)
     for outcomes in scorer.score(missing):
         part = dict(zip(itertools.islice(rest, len(outcomes)), outcomes, strict=True))
         if kept is not None:
-            kept.add({key_of(text): each for text, each in part.items() if isinstance(each, float)})
+            _keep(kept, part)
         answers |= part
         done(len(part))
     return answers
+
+
+def _kept(kept: Kept, key: str) -> Outcome | None:
+    score = kept.get(key)
+    return score if score is None or not kept.is_cut(key) else Cut(score)
+
+
+def _keep(kept: Kept, part: Answers) -> None:
+    scores = {key_of(text): score for text, each in part.items() if (score := score_of(each)) is not None}
+    kept.add(scores, {key_of(text) for text, each in part.items() if isinstance(each, Cut)})
 
 
 def in_turn(probes: Iterable[Probe]) -> list[Text]:

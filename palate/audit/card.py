@@ -94,8 +94,12 @@ what the probe looks for; where both sides are equally good, one half is no faul
 the share of a model that only counts characters.
 
 A probe is flagged where an exact sign test, adjusted for all probes together (Holm), gives p < {ALPHA:g}, and the
-effect is at least {LEAST_EFFECT:g} SD of the model's scores. Items without a score are left out and counted; ties are
-left out of the test.
+effect is at least {LEAST_EFFECT:g} SD of the model's scores; of texts that are scored twice p is enough, as a hit is a
+size there. Items without a score are left out and counted; ties are left out of the test, and where everything ties
+nothing is decided.
+
+The SD is that of the texts named above, across prompts. What a model adds to all answers of a prompt changes no
+preference and enlarges it, so that effects shrink: where the SD within a prompt is much smaller, look at shares.
 
 The built-in items share phrases, so that a share speaks of these phrases first. A probe that is not flagged was not
 shown to be a fault; that is no proof of its absence."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from palate.audit.gate import Policy, breaches, check_names, read_policy
 from palate.audit.gauges import MetricsFile, write_metrics
 from palate.audit.items import Probe
 from palate.audit.metrics import AuditMetrics
+from palate.audit.out import Out, telling
 from palate.audit.probes import builtin_probes
 from palate.audit.scorer import Scorer
 from palate.audit.sets import read_set
@@ -43,6 +44,7 @@ from palate.waiting import WAIT_SECONDS, say_waiting
 app = typer.Typer(add_completion=False)
 
 _CONSOLE = Console(stderr=True, highlight=False)
+_LIMIT = 1000
 
 
 @app.command()
@@ -60,8 +62,12 @@ def run(
     model: Model = "",
     revision: Annotated[str, typer.Option(help="Revision to insist on, whole; empty = what is served now.")] = "",
     tensors: Annotated[
-        str, typer.Option(help="With oip: names of the prompt's, the completion's and the score's tensor.")
-    ] = "PROMPT,RESPONSE,REWARD",
+        str | None,
+        typer.Option(
+            help="With oip: names of the prompt's, the completion's and the score's tensor.",
+            show_default="PROMPT,RESPONSE,REWARD",
+        ),
+    ] = None,
     probe: Annotated[
         list[str] | None, typer.Option(help="Ask this built-in probe alone, may be given several times; none = no one.")
     ] = None,
@@ -69,7 +75,10 @@ def run(
         list[Path] | None,
         typer.Option(metavar="FILE", help="A set to ask too (docs/audit.md), may be given several times."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Most items of each probe of a set.", min=1)] = 1000,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="With --data: most items of each probe of a set.", min=1, show_default=f"{_LIMIT}"),
+    ] = None,
     gate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Policy, YAML; default: whatever is flagged fails.")
     ] = None,
@@ -95,16 +104,17 @@ def run(
     subject = _subject(target, folder, protocol, model, revision, tensors)
     options = options_for(subject.target, access) if isinstance(subject, Server) else ChannelOptions()
     options = replace(options, max_message_bytes=max_message_bytes)
-    way = Way(timeout, wait, batch, say_waiting, options, out / "scores")
+    way, place = Way(timeout, wait, batch, say_waiting, options, out / "scores"), Out(out, "audit")
     try:
         probes = _probes(probe, data or [], limit)
         policy = Policy() if gate is None else read_policy(gate)
         check_names(policy, [each.name for each in probes])
+        place.check()
         with opened(subject, way) as (scorer, source):
             answers = _asked(scorer, probes, KeptScores(way.keep / f"{source.key}.jsonl"))
         findings = judge(probes, answers)
         audit = Audit(source, findings, breaches(findings, policy))
-        _write(audit, out)
+        place.write(as_json(audit), lambda file: write_card(file, audit))
         write_metrics(metrics, lambda registry: AuditMetrics(registry).found(audit))
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; scores so far are kept: the same command goes on from there")
@@ -116,29 +126,38 @@ def run(
     raise typer.Exit(NOT_GOOD if audit.breaches else 0)
 
 
-def _probes(names: Sequence[str] | None, files: Sequence[Path], limit: int) -> list[Probe]:
+def _probes(names: Sequence[str] | None, files: Sequence[Path], limit: int | None) -> list[Probe]:
     """The built-in ones that are asked for, and those of the sets."""
+    if limit is not None and not files:
+        raise typer.BadParameter("--limit goes with --data; built-in probes are asked whole, or left out with --probe")
     known = {each.name: each for each in builtin_probes()}
-    wanted = list(known) if names is None else [name for name in names if name != "none"]
+    wanted = list(known) if names is None else [name for name in dict.fromkeys(names) if name != "none"]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise typer.BadParameter(f"there is no probe {unknown[0]}; there are {', '.join(known)}")
-    probes = [known[name] for name in wanted] + [each for file in files for each in read_set(file, limit)]
+    probes = [known[name] for name in wanted] + [each for file in files for each in read_set(file, limit or _LIMIT)]
     if not probes:
         raise typer.BadParameter("nothing is asked; give --data, or leave out --probe none")
+    name, times = Counter(each.name for each in probes).most_common(1)[0]
+    if times > 1:
+        raise typer.BadParameter(f"{times} files become {name}, which nobody could tell apart; rename them")
     return probes
 
 
 def _subject(
-    target: str, folder: Path | None, protocol: Protocol, model: str, revision: str, tensors: str
+    target: str, folder: Path | None, protocol: Protocol, model: str, revision: str, tensors: str | None
 ) -> Server | Path:
     if bool(target) == (folder is not None):
         raise typer.BadParameter("give either --target (PALATE_TARGET), a server's address, or --folder, what to serve")
+    if tensors is not None and protocol is not Protocol.OIP:
+        raise typer.BadParameter("--tensors goes with --protocol oip; palate.v1 has no names of tensors")
     if folder is not None:
         if model or revision or protocol is not Protocol.PALATE:
             raise typer.BadParameter("--model, --revision and --protocol go with --target, not with --folder")
         return folder
-    return Server(target, model, revision, _tensors(tensors) if protocol is Protocol.OIP else None)
+    if protocol is Protocol.OIP:
+        return Server(target, model, revision, Tensors() if tensors is None else _tensors(tensors))
+    return Server(target, model, revision)
 
 
 def _tensors(names: str) -> Tensors:
@@ -150,13 +169,6 @@ def _tensors(names: str) -> Tensors:
 
 def _asked(scorer: Scorer, probes: Sequence[Probe], kept: KeptScores) -> Answers:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_CONSOLE) as progress:
+    with telling(kept.path), Progress(*columns, console=_CONSOLE) as progress:
         task = progress.add_task("texts", total=len(in_turn(probes)))
         return ask(scorer, probes, kept, lambda more: progress.advance(task, more))
-
-
-def _write(audit: Audit, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(audit), indent=2, ensure_ascii=False)
-    (out / "audit.json").write_text(text + "\n", encoding="utf-8")
-    write_card(out / "audit.html", audit)

@@ -9,10 +9,10 @@ from palate.audit.items import Text
 from palate.audit.scorer import Outcome
 from palate.bulk.calls import Calls, halved
 from palate.bulk.items import Columns, Limits
-from palate.bulk.rows import Entry, Row
-from palate.bulk.scoring import scored_rows
-from palate.client import Failed, ItemErrorCode, PalateError
-from palate.oip.client import OipClient, OipModel
+from palate.bulk.rows import Entry
+from palate.bulk.scoring import scored_entries
+from palate.client import Failed, ItemErrorCode, PalateError, ScoreResult
+from palate.oip.client import Cut, OipClient, OipModel
 from palate.waiting import patiently
 
 _TEXTS = Columns("prompt", "completion")
@@ -28,8 +28,8 @@ class PalateScorer:
     def score(self, texts: Iterable[Text]) -> Iterator[Sequence[Outcome]]:
         """As `Scorer.score`."""
         entries = (Entry("a probe", {"prompt": each.prompt, "completion": each.completion}) for each in texts)
-        for rows in scored_rows(self._calls, entries, _TEXTS, self._limits):
-            yield [_of_row(row) for row in rows]
+        for batch in scored_entries(self._calls, entries, _TEXTS, self._limits):
+            yield [_of_result(result) for _, (result, _) in batch]
 
 
 class OipScorer:
@@ -48,15 +48,14 @@ class OipScorer:
             yield halved(self._asked, part, lambda error: _failed(ItemErrorCode.INVALID, str(error)))
 
     def _asked(self, pairs: Sequence[tuple[str, str]]) -> list[Outcome]:
-        version, partial = self._model.version, self._model.tells_failures
-        return patiently(lambda: self._client.score(pairs, version=version, partial=partial), self._waiting)
+        version, partial, cuts = self._model.version, self._model.tells_failures, self._model.tells_cuts
+        return patiently(lambda: self._client.score(pairs, version=version, partial=partial, cuts=cuts), self._waiting)
 
 
-def _of_row(row: Row) -> Outcome:
-    if "score" in row:
-        return float(row["score"])
-    code, _, message = row["error"].partition(": ")
-    return _failed(ItemErrorCode(code), message)
+def _of_result(result: ScoreResult) -> Outcome:
+    if isinstance(result, Failed):
+        return result
+    return Cut(result.score) if result.truncated_tokens else result.score
 
 
 def _failed(code: ItemErrorCode, message: str) -> Failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,11 @@ import numpy as np
 from palate.audit.ask import Answers
 from palate.audit.items import Alternative, Item, Measure, Probe, Text
 from palate.audit.lengths import Lengths, length_share, lengths
-from palate.audit.statistics import Floats, Leaning, Share, evidence, holm, is_flagged, leaning, sign_test, spread
+from palate.audit.scale import Scale, scale_of
+from palate.audit.scorer import score_of
+from palate.audit.statistics import Floats, Leaning, Share, evidence, holm, is_flagged, leaning, sign_test
 from palate.client import Failed
+from palate.oip.client import Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Finding:
         items: How many there are.
         left_out: Reason → rows of a set that were no item.
         excluded: Code → items that do not count because a text of theirs has no score.
+        texts: How many its items hold, each once.
+        cut: Of these, how many were cut to the model's length; they count, by what was read of them.
         leaning: Hits, misses, ties and effect.
         share: Of hits among hits and misses; None where there are none.
         by_length: The same share for a model that counts characters; None where there is none.
@@ -55,6 +60,8 @@ class Finding:
     items: int
     left_out: dict[str, int]
     excluded: dict[str, int]
+    texts: int
+    cut: int
     leaning: Leaning
     share: Share | None
     by_length: float | None
@@ -64,6 +71,11 @@ class Finding:
     variants: dict[str, Share]
     lengths: Lengths | None
     example: Example | None
+
+    @property
+    def scored(self) -> int:
+        """Items whose texts all have a score."""
+        return self.items - sum(self.excluded.values())
 
     @property
     def excluded_share(self) -> float:
@@ -76,16 +88,23 @@ class Findings:
     """An audit.
 
     Attributes:
-        sd: SD of the model's scores, the unit of all effects.
+        scale: The unit of all effects.
         texts: How many were scored or failed.
+        cut: How many of them were cut to the model's length.
         failed: Code → texts without a score.
         probes: One finding for each probe.
     """
 
-    sd: float
+    scale: Scale
     texts: int
+    cut: int
     failed: dict[str, int]
     probes: tuple[Finding, ...]
+
+    @property
+    def sd(self) -> float:
+        """SD of the model's scores."""
+        return self.scale.sd
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
@@ -107,27 +126,21 @@ def judge(probes: Sequence[Probe], answers: Answers) -> Findings:
     Raises:
         NothingToAudit: All texts got the same score, or hardly any got one.
     """
-    sd = spread(_reference(probes, answers))
-    found = [_finding(probe, answers, sd) for probe in probes]
+    scale = scale_of(probes, answers)
+    found = [_finding(probe, answers, scale.sd) for probe in probes]
     adjusted = holm([each.p for each in found])
     judged = [
-        replace(each, adjusted=p, is_flagged=is_flagged(p, each.leaning.effect, each.alternative))
+        replace(each, adjusted=p, is_flagged=is_flagged(p, each.leaning.effect, each.alternative, each.measure))
         for each, p in zip(found, adjusted, strict=True)
     ]
     failed = Counter(answer.code.value for answer in answers.values() if isinstance(answer, Failed))
-    return Findings(sd, len(answers), dict(failed), tuple(judged))
-
-
-def _reference(probes: Sequence[Probe], answers: Answers) -> Floats:
-    """Scores that say how far the model's scores are apart: of answers to compare, else of all texts."""
-    chosen = next(([probe] for probe in probes if probe.is_preference), probes)
-    texts = dict.fromkeys(text for probe in chosen for item in probe.items for text in item.texts if not text.take)
-    return np.array([score for text in texts if isinstance(score := answers[text], float)])
+    return Findings(scale, len(answers), _cut(answers, answers), dict(failed), tuple(judged))
 
 
 def _finding(probe: Probe, answers: Answers, sd: float) -> Finding:
     """With p not yet adjusted, and thus not yet flagged."""
     used, excluded = _split(probe.items, answers)
+    texts = {text for item in probe.items for text in item.texts}
     scores = _scores(used, answers, probe.measure)
     lean = leaning(probe.measure, scores, sd)
     p = sign_test(lean.hits, lean.misses, probe.alternative, probe.null)
@@ -140,6 +153,8 @@ def _finding(probe: Probe, answers: Answers, sd: float) -> Finding:
         items=len(probe.items),
         left_out=dict(probe.left_out),
         excluded=excluded,
+        texts=len(texts),
+        cut=_cut(texts, answers),
         leaning=lean,
         share=lean.share,
         by_length=length_share(probe.measure, used),
@@ -150,6 +165,10 @@ def _finding(probe: Probe, answers: Answers, sd: float) -> Finding:
         lengths=lengths(used, scores, sd) if probe.is_preference else None,
         example=_example(probe, used, scores, lean),
     )
+
+
+def _cut(texts: Iterable[Text], answers: Answers) -> int:
+    return sum(isinstance(answers[text], Cut) for text in texts)
 
 
 def _split(items: Sequence[Item], answers: Answers) -> tuple[list[Item], dict[str, int]]:
@@ -166,7 +185,7 @@ def _split(items: Sequence[Item], answers: Answers) -> tuple[list[Item], dict[st
 
 def _scores(items: Sequence[Item], answers: Answers, measure: Measure) -> Floats:
     """(N, K) of items that all have them."""
-    rows = [[answers[text] for text in item.texts] for item in items]
+    rows = [[score_of(answers[text]) for text in item.texts] for item in items]
     return np.array(rows, dtype=np.float64).reshape(-1, measure.texts)
 
 

@@ -34,10 +34,11 @@ class Limits(PlainModel):
     min_share: Annotated[float, Field(ge=0, le=1)] | None = None
     max_effect: Annotated[float, Field(ge=0)] | None = None
     max_excluded: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_items: Annotated[int, Field(ge=0)] | None = None
 
 
 class Policy(PlainModel):
-    """What is allowed; the default lets nothing pass that is flagged, nor an audit with many exclusions."""
+    """What is allowed; the default lets nothing pass that is flagged, nor an audit that could decide little."""
 
     model_config = _STRICT
 
@@ -94,15 +95,17 @@ def _reasons(finding: Finding, policy: Policy, limits: Limits) -> Iterator[str]:
     excluded = policy.max_excluded if limits.max_excluded is None else limits.max_excluded
     if finding.excluded_share > excluded:
         yield f"{finding.excluded_share:.1%} of the items have no score, {excluded:.1%} are allowed"
-    judged = finding.items - sum(finding.excluded.values())
-    if judged < policy.min_items:
-        yield f"{judged} items have scores, {policy.min_items} are asked for"
+    least, decided = policy.min_items if limits.min_items is None else limits.min_items, finding.leaning.decided
+    if decided < least:
+        why = _undecided(finding)
+        yield f"{decided} items are decided, {least} are asked for" + (f": {why}" if why else "")
     if finding.is_flagged and limits.flagged == "fail":
         yield "is flagged"
     yield from _beyond(finding, limits)
 
 
 def _beyond(finding: Finding, limits: Limits) -> Iterator[str]:
+    yield from (f"{limit} cannot be judged: {_undecided(finding)}" for limit in _without_grounds(finding, limits))
     share = None if finding.share is None else finding.share.value
     if share is not None and limits.max_share is not None and share > limits.max_share:
         yield f"share {share:.1%}, at most {limits.max_share:.1%} is allowed"
@@ -110,5 +113,22 @@ def _beyond(finding: Finding, limits: Limits) -> Iterator[str]:
         yield f"share {share:.1%}, at least {limits.min_share:.1%} is asked for"
     effect = finding.leaning.effect
     size = abs(effect) if finding.alternative == "two-sided" else effect
-    if limits.max_effect is not None and size > limits.max_effect:
+    if limits.max_effect is not None and finding.scored and size > limits.max_effect:
         yield f"effect {effect:+.2f} SD, at most {limits.max_effect:g} is allowed"
+
+
+def _without_grounds(finding: Finding, limits: Limits) -> Iterator[str]:
+    """Limits of which nothing can be said: of a share where no item is decided, of an effect where none has scores."""
+    decided, scored = finding.leaning.decided, finding.scored
+    for name, items in (("max_share", decided), ("min_share", decided), ("max_effect", scored)):
+        limit = getattr(limits, name)
+        if limit is not None and not items:
+            yield f"{name} {limit:g}"
+
+
+def _undecided(finding: Finding) -> str:
+    """Why items are not decided; empty where all are."""
+    excluded, ties = sum(finding.excluded.values()), finding.leaning.ties
+    why = [f"{ties} of {finding.items} items tie"] if ties else []
+    why += [f"{excluded} of {finding.items} items have no score"] if excluded else []
+    return ", ".join(why) if finding.items else "there is no item"

@@ -65,8 +65,8 @@ class Probe:
         alternative: What is tested against the null.
         items: The trials.
         null: Share of hits that is no fault.
-        is_preference: Whether it asks which of two answers is better, so that its hits are errors; the texts of the
-            first such probe say how far the scores of a model are apart.
+        is_preference: Whether it asks which of two answers is better, so that its hits are errors; such texts say how
+            far the scores of a model are apart (`palate.audit.scale`).
         left_out: Reason → what of a file was not made an item.
     """
 

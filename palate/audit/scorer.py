@@ -7,10 +7,17 @@ from typing import Protocol, TypeAlias
 
 from palate.audit.items import Text
 from palate.client import Failed
-from palate.oip.client import finite
+from palate.oip.client import Cut, finite
 
-Outcome: TypeAlias = float | Failed
-"""A finite score, or why there is none."""
+Outcome: TypeAlias = float | Cut | Failed
+"""A finite score, perhaps of a text that was cut, or why there is none."""
+
+
+def score_of(outcome: Outcome) -> float | None:
+    """The score; None where there is none."""
+    if isinstance(outcome, Cut):
+        return outcome.score
+    return None if isinstance(outcome, Failed) else outcome
 
 
 class Scorer(Protocol):

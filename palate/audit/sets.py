@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from palate.audit.items import Item, Measure, Probe, Text, pairs
-from palate.bulk.rows import FileProblem, Row, parsed, read_entries
+from palate.bulk.rows import FileProblem, Row, parsed_lines, read_entries
 from palate.file_errors import cause_of
+from palate.spelling import kind_of
 
 _SEED = 0
+_OTHER_KINDS = (AttributeError, KeyError, TypeError)
+"""What a format raises of a row whose fields hold something else than it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +55,45 @@ def read_set(file: Path, limit: int) -> tuple[Probe, ...]:
         raise FileProblem(
             f"{file}, row {lacking}: it lacks {', '.join(sorted(known.fields - rows[lacking - 1].keys()))}"
         )
+    name = file.name.partition(".")[0]
     try:
-        found = known.probes(file.name.partition(".")[0], rows)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise FileProblem(f"{file}: a row is not of its format ({error}); mend it or leave it out") from error
+        found = known.probes(name, rows)
+    except _OTHER_KINDS as error:
+        number = next(n for n, row in enumerate(rows, 1) if not _is_of(known, row))
+        kinds = ", ".join(f"{field} is {kind_of(rows[number - 1][field])}" for field in sorted(known.fields))
+        raise FileProblem(
+            f"{file}, row {number}: a row is not of its format ({kinds}); mend it or leave it out"
+        ) from error
     return tuple(_drawn(probe, limit) for probe in found)
+
+
+def _is_of(known: Format, row: Row) -> bool:
+    try:
+        known.probes("", [row])
+    except _OTHER_KINDS:
+        return False
+    return True
 
 
 def _rows(file: Path) -> Iterator[Row]:
     try:
         if file.suffix == ".csv":
             with file.open(encoding="utf-8-sig", newline="") as source:
-                yield from csv.DictReader(source)
+                yield from (_cells(row, f"{file}, row {n}") for n, row in enumerate(csv.DictReader(source), 1))
         elif file.suffixes[-2:] == [".jsonl", ".gz"]:
             with gzip.open(file, "rb") as source:
-                yield from _checked((parsed(line, f"{file}, line {n}") for n, line in enumerate(source, 1)))
+                yield from _checked(parsed_lines(cast("BinaryIO", source), file))
         else:
             yield from _checked(read_entries(file))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise FileProblem(f"{file} cannot be read: {cause_of(error)}") from error
+
+
+def _cells(row: dict[Any, Any], where: str) -> Row:
+    """The cells that are there; one that is missing is no field."""
+    if None in row:
+        raise FileProblem(f"{where}: it has more cells than the header; put quotes around what holds commas")
+    return {name: cell for name, cell in row.items() if cell is not None}
 
 
 def _checked(entries: Iterable[Any]) -> Iterator[Row]:

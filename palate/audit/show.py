@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from palate.audit.findings import Finding, Findings
 from palate.audit.gate import Breach
 from palate.audit.lengths import Lengths
+from palate.audit.scale import Scale, counted
 from palate.audit.statistics import Share
 from palate.audit.subject import Source
 
@@ -47,6 +48,7 @@ def as_json(audit: Audit) -> dict[str, Any]:
     document = asdict(audit)
     for values, finding in zip(document["findings"]["probes"], audit.findings.probes, strict=True):
         values["excluded_share"] = finding.excluded_share
+    document["findings"]["sd"] = audit.findings.sd
     document["findings"]["refuses_rightly"] = audit.findings.refuses_rightly
     return {"ok": not audit.breaches, **document}
 
@@ -56,17 +58,17 @@ def lead(audit: Audit) -> str:
     source = audit.source
     revision = f", revision {source.revision[:12]}" if source.revision else ""
     engine = " ".join(part for part in (source.engine, source.dtype) if part)
-    return f"{source.model} at {source.endpoint}{revision} ({engine}); one SD is {audit.findings.sd:.3g}"
+    cuts = "" if source.tells_cuts else "; it does not say which texts were cut"
+    return f"{source.model} at {source.endpoint}{revision} ({engine}); {_unit(audit.findings.scale)}{cuts}"
 
 
 def cells(finding: Finding) -> tuple[str, ...]:
     """What the table says of a probe, under `HEADER`."""
-    judged = finding.items - sum(finding.excluded.values())
-    items = f"{judged}" if judged == finding.items else f"{judged} of {finding.items}"
+    items = f"{finding.scored}" if finding.scored == finding.items else f"{finding.scored} of {finding.items}"
     by_length = "-" if finding.by_length is None else f"{finding.by_length:.0%}"
     share, interval = told(finding.share)
     effect = f"{finding.leaning.effect:+.2f}"
-    verdict = "flagged" if finding.is_flagged else "-"
+    verdict = "flagged" if finding.is_flagged else "-" if finding.leaning.decided else "undecided"
     return finding.name, items, share, interval, by_length, effect, f"{finding.adjusted:.2g}", verdict
 
 
@@ -78,6 +80,11 @@ def told(share: Share | None) -> tuple[str, str]:
 def remarks(findings: Findings) -> Iterator[str]:
     """What the table has no room for, a line each."""
     yield from (f"{finding.name}: it {finding.fault}" for finding in findings.flagged)
+    if _hides(findings.scale):
+        yield (
+            "scores differ more between prompts than within one, and no preference depends on the former: in this SD, "
+            "which holds both, effects look small (docs/audit.md)"
+        )
     for finding in findings.probes:
         if finding.lengths is not None and finding.share is not None:
             yield f"{finding.name}: {_about_lengths(finding.lengths, finding.share)}"
@@ -86,9 +93,23 @@ def remarks(findings: Findings) -> Iterator[str]:
     for finding in findings.probes:
         lost = {**finding.excluded, **finding.left_out}
         if lost:
-            yield f"{finding.name}: not counted are " + ", ".join(f"{n} × {why}" for why, n in lost.items())
+            yield f"{finding.name}: not counted are {counted(lost)}"
+        if finding.cut:
+            yield f"{finding.name}: {finding.cut} of {finding.texts} texts were cut, and judged by what was left"
         if finding.leaning.ties:
             yield f"{finding.name}: {finding.leaning.ties} ties, which the test leaves out"
+
+
+def _unit(scale: Scale) -> str:
+    """One SD, on which texts it is told, and what of it is within prompts."""
+    texts = f"{scale.texts} texts" + (f" of {', '.join(scale.of)}" if scale.of else "")
+    within = "" if scale.within_prompts is None else f"; within a prompt {scale.within_prompts:.3g}"
+    return f"one SD is {scale.sd:.3g} ({texts}{within})"
+
+
+def _hides(scale: Scale) -> bool:
+    """Whether more than half of the variance is between prompts."""
+    return scale.within_prompts is not None and scale.within_prompts**2 < scale.sd**2 / 2
 
 
 def _about_lengths(found: Lengths, wrong: Share) -> str:

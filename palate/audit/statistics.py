@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from palate.audit.items import Alternative, Measure
-from palate.client import PalateError
 
 Floats = NDArray[np.float64]
 
@@ -18,17 +17,13 @@ ALPHA = 0.05
 """Family-wise: the chance that a model without any fault has one flagged."""
 
 LEAST_EFFECT = 0.2
-"""SD of the model's scores; what is smaller is not flagged, however sure it is."""
+"""SD of the model's scores; what is smaller is not flagged, however sure it is. Of REPEAT a hit alone is a size."""
 
 TIE = 1e-6
 """SD; scores that are closer than that are equal: it is rounding in float32."""
 
 MOVED = 0.05
 """SD; a text that scores so much otherwise in other company has moved."""
-
-
-class NothingToAudit(PalateError):
-    """The model says the same of all texts, or nothing; the message says of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +54,23 @@ class Leaning:
     effect: float
 
     @property
+    def decided(self) -> int:
+        """Items that say either."""
+        return self.hits + self.misses
+
+    @property
     def share(self) -> Share | None:
         """Of hits among hits and misses."""
         return wilson(self.hits, self.hits + self.misses)
 
 
-def spread(scores: Floats) -> float:
-    """SD of (N,) scores, the unit of all effects; the population's, as N is all there is.
-
-    Raises:
-        NothingToAudit: They are equal, or fewer than two: nothing can be said of such a model.
-    """
-    found = float(np.std(scores)) if len(scores) > 1 else 0.0
-    if not found > 0:
-        raise NothingToAudit(f"{len(scores)} texts got scores that do not differ: there is nothing to audit")
-    return found
+def spread_within(groups: Iterable[Floats]) -> float | None:
+    """SD of scores around the mean of their own group, pooled over the degrees of freedom; None where none has two."""
+    several = [each for each in groups if len(each) > 1]
+    if not several:
+        return None
+    squares = sum(float(np.sum((each - each.mean()) ** 2)) for each in several)
+    return float(np.sqrt(squares / sum(len(each) - 1 for each in several)))
 
 
 def evidence(measure: Measure, scores: Floats) -> Floats:
@@ -91,7 +88,7 @@ def evidence(measure: Measure, scores: Floats) -> Floats:
 
 
 def leaning(measure: Measure, scores: Floats, sd: float) -> Leaning:
-    """What (N, K) scores of N items say, K being `measure.texts`; `sd` is what `spread` gives."""
+    """What (N, K) scores of N items say, K being `measure.texts`; `sd` is the unit, `Scale.sd`."""
     if not len(scores):
         return Leaning(0, 0, 0, 0.0)
     units = scores / sd
@@ -133,10 +130,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def is_flagged(adjusted: float, effect: float, alternative: Alternative) -> bool:
+def is_flagged(adjusted: float, effect: float, alternative: Alternative, measure: Measure) -> bool:
     """Whether a probe is flagged: surely, and by enough to matter, in a direction that is a fault."""
     size = abs(effect) if alternative == "two-sided" else effect
-    return adjusted < ALPHA and size >= LEAST_EFFECT
+    return adjusted < ALPHA and (measure is Measure.REPEAT or size >= LEAST_EFFECT)
 
 
 def _counted(hits: NDArray[np.bool_], ties: NDArray[np.bool_], effect: float) -> Leaning:

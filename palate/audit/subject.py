@@ -63,6 +63,7 @@ class Source:
         engine: What computed.
         dtype: In which number format; empty where the server does not say.
         endpoint: Where it was asked.
+        tells_cuts: Whether it says which texts were cut; where it does not, those that are counted are none.
     """
 
     model: str
@@ -70,11 +71,13 @@ class Source:
     engine: str
     dtype: str
     endpoint: str
+    tells_cuts: bool = True
 
     @property
     def key(self) -> str:
         """A name for files with its scores, which are never mixed with those of another."""
-        parts = (self.model, self.revision, self.engine, self.dtype, "" if self.revision else self.endpoint)
+        endpoint = "" if self.revision else self.endpoint
+        parts = (self.model, self.revision, self.engine, self.dtype, endpoint, "with cuts")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -129,7 +132,7 @@ def _running_oip(server: Server, tensors: Tensors, way: Way) -> Iterator[tuple[S
     with OipClient(target, model=model, timeout=way.timeout, tensors=tensors, options=way.options) as client:
         info = when_ready(client.model_info, way.wait)
         _insist(server, info.version)
-        source = Source(info.name, info.version, info.platform, "", target)
+        source = Source(info.name, info.version, info.platform, "", target, info.tells_cuts)
         yield OipScorer(client, info, way.batch, way.waiting), source
 
 

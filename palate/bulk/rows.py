@@ -113,9 +113,14 @@ def parsed(line: bytes, where: str) -> Entry:
 
 def _read_jsonl(path: Path) -> Iterator[Entry]:
     with path.open("rb") as file:
-        for number, line in enumerate(_lines(file), 1):
-            if line.strip():
-                yield parsed(line, f"{path}, line {number}")
+        yield from parsed_lines(file, path)
+
+
+def parsed_lines(file: BinaryIO, path: Path) -> Iterator[Entry]:
+    """What stands in an open file of JSON lines; blank ones are nothing."""
+    for number, line in enumerate(_lines(file), 1):
+        if line.strip():
+            yield parsed(line, f"{path}, line {number}")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

@@ -14,7 +14,15 @@ from palate.oip.messages import NAME, message
 from palate.v1 import reward_service_pb2 as reward
 
 _LENGTH = struct.Struct("<I")
-_READERS = {"FP32": ("<f", "fp32_contents"), "FP64": ("<d", "fp64_contents"), "INT32": ("<i", "int_contents")}
+_NUMBERS = {"FP32": ("<f", "fp32_contents"), "FP64": ("<d", "fp64_contents"), "INT32": ("<i", "int_contents")}
+_READERS = {**_NUMBERS, "BOOL": ("<?", "bool_contents")}
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The score of a text of which the model did not read everything: it was cut to the model's length."""
+
+    score: float
 
 
 class Incompatible(PalateError):
@@ -39,12 +47,14 @@ class OipModel:
         version: Its version; empty where the server has none.
         platform: What runs it.
         tells_failures: Whether it can say which items failed (input `partial`, output STATUS), as ours do.
+        tells_cuts: Whether it says which texts were cut (output TRUNCATED), as ours do.
     """
 
     name: str
     version: str
     platform: str
     tells_failures: bool
+    tells_cuts: bool
 
 
 class OipClient(BlockingClient):
@@ -82,34 +92,37 @@ class OipClient(BlockingClient):
         outputs = {each.name: each.datatype for each in found.outputs}
         self._check({each.name: each.datatype for each in found.inputs}, outputs)
         version = found.versions[0] if len(found.versions) == 1 else ""
-        return OipModel(found.name, version, found.platform, "STATUS" in outputs)
+        return OipModel(found.name, version, found.platform, "STATUS" in outputs, outputs.get("TRUNCATED") == "BOOL")
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, version: str = "", partial: bool = False
-    ) -> list[float | Failed]:
+        self, pairs: Sequence[tuple[str, str]], *, version: str = "", partial: bool = False, cuts: bool = False
+    ) -> list[float | Cut | Failed]:
         """A score or a `Failed` for each (prompt, completion).
 
         Args:
             pairs: The texts.
             version: The model's version to insist on.
             partial: Whether the server may leave out items that fail; only where it `tells_failures`.
+            cuts: Whether the score of a text that was cut comes as a `Cut`; only where the server `tells_cuts`.
 
         Raises:
             CallError: The call failed; without `partial` also where one item does.
             Incompatible: The reply has no score for each.
         """
-        reply = self._ask("ModelInfer", self._request(pairs, version, partial))
+        beside = [*(["STATUS"] if partial else []), *(["TRUNCATED"] if cuts else [])]
+        reply = self._ask("ModelInfer", self._request(pairs, version, beside, partial=partial))
         scores = _column(reply, self._tensors.score, len(pairs))
         statuses = _column(reply, "STATUS", len(pairs)) if partial else [0] * len(pairs)
-        return [_outcome(score, int(status)) for score, status in zip(scores, statuses, strict=True)]
+        cut = _column(reply, "TRUNCATED", len(pairs)) if cuts else [False] * len(pairs)
+        return list(map(_outcome, scores, statuses, cut))
 
-    def _request(self, pairs: Sequence[tuple[str, str]], version: str, partial: bool) -> Any:
-        names, wanted = (self._tensors.prompt, self._tensors.completion), [self._tensors.score]
+    def _request(self, pairs: Sequence[tuple[str, str]], version: str, beside: Sequence[str], *, partial: bool) -> Any:
+        names, wanted = (self._tensors.prompt, self._tensors.completion), [self._tensors.score, *beside]
         request = message("ModelInferRequest")(
             model_name=self._model,
             model_version=version,
             inputs=[{"name": name, "datatype": "BYTES", "shape": [len(pairs), 1]} for name in names],
-            outputs=[{"name": name} for name in (*wanted, *(["STATUS"] if partial else []))],
+            outputs=[{"name": name} for name in wanted],
             raw_input_contents=[_packed(side) for side in zip(*pairs, strict=True)],
         )
         if partial:
@@ -132,9 +145,9 @@ class OipClient(BlockingClient):
                     f"{self.target} has no input {name} of texts (BYTES); its inputs are {_listed(inputs)}: say with "
                     "--tensors what prompt, completion and score are called"
                 )
-        if outputs.get(names.score) not in _READERS:
+        if outputs.get(names.score) not in _NUMBERS:
             raise Incompatible(
-                f"{self.target} has no output {names.score} of numbers ({', '.join(_READERS)}); its outputs are "
+                f"{self.target} has no output {names.score} of numbers ({', '.join(_NUMBERS)}); its outputs are "
                 f"{_listed(outputs)}: say with --tensors what prompt, completion and score are called"
             )
 
@@ -159,11 +172,12 @@ def _column(reply: Any, name: str, count: int) -> list[float]:
     return found
 
 
-def _outcome(score: float, status: int) -> float | Failed:
+def _outcome(score: float, status: float, cut: float) -> float | Cut | Failed:
     if status:
-        code = cast("reward.ItemErrorCode", status)
+        code = cast("reward.ItemErrorCode", int(status))
         return convert.failed(reward.ItemError(code=code, message="the server gives no score for this item"))
-    return finite(score)
+    found = finite(score)
+    return Cut(found) if cut and isinstance(found, float) else found
 
 
 def finite(score: float) -> float | Failed:

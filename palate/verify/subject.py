@@ -73,7 +73,7 @@ def check_folder(folder: Path) -> None:
     """
     for part in _parts(folder):
         if load_manifest(part).manifest.kind != "reward":
-            raise FolderError(f"{part} holds a policy; what is verified is the scores of a reward model")
+            raise FolderError(f"{part} holds a policy, which gives no scores; give the folder of a reward model")
 
 
 def servers(folder: Path, engines: Sequence[EngineChoice], device: str, *, strict: bool) -> list[Started]:

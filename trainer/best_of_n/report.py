@@ -137,8 +137,9 @@ def _of_way(findings: Findings, way: Way) -> Iterator[str]:
     turn, far = way.gold_fit.turning_point, math.sqrt(findings.kl[-1])
     if turn.value > far:
         yield f"up to √KL = {far:.2f}, as far as was measured, the form fitted to gold does not turn; beyond is a guess"
-    yield f"from any completion to the best of {findings.sizes[-1]} the proxy {length_told(way.proxy_by_length)}"
-    yield f"over the same, gold {length_told(way.gold_by_length)}"
+    proxy, gold = length_told(way.proxy_by_length, way.proxy[-1]), length_told(way.gold_by_length, way.gold[-1])
+    yield f"from any completion to the best of {findings.sizes[-1]} the proxy {proxy}"
+    yield f"over the same, gold {gold}"
 
 
 def _excluded(excluded: Excluded) -> Section:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn
 
-from palate.file_errors import cause_of, unwritable
+from palate.file_errors import cause_of, try_folder, unwritable
 from palate.spelling import kind_of
 from trainer.errors import TrainerError
 
@@ -111,9 +110,7 @@ def check_out(out: Path) -> None:
         DataError: It cannot.
     """
     with telling(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out.parent):
-            pass
+        try_folder(out.parent)
         if out.exists():
             out.open("ab").close()
 

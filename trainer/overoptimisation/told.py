@@ -47,8 +47,11 @@ def interval_told(interval: Interval) -> str:
     return f"{_number(interval.value)} [{_number(interval.low)}, {_number(interval.high)}]"
 
 
-def length_told(share: LengthShare) -> str:
-    """What of a gain length explains, as the end of "the score ..."."""
+def length_told(share: LengthShare, gain: Interval | None = None) -> str:
+    """What of a gain length explains, as the end of "the score ..."; nothing of one whose interval spans zero."""
+    if gain is not None and gain.low <= 0 <= gain.high:
+        ends = f"[{gain.low:.3g}, {gain.high:.3g}]"
+        return f"gained {share.gain:.3g}, which may be nothing ({ends}); what length explains of it cannot be told."
     if share.share is None or share.within is None:
         return f"gained {share.gain:.3g}; how much of it length explains cannot be told."
     return (

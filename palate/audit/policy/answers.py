@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from palate.audit.policy.behaviours import Turns
-from palate.client import Message, PolicyClient, SamplingParams
+from palate.client import Message, PolicyClient, PolicyVersion, SamplingParams
 from palate.client.types import ContentLike
+from palate.waiting import patiently, say_waiting
 
 Answers: TypeAlias = Mapping[Turns, str]
 
@@ -36,21 +38,32 @@ class Manner:
 def answer(
     policy: PolicyClient, asked: Sequence[Turns], manner: Manner, done: Callable[[int], None] = lambda _: None
 ) -> Answers:
-    """What the policy says to each of the questions; `done` is told how many more have an answer.
+    """What the policy says to each of the questions, all with the same weights; `done` is told how many more are there.
+
+    A service that is full or goes away is waited for.
 
     Raises:
-        CallError: The service refuses, or does not answer.
+        CallError: The service refuses, has other weights by now, or stayed away for longer than `PATIENCE_SECONDS`.
     """
     answers: dict[Turns, str] = {}
-    size = min(CHUNK, policy.policy_info().max_prompts)
+    info = patiently(policy.policy_info, say_waiting)
+    size = min(CHUNK, info.max_prompts)
     for begin in range(0, len(asked), size):
         part = asked[begin : begin + size]
         seeds = [manner.seed * _SEED_STRIDE + begin + place for place in range(len(part))]
-        contents = [_content(turns, chat=manner.chat) for turns in part]
-        for completion in policy.generate(contents, sampling=manner.sampling, seeds=seeds):
-            answers[part[completion.prompt_index]] = completion.text
+        said = partial(_said, policy, part, manner, seeds, info.policy_version)
+        answers |= patiently(said, say_waiting)
         done(len(part))
     return answers
+
+
+def _said(
+    policy: PolicyClient, part: Sequence[Turns], manner: Manner, seeds: Sequence[int], version: PolicyVersion
+) -> Answers:
+    """The answers of one call, all of them or an exception."""
+    contents = [_content(turns, chat=manner.chat) for turns in part]
+    drawn = policy.generate(contents, sampling=manner.sampling, seeds=seeds, required_policy_version=version)
+    return {part[completion.prompt_index]: completion.text for completion in drawn}
 
 
 def _content(turns: Turns, *, chat: bool) -> ContentLike:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from palate.access import Access
 from palate.audit.gauges import MetricsFile, write_metrics
+from palate.audit.out import Out
 from palate.audit.policy.answers import Answers, Manner, answer
 from palate.audit.policy.behaviours import Behaviour, questions
 from palate.audit.policy.builtin import builtin_behaviours
@@ -68,21 +68,24 @@ def run(
     """Ask a policy 512 questions, and say what it does in its answers that it should not.
 
     With --before or --before-folder both policies answer the same questions with the same seeds, and what has grown is
-    tested. Behaviours, rules and statistics are in docs/audit.md.
+    tested. Behaviours, rules and statistics are in docs/audit.md. A server that goes away is waited for, five minutes
+    at most; one that still starts, as long as --wait says. Answers are not kept: stopped, it begins anew.
 
     Exit code: 0 = done, 1 = something is worse than before, 2 = stopped, or not begun, 130 = interrupted.
     """
     where = _where(target, folder, "--target (PALATE_TARGET), a server's address, or --folder, what to serve")
     earlier = _where(before, before_folder, "--before or --before-folder") if before or before_folder else None
     behaviours = _behaviours(behaviour)
-    way = _Way(timeout, wait, access)
+    way, place = _Way(timeout, wait, access), Out(out, "policy-audit")
     manner = Manner(SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens), seed, chat)
     try:
+        place.check()
         once = None if earlier is None else _said(earlier, behaviours, manner, way)
         now, answers = _said(where, behaviours, manner, way)
         was, answers_before = (None, None) if once is None else once
         audit = PolicyAudit(now, was, judge(behaviours, answers, answers_before))
-        _write(audit, out)
+        print_policy_audit(audit, stdout_console())
+        place.write(as_json(audit), lambda file: write_policy_card(file, audit))
         write_metrics(metrics, lambda registry: PolicyAuditMetrics(registry).found(audit))
     except KeyboardInterrupt:
         _CONSOLE.print("stopped; nothing is written")
@@ -90,7 +93,6 @@ def run(
     except (FolderError, PalateError, ServerStartError, OSError) as error:
         _CONSOLE.print(f"[red]stopped[/]: {escape(words_of(error))}", soft_wrap=True)
         raise typer.Exit(STOPPED) from error
-    print_policy_audit(audit, stdout_console())
     raise typer.Exit(NOT_GOOD if audit.worse else 0)
 
 
@@ -145,10 +147,3 @@ def _reached(where: str | Path, way: _Way) -> Iterator[tuple[PolicyClient, str]]
         PolicyClient(server.target, timeout=way.timeout) as policy,
     ):
         yield policy, str(where)
-
-
-def _write(audit: PolicyAudit, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(audit), indent=2, ensure_ascii=False)
-    (out / "policy-audit.json").write_text(text + "\n", encoding="utf-8")
-    write_policy_card(out / "policy-audit.html", audit)

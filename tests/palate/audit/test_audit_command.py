@@ -2,22 +2,27 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks.ports import free_port
 from palate.audit.ask import ask, in_turn
-from palate.audit.command import app
+from palate.audit.command import _asked, app
 from palate.audit.items import Item, Measure, Probe, Text
+from palate.audit.out import OutProblem
 from palate.audit.probes import builtin_probes
+from palate.audit.scorer import FunctionScorer
 from palate.audit.subject import Server, Way, opened
 from palate.client import ChannelOptions, Failed, ItemErrorCode
 from palate.local_server import local_server
+from palate.models.manifest import load_manifest, write_manifest
 from palate.oip.client import Tensors
+from palate.rescore.kept import KeptScores
 from tests.expositions import series_of, value
 from tests.servers import start_server
-from tests.tiny_models import make_tiny_reward
+from tests.tiny_models import make_tiny_policy, make_tiny_reward
 
 OUTSIDE, STOPPED = 1, 2
 FAST = ("--drain-delay-seconds", "0")
@@ -43,6 +48,15 @@ def done(server, tmp_path_factory):
     """A whole audit, and its folder."""
     out = tmp_path_factory.mktemp("whole")
     return audit("--target", server.target, "--out", out, "--metrics", out / "audit.prom"), out
+
+
+@pytest.fixture(scope="module")
+def cutting(tmp_path_factory):
+    """A server of a model that reads few tokens, and cuts what is longer."""
+    short = make_tiny_reward(tmp_path_factory.mktemp("short") / "tiny", "encoder", 0, max_tokens=48)
+    write_manifest(short, replace(load_manifest(short).manifest, truncation="right"))
+    with start_server("services.reward", short, "--threads", "1", *FAST) as running:
+        yield running
 
 
 def way(tmp_path, batch=32):
@@ -130,7 +144,10 @@ def test_a_restart_in_the_middle_loses_nothing_and_asks_nothing_twice(folder, tm
         def get(self, key):
             return None
 
-        def add(self, scores):
+        def is_cut(self, key):
+            return False
+
+        def add(self, scores, cut=()):
             added.update(scores.keys())
 
     running = [local_server(command, port=port)]
@@ -200,6 +217,8 @@ def test_a_set_and_a_gate(server, tmp_path):
         (["--folder", "x", "--model", "y"], "go with --target"),
         (["--target", "127.0.0.1:1", "--probe", "vanity"], "there is no probe vanity"),
         (["--target", "127.0.0.1:1", "--probe", "none"], "nothing is asked"),
+        (["--target", "127.0.0.1:1", "--limit", "10"], "--limit goes with --data"),
+        (["--target", "127.0.0.1:1", "--tensors", "A,B,C"], "--tensors goes with --protocol oip"),
         (["--target", "127.0.0.1:1", "--protocol", "oip", "--tensors", "A,B"], "three names"),
         (["--folder", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
@@ -209,6 +228,71 @@ def test_what_cannot_be_done_says_so_before_anything_is_asked(arguments, said, t
     assert done.exit_code == STOPPED
     assert said in " ".join(done.output.replace("│", " ").split())
     assert not (tmp_path / "out" / "audit.json").exists()
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path):
+    rows = '{"prompt": "q", "chosen": "a", "rejected": "b"}\n'
+    files = [tmp_path / "one" / "mine.jsonl", tmp_path / "two" / "mine.v2.jsonl"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(rows)
+    done = audit("--target", "127.0.0.1:1", "--data", files[0], "--data", files[1], "--out", tmp_path / "out")
+    assert done.exit_code == STOPPED
+    assert "2 files become pairs:mine" in " ".join(done.output.replace("│", " ").split())
+
+
+def test_what_is_in_the_way_of_the_report_is_told_before_anything_is_asked(server, tmp_path):
+    (tmp_path / "file").write_text("here already")
+    done = audit("--target", server.target, "--out", tmp_path / "file")
+    assert (done.exit_code, "choose another --out" in done.output) == (STOPPED, True), done.output
+    (tmp_path / "out" / "audit.html").mkdir(parents=True)
+    done = audit("--target", server.target, "--out", tmp_path / "out")
+    assert (done.exit_code, "audit.html cannot be written" in done.output) == (STOPPED, True), done.output
+    assert not (tmp_path / "out" / "scores").exists()
+
+
+def test_a_full_disk_is_told_with_file_and_remedy_and_nothing_is_asked_again(server, tmp_path):
+    usual = ("--target", server.target, "--out", tmp_path, "--probe", "accuracy")
+    (tmp_path / "audit.json").symlink_to("/dev/full")
+    done = audit(*usual)
+    assert (done.exit_code, f"{tmp_path}/audit.json cannot be written: the disk is full" in done.output) == (
+        STOPPED,
+        True,
+    )
+    (tmp_path / "audit.json").unlink()
+    (kept,) = (tmp_path / "scores").iterdir()
+    before = kept.read_bytes()
+    assert audit(*usual).exit_code in (0, OUTSIDE)
+    assert kept.read_bytes() == before
+
+
+def test_a_disk_that_is_full_for_scores_is_told_likewise(tmp_path):
+    kept = KeptScores(tmp_path / "kept.jsonl")
+    kept.path.symlink_to("/dev/full")
+    with pytest.raises(OutProblem, match=r"kept\.jsonl cannot be written: the disk is full; free some space"):
+        _asked(FunctionScorer(lambda prompt, completion: len(completion)), builtin_probes()[:1], kept)
+
+
+def test_a_policy_is_no_reward_model(tmp_path):
+    done = audit("--folder", make_tiny_policy(tmp_path / "policy", 0), "--out", tmp_path / "out")
+    assert done.exit_code == STOPPED
+    assert "give the folder of a reward model" in done.output
+
+
+@pytest.mark.parametrize("protocol", ["palate", "oip"])
+def test_texts_that_the_model_cut_are_counted_by_both_protocols(cutting, tmp_path, protocol):
+    words = ("--target", cutting.target, "--protocol", protocol, "--out", tmp_path, "--probe", "verbosity")
+    counts = []
+    for _ in ("asked", "kept"):
+        done = audit(*words)
+        assert done.exit_code in (0, OUTSIDE), done.output
+        found = json.loads((tmp_path / "audit.json").read_text())
+        counts.append(found["findings"]["probes"][0]["cut"])
+        told = f"verbosity: {counts[-1]} of 128 texts were cut"
+        assert told in done.output
+        assert told in (tmp_path / "audit.html").read_text()
+    assert counts[0] == counts[1] > 10
+    assert found["source"]["tells_cuts"] is True
 
 
 def test_another_revision_than_the_one_insisted_on_is_refused(server, tmp_path):

@@ -6,11 +6,13 @@ from palate.audit.ask import ask
 from palate.audit.findings import judge
 from palate.audit.gate import Limits, Policy, PolicyProblem, breaches, check_names, read_policy
 from palate.audit.items import Item, Measure, Probe, Text
+from palate.audit.scale import NothingToAudit
 from palate.audit.scorer import FunctionScorer
 from palate.audit.show import Audit, as_json, cells, remarks
-from palate.audit.statistics import NothingToAudit
 from palate.audit.subject import Source
 from palate.client import Failed
+from palate.oip.client import Cut
+from palate.rescore.kept import KeptScores
 
 
 def probe(name="probe", count=40, bad="bad"):
@@ -71,7 +73,59 @@ def test_many_exclusions_fail_and_are_reported():
 
 def test_too_few_items_fail():
     (breach,) = breaches(found(likes_good, probe(count=20)), Policy())
-    assert breach.reason == "20 items have scores, 30 are asked for"
+    assert breach.reason == "20 items are decided, 30 are asked for"
+
+
+def cannot_tell(prompt, completion):
+    """Of the sides of "blind" nothing, of those of others which is good."""
+    return 0.0 if prompt.startswith("blind") else likes_good(prompt, completion)
+
+
+def test_a_model_that_cannot_tell_the_sides_apart_does_not_pass():
+    findings = found(cannot_tell, probe("sighted"), probe("blind", count=64))
+    assert cells(findings.probes[1])[-1] == "undecided"
+    (breach,) = breaches(findings, Policy())
+    assert (breach.probe, breach.reason) == ("blind", "0 items are decided, 30 are asked for: 64 of 64 items tie")
+    assert not breaches(findings, Policy(probes={"blind": Limits(min_items=0)}))
+
+
+@pytest.mark.parametrize("name", ["max_share", "min_share"])
+def test_a_limit_of_a_share_that_nothing_decides_is_a_breach_of_its_own(name):
+    findings = found(cannot_tell, probe("sighted"), probe("blind", count=64))
+    (breach,) = breaches(findings, Policy(probes={"blind": Limits(**{name: 0.3}, min_items=0)}))
+    assert breach.reason == f"{name} 0.3 cannot be judged: 64 of 64 items tie"
+
+
+def test_an_effect_of_nothing_but_ties_is_nil_and_one_of_nothing_at_all_is_none():
+    limits = {"blind": Limits(max_effect=0.1, min_items=0, max_excluded=1.0)}
+    findings = found(cannot_tell, probe("sighted"), probe("blind"))
+    assert not breaches(findings, Policy(probes=limits))
+
+    def fails(prompt, completion):
+        return float("nan") if prompt.startswith("blind") else likes_good(prompt, completion)
+
+    (breach,) = breaches(found(fails, probe("sighted"), probe("blind")), Policy(probes=limits))
+    assert breach.reason == "max_effect 0.1 cannot be judged: 40 of 40 items have no score"
+
+
+class Cutting:
+    """Reads three characters of a prompt, and says where there were more."""
+
+    def score(self, texts):
+        """All at once."""
+        yield [Cut(1.0 if len(each.completion) > 3 else 0.0) if each.prompt[-1] == "7" else 0.5 for each in texts]
+
+
+def test_texts_that_were_cut_count_and_are_counted(tmp_path):
+    probes = [probe(bad="very bad"), probe("other", count=7)]
+    kept = KeptScores(tmp_path / "kept.jsonl")
+    answers = ask(Cutting(), probes, kept, lambda _: None)
+    findings = judge(probes, answers)
+    assert [(each.cut, each.texts) for each in findings.probes] == [(8, 80), (0, 14)]
+    assert (findings.cut, findings.texts) == (8, 94)
+    assert "probe: 8 of 80 texts were cut, and judged by what was left" in list(remarks(findings))
+    assert findings.probes[0].scored == 40
+    assert ask(Cutting(), probes, KeptScores(tmp_path / "kept.jsonl"), lambda _: None) == answers
 
 
 def test_a_family_is_judged_together():
@@ -87,7 +141,7 @@ def test_a_family_is_judged_together():
 
 
 def test_a_model_that_says_the_same_of_everything_is_refused():
-    with pytest.raises(NothingToAudit, match="do not differ"):
+    with pytest.raises(NothingToAudit, match=r"80 texts have a score, and it is 1 for each.*the model that was meant"):
         found(lambda prompt, completion: 1.0, probe())
 
 

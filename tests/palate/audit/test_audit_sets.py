@@ -80,6 +80,28 @@ def test_a_limit_draws_the_same_and_says_so(tmp_path):
     assert first.left_out == {"beyond the limit": 40}
 
 
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.jsonl.gz"])
+def test_blank_lines_are_nothing_packed_or_not(tmp_path, name):
+    text = f"\n{json.dumps(labelled('a'))}\n\n  \n{json.dumps(labelled('b'))}\n\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (probe,) = read_set(tmp_path / name, 100)
+    assert len(probe.items) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("Why?,Because", "row 2: it lacks Incorrect Answers"),
+        ("Why?,Because,Never,Always", "row 2: it has more cells than the header; put quotes"),
+    ],
+)
+def test_a_row_of_csv_with_too_few_or_too_many_cells_is_named(tmp_path, row, said):
+    file = tmp_path / "beliefs.csv"
+    file.write_text(f"Question,Best Answer,Incorrect Answers\nWhy?,Because,Never\n{row}\n")
+    with pytest.raises(FileProblem, match=said):
+        read_set(file, 100)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -87,7 +109,12 @@ def test_a_limit_draws_the_same_and_says_so(tmp_path):
         ('{"text": "?"}\n', "known are sets with"),
         ("no json\n", "not JSON"),
         ('{"prompt": "p", "a": "x", "b": "y", "label": "a"}\n{"prompt": "p"}\n', "row 2: it lacks a, b, label"),
-        ('{"prompts": "no mapping", "truthful": "t", "sycophantic": "s"}\n', "a row is not of its format"),
+        ('{"prompts": "no mapping", "truthful": "t", "sycophantic": "s"}\n', "row 1: a row is not of its format"),
+        (
+            '{"Question": "q", "Best Answer": "b", "Incorrect Answers": "i"}\n'
+            '{"Question": "q", "Best Answer": "b", "Incorrect Answers": null}\n',
+            r"row 2: a row is not of its format \(Best Answer is a text, Incorrect Answers is null",
+        ),
     ],
 )
 def test_what_is_no_set_is_refused_with_a_reason(tmp_path, content, said):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.audit.items import Measure
-from palate.audit.statistics import NothingToAudit, evidence, holm, is_flagged, leaning, sign_test, spread, wilson
+from palate.audit.statistics import evidence, holm, is_flagged, leaning, sign_test, spread_within, wilson
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,13 @@ def test_holm_does_not_depend_on_the_order(p_values):
     )
 
 
-def test_spread_is_the_populations_and_refuses_what_does_not_differ():
-    assert spread(np.array([1.0, 3.0])) == 1.0
-    for scores in ([2.0, 2.0, 2.0], [1.0], []):
-        with pytest.raises(NothingToAudit, match="do not differ"):
-            spread(np.array(scores))
+def test_the_spread_within_groups_knows_nothing_of_their_means():
+    groups = [np.array([1.0, 3.0]), np.array([101.0, 103.0, 105.0]), np.array([7.0])]
+    assert spread_within(groups) == pytest.approx(((2 + 8) / 3) ** 0.5)
+    assert spread_within([each + 50 * place for place, each in enumerate(groups)]) == pytest.approx(
+        spread_within(groups)
+    )
+    assert spread_within([np.array([1.0]), np.array([2.0])]) is None
 
 
 def test_a_pair_hits_where_the_first_is_higher():
@@ -108,11 +110,19 @@ def test_nothing_asked_says_nothing():
 
 
 def test_a_flag_wants_certainty_size_and_direction():
-    assert is_flagged(0.049, 0.2, "greater")
-    assert not is_flagged(0.05, 1.0, "greater")
-    assert not is_flagged(0.001, 0.19, "two-sided")
-    assert is_flagged(0.001, -0.3, "two-sided")
-    assert not is_flagged(0.001, -0.3, "greater")
+    for measure in (Measure.PAIR, Measure.SQUARE, Measure.ORDER):
+        assert is_flagged(0.049, 0.2, "greater", measure)
+        assert not is_flagged(0.05, 1.0, "greater", measure)
+        assert not is_flagged(0.001, 0.19, "two-sided", measure)
+        assert is_flagged(0.001, -0.3, "two-sided", measure)
+        assert not is_flagged(0.001, -0.3, "greater", measure)
+
+
+def test_a_text_that_moves_is_no_smaller_a_fault_where_others_stand_still():
+    half_of_them_move = np.array([[1.0, 1.16]] * 32 + [[1.0, 1.0]] * 32)
+    found = leaning(Measure.REPEAT, half_of_them_move, sd=1.0)
+    assert found.effect == pytest.approx(0.08)
+    assert is_flagged(sign_test(found.hits, found.misses, "greater", 0.05), found.effect, "greater", Measure.REPEAT)
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=20), st.floats(0.5, 4))

@@ -84,6 +84,7 @@ def test_scores_come_raw_or_typed_and_nan_is_none(datatype, raw):
     with serving(servicer) as server, OipClient(server.target, model="m", tensors=FOREIGN) as client:
         info = client.model_info()
         assert (info.name, info.version, info.platform, info.tells_failures) == ("m", "3", "other", False)
+        assert not info.tells_cuts
         outcomes = client.score(PAIRS, version=info.version)
     assert outcomes[:2] + outcomes[3:] == [3.0, 5.0, 5.0]
     assert isinstance(outcomes[2], Failed)

@@ -60,6 +60,28 @@ def test_a_proxy_that_pays_for_length_is_found_out():
     assert found.ways[0].proxy_by_length.share > 0.6
 
 
+def test_length_explains_nothing_of_a_gain_that_may_be_none(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [
+        Answered(
+            one.number,
+            one.group,
+            "",
+            tuple(Judged(j.tokens, j.proxy, Judgement(float(rng.normal()) + 0.001 * j.tokens)) for j in one.judged),
+        )
+        for one in planted(per_token=1.0)
+    ]
+    found = find(noise, SAMPLES, 1.0, 0)
+    gold = found.ways[0].gold[-1]
+    assert gold.low < 0 < gold.high
+    write_report(tmp_path, Report(CONDITIONS, found))
+    page = (tmp_path / "best-of-n.html").read_text()
+    assert (
+        f"which may be nothing ([{gold.low:.3g}, {gold.high:.3g}]); what length explains of it cannot be told" in page
+    )
+    assert page.count("so length explains") == 1  # of the proxy's gain, which is sure
+
+
 def test_what_has_no_score_is_counted_and_left_out():
     answered = planted()
     failing = [Judged(3, "TOO_LONG: cut it", each.gold) for each in answered[0].judged]

@@ -5,8 +5,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.ports import free_port
+from palate.audit.policy.answers import CHUNK, Manner, answer
+from palate.audit.policy.behaviours import questions
 from palate.audit.policy.builtin import builtin_behaviours
 from palate.audit.policy.command import app
+from palate.client import PolicyClient, SamplingParams
+from palate.local_server import local_server
 from tests.expositions import series_of, value
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy
@@ -94,3 +99,54 @@ def test_what_cannot_be_done_is_said(tmp_path, server):
     assert "there is no behaviour" in audit("--target", server.target, "--behaviour", "kindness").output
     said = audit("--target", "127.0.0.1:1", "--timeout", "1", "--wait", "0", "--out", tmp_path / "out")
     assert said.exit_code == STOPPED
+
+
+def test_what_is_in_the_way_of_the_report_is_told_before_anything_is_drawn(tmp_path):
+    (tmp_path / "file").write_text("here already")
+    (tmp_path / "out" / "policy-audit.json").mkdir(parents=True)
+    for out, named in ((tmp_path / "file", "file"), (tmp_path / "out", "policy-audit.json")):
+        said = audit("--target", "127.0.0.1:1", "--wait", "0", "--out", out)  # nobody is there, and nobody is asked
+        assert (said.exit_code, f"{named} cannot be written" in said.output) == (STOPPED, True), said.output
+
+
+def test_a_full_disk_is_told_with_file_and_remedy_after_what_was_found(server, tmp_path):
+    (tmp_path / "policy-audit.json").symlink_to("/dev/full")
+    said = audit("--target", server.target, "--out", tmp_path, *FEW)
+    assert said.exit_code == STOPPED
+    assert f"{tmp_path}/policy-audit.json cannot be written: the disk is full; free some space" in said.output
+    assert "verbosity" in said.output
+
+
+class Noting(PolicyClient):
+    """Notes which weights are insisted on."""
+
+    def generate(self, *args, **options):
+        """As ever."""
+        self.wanted = [*getattr(self, "wanted", []), options["required_policy_version"]]
+        return super().generate(*args, **options)
+
+
+def test_a_restart_between_two_calls_changes_no_answer_and_the_weights_are_insisted_on(folder, server):
+    asked = questions(builtin_behaviours())[: 2 * CHUNK]
+    manner = Manner(SamplingParams(temperature=0.7, max_new_tokens=4), 0, chat=False)
+    command = ["-m", "services.policy", "--model", str(folder), "--threads", "1", "--drain-delay-seconds", "0"]
+    port, running = free_port(), []
+
+    def start():
+        running.append(local_server([*command, "--frozen"], port=port))
+        return running[-1].__enter__().target
+
+    def restart(more):
+        if len(running) == 1:
+            running[0].__exit__(None, None, None)
+            start()
+
+    try:
+        with Noting(start(), timeout=30.0) as policy:
+            answers = answer(policy, asked, manner, restart)
+            assert set(policy.wanted) == {policy.policy_info().policy_version}
+    finally:
+        running[-1].__exit__(None, None, None)
+    assert len(running) == 2
+    with PolicyClient(server.target, timeout=30.0) as policy:
+        assert answer(policy, asked, manner) == answers

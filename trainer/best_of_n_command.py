@@ -19,7 +19,7 @@ def best_of_n(context: typer.Context) -> None:
 
     config = BestOfNConfig.from_command_line(context.args, prog="palate best-of-n")
     kept = f"{config.out} keeps what was drawn and scored: the same command goes on from there"
-    report = run_or_explain("palate best-of-n", lambda: run_best_of_n(config), kept, STOPPED)
+    report = run_or_explain("palate best-of-n", lambda: run_best_of_n(config), lambda: kept, STOPPED)
     print_report(report, stdout_console())
     print(f"curves: {config.out / HTML_FILE}")
     raise typer.Exit(SOME_FAILED if report.findings.excluded else 0)

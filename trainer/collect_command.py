@@ -14,7 +14,8 @@ app = typer.Typer(add_completion=False)
 def collect(context: typer.Context) -> None:
     """Sample pairs of completions from a policy service and have them compared."""
     from trainer.collect import CollectConfig, run_collect
+    from trainer.collect.run import kept_in
 
     config = CollectConfig.from_command_line(context.args, prog="palate collect")
-    kept = f"{config.out} keeps what was compared: the same command goes on from there"
-    print(run_or_explain("palate collect", lambda: run_collect(config), kept, STOPPED).summary())
+    told = run_or_explain("palate collect", lambda: run_collect(config), lambda: kept_in(config.out), STOPPED)
+    print(told.summary())

@@ -11,15 +11,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from palate.exit_codes import INTERRUPTED, NOT_GOOD, STOPPED
+from trainer.errors import RESUMED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train; `palate train sft --help` lists the flags.")
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 Result = TypeVar("Result")
-
-RESUMED = (
-    "the same command with --resume goes on from the last checkpoint, or from the beginning where there is none yet"
-)
 
 
 @app.command(context_settings=FORWARD, add_help_option=False)
@@ -84,14 +81,16 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
     """Write report.html of a PPO run from what it has recorded so far; a run that ends does so by itself."""
     from trainer.ppo.report import write_report
 
-    print(run_or_explain("palate train report", lambda: write_report(run), "nothing is written"))
+    print(run_or_explain("palate train report", lambda: write_report(run), lambda: "nothing is written"))
 
 
-def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED, code: int = NOT_GOOD) -> Result:
+def run_or_explain(
+    prog: str, run: Callable[[], Result], stopped: Callable[[], str] = lambda: RESUMED, code: int = NOT_GOOD
+) -> Result:
     """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`, or with 2 where
     no other try of the same would help.
 
-    On Ctrl-C it prints `stopped`, what is kept and how to go on, and exits with 130.
+    On Ctrl-C it prints what `stopped` says, what is kept and how to go on, and exits with 130.
     """
     from palate.client.errors import PalateError
     from palate.file_errors import words_of
@@ -106,7 +105,7 @@ def run_or_explain(prog: str, run: Callable[[], Result], stopped: str = RESUMED,
         print(f"{prog}: {words_of(error)}", file=sys.stderr)
         raise SystemExit(STOPPED if no_other_try_mends(error) else code) from error
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; {stopped}", file=sys.stderr)
+        print(f"{prog}: stopped; {stopped()}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

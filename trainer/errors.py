@@ -5,6 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
+RESUMED = (
+    "the same command with --resume goes on from the last checkpoint, or from the beginning where there is none yet"
+)
+"""What is true of every run that has stopped."""
+
 
 class Failure(StrEnum):
     """Why a run has failed, as metrics call it."""
@@ -25,6 +30,7 @@ class TrainerError(Exception):
     ├── DataAway         training data are on the hub, which cannot be reached now
     ├── RunFolderError   the folder of a run cannot be used as asked
     ├── RunFolderBusy    another process trains in it
+    ├── NotWritten       a file of the run has no room, or cannot be written
     ├── PortTaken        metrics cannot be served where asked
     ├── NotAdaptable     a model has no layers for the adapters asked for
     └── FitError         training cannot go on
@@ -41,6 +47,10 @@ class NoNumber(ValueError):
 
 class PortTaken(TrainerError):
     """Somebody else listens where a run's metrics were to be served."""
+
+
+class NotWritten(TrainerError):
+    """A file of a run has no room on the disk, or cannot be written; what was written before stands."""
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -8,8 +8,10 @@ would tokenise a second time, in another way than the services do.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -30,6 +32,7 @@ from trainer.errors import Failure, TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import MetricsWriter
 from trainer.run_folder import checkpoints_of, newest_checkpoint
+from trainer.written import written
 
 Batch: TypeAlias = dict[str, Tensor]
 FitRow: TypeAlias = Mapping[str, Any]
@@ -105,6 +108,7 @@ def fit(task: Task, config: FitConfig, writer: MetricsWriter) -> Fitted:
 
     Raises:
         FitError: The loss or a gradient is no longer finite.
+        NotWritten: A checkpoint finds no room; the one before it stays.
     """
     observer = _Observer(task.name, writer, visible=config.progress)
     callbacks: list[TrainerCallback] = [observer]
@@ -132,6 +136,16 @@ class _Fitter(Trainer):
         )
         self._loss, self._dropout = task.loss, task.dropout
         self.remove_callback(PrinterCallback)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint that could not be written whole goes, so that a resumed run finds the one before it."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            with written(folder):
+                super()._save_checkpoint(model, trial)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -15,6 +15,9 @@ from palate.models.weights import describe_tensors, untied_state_dict, weights_d
 from trainer.errors import TrainerError
 from trainer.lora_config import ALL_LINEAR, LoraGroup
 from trainer.model_folder import replaced_folder
+from trainer.written import written
+
+_WEIGHTS = "adapter_model.safetensors"
 
 _NAME = "default"
 """What peft calls the one adapter in the model."""
@@ -126,7 +129,8 @@ def save_adapter_folder(model: Any, base: Path, folder: Path) -> Path:
         config.base_model_name_or_path, config.inference_mode = str(base), True
         config.save_pretrained(draft)
         tensors = {name: tensor.contiguous() for name, tensor in adapter_tensors(model).items()}
-        save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
+        with written(folder / _WEIGHTS):
+            save_file(tensors, draft / _WEIGHTS, metadata={"format": "pt"})
     return folder
 
 

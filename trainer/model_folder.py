@@ -12,6 +12,9 @@ import torch
 
 from palate.models.folder import FolderError, ModelFolder
 from palate.models.manifest import Manifest, check_length, write_manifest
+from trainer.written import written
+
+_WEIGHTS = "model.safetensors"
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -61,9 +64,13 @@ def save_model_folder(model: Any, tokenizer_folder: Path, manifest: Manifest, fo
         tokenizer_folder: Its tokenizer's files are copied byte by byte, so that its digest stays the same.
         manifest: How the model is to be used.
         folder: Where it goes.
+
+    Raises:
+        NotWritten: There is no room; an older folder stays.
     """
     with replaced_folder(folder) as draft:
-        model.save_pretrained(draft)
+        with written(folder / _WEIGHTS):
+            model.save_pretrained(draft)
         copy_tokenizer(tokenizer_folder, draft)
         write_manifest(draft, manifest)
     return folder
@@ -71,11 +78,20 @@ def save_model_folder(model: Any, tokenizer_folder: Path, manifest: Manifest, fo
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` in one move."""
+    """A folder to write into, which takes the place of `folder` in one move, and goes where that fails.
+
+    Raises:
+        NotWritten: There is no room; `folder` is as it was.
+    """
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    yield draft
+    try:
+        with written(folder):
+            draft.mkdir(parents=True)
+            yield draft
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)  # on a full disk, what is half written is what is in the way
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

@@ -16,6 +16,7 @@ from trainer.fit_config import FitConfig
 from trainer.metrics import FILE_NAME as METRICS_FILE
 from trainer.metrics import MetricsWriter
 from trainer.phase_settings import PhaseSettings
+from trainer.written import written
 
 SETTINGS_FILE = "settings.json"
 _LOCK_FILE = ".lock"
@@ -107,9 +108,10 @@ def begin_run(config: FitConfig) -> Iterator[MetricsWriter]:
 
     Raises:
         RunFolderError: As `check_folder`, or another process trains there.
+        NotWritten: The disk is full, now or later.
     """
     check_folder(config)
-    with held(config.out):
+    with written(config.out), held(config.out):
         store_settings(config.out, config)
         checkpoint = newest_checkpoint(config.out)
         resume_step = (checkpoint[1] if checkpoint else 0) if config.resume else None

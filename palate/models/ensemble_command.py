@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from palate.exit_codes import STOPPED
+from palate.file_errors import unwritable
 from palate.models.ensemble import write_ensemble
 from palate.models.folder import FolderError
 
@@ -27,8 +28,9 @@ def run(
     """
     try:
         ensemble = write_ensemble(out, members, logit_scale=logit_scale)
-    except FolderError as error:
-        typer.echo(f"palate ensemble: {error}", err=True)
+    except (FolderError, OSError) as error:
+        told = unwritable(out, error) if isinstance(error, OSError) else str(error)
+        typer.echo(f"palate ensemble: {told}", err=True)
         raise typer.Exit(STOPPED) from error
     for member in ensemble.members:
         typer.echo(f"{member.path}: revision {member.revision}")

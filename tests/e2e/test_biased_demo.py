@@ -11,7 +11,7 @@ from rich.console import Console
 from trainer.data.lines import write_rows
 from trainer.demo import phases
 from trainer.demo.biased import show
-from trainer.demo.biased.run import side_by_side
+from trainer.demo.biased.run import side_by_side, sized
 from trainer.demo.biased.ways import ways
 from trainer.demo.config import DemoConfig, SizesGroup
 from trainer.demo.phases import Paths
@@ -19,7 +19,7 @@ from trainer.demo.run import Clock, serve_policies
 from trainer.simulation.world import compose_mixed, train_prompts
 
 SIZES = SizesGroup(
-    documents=150, base_steps=8, demonstrations=80, prompts=40, ppo_steps=1, way_comparisons=60, trials=2, held_out=8
+    documents=150, base_steps=8, demonstrations=80, prompts=40, way_steps=1, way_comparisons=60, trials=2, held_out=8
 )
 WITH_POLICY = ("ensemble",)
 
@@ -28,7 +28,8 @@ WITH_POLICY = ("ensemble",)
 def done(tmp_path_factory):
     """What came out, and its folder; pairs are composed, as all that a random policy says is the same to people."""
     out = tmp_path_factory.mktemp("biased")
-    config, paths, rng = DemoConfig(out=out, threads=1, progress=False, sizes=SIZES), Paths(out), Random(0)
+    config = sized(DemoConfig(out=out, annotators="biased", threads=1, progress=False, sizes=SIZES))
+    paths, rng = Paths(out), Random(0)
     for phase in (phases.make_data, phases.pretrain, phases.fine_tune):
         phase(config, paths)
     pairs = [(p.text, compose_mixed(p, rng), compose_mixed(p, rng)) for p in train_prompts(60, rng)]
@@ -69,6 +70,9 @@ def test_report_and_terminal_tell_it(done):
     assert page.count("<svg") >= 5
     for title in ("Side by side", "What do you think of my business idea", "What no reward model can fix"):
         assert title in page
+    policy = results.ways["ensemble"].policy
+    before, after = (value / policy.score_std for value in policy.doubt)
+    assert f"scores differ by {before:.2f} SD before and {after:.2f} after, in SD of the mean score" in page
     console = Console(record=True, width=160)
     show.show(results, console)
     assert "near misses" in console.export_text()

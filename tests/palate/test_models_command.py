@@ -54,3 +54,6 @@ def test_ensemble_folder_is_made(root: Path):
     assert [member.path for member in read_ensemble(root / "both").members] == ["../old", "../new"]
     refused = CliRunner().invoke(ensemble_app, [*members, "--out", str(root / "both")])
     assert (refused.exit_code, "choose another folder" in refused.stderr) == (2, True)
+    (root / "file").touch()
+    unwritable = CliRunner().invoke(ensemble_app, [*members, "--out", str(root / "file" / "both")])
+    assert (unwritable.exit_code, "a part of its path is a file; choose" in unwritable.stderr) == (2, True)

@@ -37,8 +37,8 @@ class Chooser(Protocol):
     together: int
     pool: int
 
-    def chosen(self, pairs: Sequence[DrawnPair], tally: Tally) -> Sequence[DrawnPair]:
-        """Those to compare, in this order."""
+    def chosen(self, pairs: Sequence[DrawnPair], missing: int, tally: Tally) -> Sequence[DrawnPair]:
+        """Those to compare, in this order, where so many were missing when the block began."""
         ...
 
 
@@ -49,7 +49,7 @@ class Everything:
     together = 1
     pool = 1
 
-    def chosen(self, pairs: Sequence[DrawnPair], tally: Tally) -> Sequence[DrawnPair]:
+    def chosen(self, pairs: Sequence[DrawnPair], missing: int, tally: Tally) -> Sequence[DrawnPair]:
         """All."""
         return pairs
 
@@ -64,8 +64,13 @@ class Disagreement:
         named = {"model": info.provenance.model, "revision": info.provenance.revision}
         self.conditions: Mapping[str, Any] = {"choose": {"by": "disagreement", "pool": config.pool, **named}}
 
-    def chosen(self, pairs: Sequence[DrawnPair], tally: Tally) -> Sequence[DrawnPair]:
-        """Pairs of which a side cannot be scored (too long for the ensemble, say) are left out and counted."""
+    def chosen(self, pairs: Sequence[DrawnPair], missing: int, tally: Tally) -> Sequence[DrawnPair]:
+        """Pairs of which a side cannot be scored (too long for the ensemble, say) are left out and counted.
+
+        Of a last block only as many are looked at as what is missing is chosen from: the first of all 128 would be
+        chosen from more than `pool` each, so that the file's end would hold other pairs than the rest.
+        """
+        pairs = pairs[: self.pool * missing]
         found = self._scored(pairs)
         scored = [(pair, sides) for pair, sides in zip(pairs, found, strict=True) if sides is not None]
         tally.left_out[Cause.UNSCORED] += len(pairs) - len(scored)

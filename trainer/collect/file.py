@@ -20,12 +20,14 @@ class Done:
 
     Attributes:
         held: Comparisons.
+        again: Those of them that are of the attempts from `begin` on.
         begin: The attempt to go on from; those of one choice are made again together.
         numbers: Attempts from `begin` on that need not be asked about again.
         compared: The pairs of all attempts before `begin`.
     """
 
     held: int
+    again: int
     begin: int
     numbers: frozenset[int]
     compared: frozenset[PairKey]
@@ -93,8 +95,9 @@ def read_done(
     tried = {_number(row): pair_key(*map(row.text, ("prompt", "a", "b"))) for found in rows.values() for row in found}
     begin = max(tried, default=0) // together * together
     numbers = frozenset(number for number in tried if number >= begin)
+    again = sum(_number(row) >= begin for row in rows[config.out])
     return Done(
-        len(rows[config.out]), begin, numbers, frozenset(key for number, key in tried.items() if number < begin)
+        len(rows[config.out]), again, begin, numbers, frozenset(key for number, key in tried.items() if number < begin)
     )
 
 

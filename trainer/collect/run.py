@@ -19,7 +19,7 @@ from palate.waiting import when_ready
 from trainer.collect.causes import Cause, counted, remedy
 from trainer.collect.choosing import Chooser, opened_chooser
 from trainer.collect.config import CollectConfig
-from trainer.collect.file import Done, read_done, write
+from trainer.collect.file import Done, left_out_file, read_done, write
 from trainer.collect.judge import opened_judge
 from trainer.collect.labelling import Labelled, Labeller, Stopped, Tally, Verdict
 from trainer.collect.page import opened_page
@@ -31,6 +31,14 @@ from trainer.data.prompts import read_prompts
 
 _MAX_TRIES = 5
 """Prompts tried per comparison wanted, before a policy that always says the same is given up."""
+
+
+def kept_in(out: Path) -> str:
+    """What there is of a collection that was stopped from outside."""
+    kept = [file for file in (out, left_out_file(out)) if file.exists() and file.stat().st_size]
+    if not kept:
+        return "nothing was compared yet: the same command begins again"
+    return f"{kept[0]} keeps what was compared: the same command goes on from there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,9 @@ class CollectResult:
     def summary(self) -> str:
         """In words."""
         left_out = counted(self.left_out)
-        told = f"{self.comparisons} comparisons in {self.out} ({self.resumed} were there before; left out: {left_out})"
-        return told + ("; stopped, the same command goes on from there" if self.stopped else "")
+        held = f"{self.comparisons} comparisons in {self.out}" if self.comparisons else "no comparisons yet"
+        told = f"{held} ({self.resumed} were there before; left out: {left_out})"
+        return told + ("; stopped, the same command goes on" if self.stopped else "")
 
 
 def run_collect(config: CollectConfig) -> CollectResult:
@@ -114,15 +123,16 @@ def _verdicts(
     drawn: Iterator[list[Drawn]], chooser: Chooser, labeller: Labeller, done: Done, tally: Tally
 ) -> Iterator[Verdict]:
     """What the labeller says, pair by pair, until there are enough; whoever takes one counts it before the next."""
-    compared = set(done.compared)
+    compared, missing = set(done.compared), tally.wanted - (done.held - done.again)
     for pairs in drawn if tally.held < tally.wanted else ():
         usable = list(_usable(pairs, None if labeller.asks_again else compared, tally))
-        chosen = chooser.chosen(usable, tally)
+        chosen = chooser.chosen(usable, missing, tally)
         compared.update(pair.key for pair in chosen)
         for verdict in labeller.verdicts([pair for pair in chosen if pair.place.number not in done.numbers]):
             yield verdict
             if tally.held == tally.wanted:
                 return
+        missing = tally.wanted - tally.held
 
 
 def _check_enough(config: CollectConfig, tally: Tally) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ _WINNER, _LABELLED, _VOTED = ("chosen", "rejected"), ("a", "b", "label"), ("a", 
 _FORMS = (
     '{"prompt", "chosen", "rejected"}, {"prompt", "a", "b", "label": "a", "b" or "tie"}, or {"prompt", "a", "b", '
     '"votes": [{"annotator", "vote"}, ...]}'
+)
+
+_LIKE_AN_ANNOTATOR = re.compile(
+    r"(annotator|worker|rater|label+er|assessor|evaluator|crowd_?worker|user)s?([_ ]?(id|name|hash))?", re.IGNORECASE
 )
 
 MAX_VOTES = 1000
@@ -72,6 +77,8 @@ class Comparisons:
             kept, since something else tells them apart (seconds, provenance): somebody was asked twice.
         identical: Rows left out because both completions are the same.
         empty: Rows left out because a completion is empty, so that there is nothing to judge.
+        unread: Keys that look as if they said who cast a vote, of rows and votes without 'annotator', where alone it is
+            read.
     """
 
     rows: tuple[Comparison, ...]
@@ -79,6 +86,7 @@ class Comparisons:
     duplicates: int
     identical: int
     empty: int
+    unread: tuple[str, ...]
 
 
 def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
@@ -97,7 +105,7 @@ def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
         DataError: A row of no schema, an unknown label, a source without a usable row.
     """
     rows: list[Comparison] = []
-    whole, judged = set(), set()
+    whole, judged, unread = set(), set(), set[str]()
     copies = duplicates = identical = empty = 0
     for row in read_table(source):
         found = list(_comparisons(row, group_by))
@@ -113,10 +121,11 @@ def read_comparisons(source: Path, group_by: str = "group") -> Comparisons:
             duplicates += sum(key in judged for key in keys)
             judged.update(keys)
             rows.extend(found)
+            unread.update(_unread(row))
         whole.add(content)
     if not rows:
         raise DataError(f"{source} holds no comparison of two different completions")
-    return Comparisons(tuple(rows), copies, duplicates, identical, empty)
+    return Comparisons(tuple(rows), copies, duplicates, identical, empty, tuple(sorted(unread)))
 
 
 def side_free(row: Comparison) -> tuple[str, str, str, Label]:
@@ -140,7 +149,7 @@ def split_by_group(
     Raises:
         DataError: Everything hangs together, so one side would be empty.
     """
-    linked = _linked_groups(rows)
+    linked = linked_groups(rows)
     groups = sorted(set(linked))
     rng.shuffle(groups)
     sizes = dict.fromkeys(groups, 0)
@@ -222,14 +231,23 @@ def _votes(row: Row) -> Iterator[tuple[str, Label]]:
         yield annotator or "", _label(row, "vote", entry.get("vote"))
 
 
+def _unread(row: Row) -> Iterator[str]:
+    """Keys that look like an annotator's, beside no 'annotator'."""
+    votes = row.values.get("votes")
+    entries = [vote for vote in votes if isinstance(vote, dict)] if isinstance(votes, list) and votes else [row.values]
+    for entry in entries:
+        if not entry.get("annotator"):
+            yield from (key for key in entry if _LIKE_AN_ANNOTATOR.fullmatch(str(key)))
+
+
 def _label(row: Row, key: str, value: object) -> Label:
     if value not in get_args(Label):
         row.refuse(f"{key!r} is {str(value)[:40]!r}; it can be 'a', 'b' or 'tie'")
     return cast(Label, value)
 
 
-def _linked_groups(rows: Sequence[Comparison]) -> list[str]:
-    """Each row's group, where groups that have a prompt or a promptless text in common are one."""
+def linked_groups(rows: Sequence[Comparison]) -> list[str]:
+    """Each row's group by a name, where groups that have a prompt or a promptless text in common are one."""
     parent: dict[str, str] = {}
 
     def root(node: str) -> str:

@@ -146,18 +146,28 @@ def _lines(stream: IO[bytes], file: Path) -> Iterator[bytes]:
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"{file}:{number}: the line is longer than {MAX_LINE_BYTES} bytes; is this JSON lines?")
+            raise DataError(
+                f"{file}:{number}: the line is longer than {MAX_LINE_BYTES} bytes ({MAX_LINE_BYTES >> 20} MiB), the "
+                "limit; shorten its texts, leave it out, or write one object a line where several are in it"
+            )
         yield line
 
 
 def _parsed(line: bytes, file: Path, number: int) -> Mapping[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}:{number}: not JSON ({error}); write one object a line") from error
+        raise DataError(f"{file}:{number}: not JSON ({_json_problem(error)}); write one object a line") from error
     if not isinstance(value, dict):
         raise DataError(f"{file}:{number}: not a JSON object; write one object a line")
     return value
+
+
+def _json_problem(error: Exception) -> str:
+    """What is wrong with a line; the error would number the lines of the line itself."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos + 1}"
+    return str(error)
 
 
 def _described(row: Row, key: str) -> str:

@@ -38,7 +38,9 @@ def _rows(source: Path, objects: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
             raise DataError(f"{source} has more than {MAX_ROWS} rows; split it")
         row = Row(source, number, {key: value for key, value in values.items() if value is not None})
         if long := [key for key, value in row.values.items() if isinstance(value, str) and len(value) > MAX_LINE_BYTES]:
-            row.refuse(f"{', '.join(map(repr, long))} is longer than {MAX_LINE_BYTES} characters; is this one text?")
+            row.refuse(
+                f"{', '.join(map(repr, long))} is longer than {MAX_LINE_BYTES} characters, the limit; shorten it"
+            )
         yield row
     if number == 0:
         raise DataError(f"{source} holds no rows")

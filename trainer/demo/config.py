@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from palate.settings import Group, Settings
+
+_OWN_SIZES = {"panel": ("comparisons", "ppo_steps"), "biased": ("way_comparisons", "way_steps")}
+"""Which sizes belong to one kind of --annotators alone."""
 
 
 class SizesGroup(Group):
@@ -45,3 +48,18 @@ class DemoConfig(Settings):
     threads: int = Field(2, ge=1, description="CPU threads of the trainer.")
     progress: bool = Field(True, description="Show progress bars.")
     sizes: SizesGroup = SizesGroup()
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        """What was given must count."""
+        if self.annotators == "biased" and "panel" in self.model_fields_set:
+            raise ValueError("panel has no effect with annotators biased, where every panel labels: leave one out")
+        if self.annotators == "panel" and self.panel == "biased" and "label_error" in self.model_fields_set:
+            raise ValueError("label_error is of the honest panel, and has no effect with panel biased: leave one out")
+        own, others = self.annotators, "panel" if self.annotators == "biased" else "biased"
+        for name, instead in zip(_OWN_SIZES[others], _OWN_SIZES[own], strict=True):
+            if getattr(self.sizes, name) != SizesGroup.model_fields[name].default:  # all count as set in a group
+                raise ValueError(
+                    f"sizes.{name} has no effect with annotators {own}, where sizes.{instead} says it: give that one"
+                )
+        return self

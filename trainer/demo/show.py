@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -14,34 +15,59 @@ from palate.models.folder import FolderError
 from palate.terminal import stdout_console
 from trainer.data.lines import DataError
 from trainer.demo.biased import show as biased_show
+from trainer.demo.biased.results import checks as biased_checks
 from trainer.demo.biased.run import run_biased
 from trainer.demo.config import DemoConfig
-from trainer.demo.results import Results, checks
+from trainer.demo.results import Check, Results, checks
 from trainer.demo.run import run_demo
-from trainer.fit import FitError
+from trainer.errors import TrainerError
 from trainer.ppo.errors import TrainingError
 
-_EXPECTED = (PalateError, ServerStartError, FolderError, DataError, FitError, TrainingError, OSError)
+_EXPECTED = (PalateError, ServerStartError, FolderError, TrainerError, TrainingError, OSError)
+
+_LARGER = (
+    "The demo makes its data itself, and these are too few for it: give larger --sizes (documents, base-steps and "
+    "demonstrations for a policy that says something to choose from, comparisons or way-comparisons for more choices)."
+)
 
 
 def main(config: DemoConfig) -> None:
-    """Runs it; exits with 2 and one message where it cannot be done, with 130 on Ctrl-C."""
+    """Runs it; exits with 2 and one message where it cannot be done, with 130 on Ctrl-C.
+
+    Bars that are missed are told, and no failure: a demo is no check.
+    """
     try:
-        _run(config)
+        bars = _run(config)
     except KeyboardInterrupt:
         print("palate demo: stopped; every server has ended", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except _EXPECTED as error:
-        print(f"palate demo: {words_of(error)}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
+        remedy = f"\n{_LARGER}" if _too_small(error) else ""
+        print(f"palate demo: {words_of(error)}{remedy}\nServer logs are in {config.out / 'logs'}.", file=sys.stderr)
         raise SystemExit(STOPPED) from error
-    print(f"report: {config.out / 'report.html'}")
+    print(f"report: {config.out / 'report.html'}\n{told_bars(bars)}")
 
 
-def _run(config: DemoConfig) -> None:
+def told_bars(bars: Sequence[Check]) -> str:
+    """How many bars were missed, and which."""
+    missed = [bar.name for bar in bars if not bar.holds]
+    return f"{len(missed)} of {len(bars)} bars missed: {'; '.join(missed)}" if missed else f"all {len(bars)} bars hold"
+
+
+def _too_small(error: BaseException) -> bool:
+    """Whether there was too little data, which a demo has nobody to blame for but its sizes."""
+    return isinstance(error, DataError) and not isinstance(error.__cause__, OSError)
+
+
+def _run(config: DemoConfig) -> Sequence[Check]:
+    """Runs and shows it; the bars."""
     if config.annotators == "biased":
-        biased_show.show(run_biased(config), stdout_console())
-    else:
-        show(run_demo(config))
+        side_by_side = run_biased(config)
+        biased_show.show(side_by_side, stdout_console())
+        return biased_checks(side_by_side)
+    results = run_demo(config)
+    show(results)
+    return checks(results)
 
 
 def show(results: Results) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from scipy.optimize import minimize_scalar
 
 from palate.models.manifest import Calibration
 from trainer.data.lines import DataError
+from trainer.reward_model.halves import halved
 
 _LOG_RANGE = (-6.0, 6.0)
 _BINS = 10
@@ -38,38 +40,47 @@ class Sureness:
     Attributes:
         error: Expected calibration error: mean |predicted − observed| over bins, by their counts (Guo et al. 2017).
         bins: Of equal width over [½, 1], those that hold pairs.
+        split: What the halves are of: whole groups, or rows where there is one group alone.
     """
 
     error: float
     bins: tuple[Bin, ...]
+    split: Literal["groups", "rows"]
 
 
-def sureness_of(differences: Sequence[float], preferences: Sequence[float]) -> Sureness | None:
-    """Probabilities σ(t·Δ) against votes, each half of the pairs with the t that is fitted on the other half.
+def sureness_of(
+    differences: Sequence[float], preferences: Sequence[float], groups: Sequence[Hashable]
+) -> Sureness | None:
+    """Probabilities σ(t·Δ) against votes, each half of the groups with the t that is fitted on the other half.
 
     Args:
-        differences: Raw score(a) − score(b) of pairs that were not trained on.
-        preferences: Share of votes for a.
+        differences: (H,) raw score(a) − score(b) of pairs that were not trained on.
+        preferences: (H,) share of votes for a.
+        groups: (H,) what each pair belongs to.
 
     Returns:
         None where a half is empty.
     """
-    rows = list(zip(differences, preferences, strict=True))
-    halves = rows[::2], rows[1::2]
-    if not all(halves):
+    rows, halves = list(zip(differences, preferences, strict=True)), halved(groups)
+    if halves is None:
         return None
-    scales = [fitted_logit_scale(*zip(*half, strict=True)) for half in halves]
-    logits = [(scales[1 - i] * difference, preference) for i in (0, 1) for difference, preference in halves[i]]
-    sure = [(_sigmoid(abs(z)), preference if z >= 0 else 1.0 - preference) for z, preference in logits]
+    parts = [[rows[place] for place in half] for half in (halves.first, halves.second)]
+    scales = [fitted_logit_scale(*zip(*part, strict=True)) for part in parts]
+    logits = [(scales[1 - i] * difference, preference) for i in (0, 1) for difference, preference in parts[i]]
+    bins = _binned([(_sigmoid(abs(z)), preference if z >= 0 else 1.0 - preference) for z, preference in logits])
+    error = math.fsum(bin.count * abs(bin.predicted - bin.observed) for bin in bins) / len(rows)
+    return Sureness(error, bins, halves.by)
+
+
+def _binned(sure: Sequence[tuple[float, float]]) -> tuple[Bin, ...]:
+    """(probability, votes) of each pair's preferred side, put together."""
     filled: dict[int, list[tuple[float, float]]] = {}
     for predicted, observed in sure:
         filled.setdefault(min(int((predicted - 0.5) * 2 * _BINS), _BINS - 1), []).append((predicted, observed))
-    bins = tuple(
+    return tuple(
         Bin(statistics.fmean(p for p, _ in rows), statistics.fmean(o for _, o in rows), len(rows))
         for _, rows in sorted(filled.items())
     )
-    error = math.fsum(bin.count * abs(bin.predicted - bin.observed) for bin in bins) / len(sure)
-    return Sureness(error, bins)
 
 
 def calibration_of(scores: Sequence[float]) -> Calibration:

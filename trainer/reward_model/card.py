@@ -10,7 +10,8 @@ from palate.report.page import Section, Table, write_page
 from trainer.reward_model.annotators import AnnotatorReport
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.evaluate import Share
-from trainer.reward_model.result import RewardResult
+from trainer.reward_model.result import RewardResult, told_groups, told_unread
+from trainer.reward_model.splits import LeftOut
 
 _SHOWN = 50
 """Annotators in the table; report.json has all."""
@@ -40,21 +41,31 @@ def _data(config: RewardTrainConfig, result: RewardResult) -> Section:
     parts = zip(("learnt", "validation", "held out"), (data.learnt, data.validation, data.held_out), strict=True)
     splits = [(name, str(pairs), str(groups)) for (name, pairs), groups in zip(parts, data.groups, strict=True)]
     counts = [(name.replace("_", " "), str(count)) for name, count in asdict(votes).items()]
-    left_out = [(name.replace("_", " "), str(count)) for name, count in asdict(data.left_out).items()]
     loss = [(name.replace("_", " "), str(value)) for name, value in config.loss().items()]
     text = (
-        "No group and no prompt is in two parts. Duplicates (the same annotator said the same of the same pair again) "
-        "are used; everything else under “left out” is not."
+        "No group and no prompt is in two parts. What is left out is not used; duplicates (the same annotator said the "
+        "same of the same pair again) are, as further votes on their pair."
     )
+    if data.unread:
+        text += f" Not read: {told_unread(data.unread)}."
     sources = [(name.replace("_", " "), value) for name, value in config.sources().items()]
     tables = [
         Table("sources", ("what", "from"), sources),
         Table("splits", ("part", "pairs", "groups"), splits),
         Table("votes", ("what", "count"), counts),
-        Table("left out", ("why", "count"), left_out),
+        *_unused("data", data.left_out, data.duplicates),
+        *([] if (file := data.held_out_file) is None else _unused("held-out file", file.left_out, file.duplicates)),
         Table("labels and loss", ("option", "value"), loss),
     ]
     return Section("Data", text, tables)
+
+
+def _unused(source: str, left_out: LeftOut, duplicates: int) -> list[Table]:
+    rows = [(name.replace("_", " "), str(count)) for name, count in asdict(left_out).items()]
+    return [
+        Table(f"left out of the {source}", ("why", "count"), rows),
+        Table(f"merged in the {source}", ("what", "count"), [("duplicates", str(duplicates))]),
+    ]
 
 
 def _adapters(result: RewardResult) -> list[Section]:
@@ -71,14 +82,19 @@ def _adapters(result: RewardResult) -> list[Section]:
 
 def _accuracy(result: RewardResult) -> Section:
     shares = {label: getattr(result.evaluation, name) for name, label in _JUDGES.items()}
-    rows = [(label, *_cells(share)) for label, share in shares.items()]
+    rows = [(label, *_cells(share), _over_groups(share)) for label, share in shares.items()]
     values = {label.split(",")[0].split(":")[0]: s.value for label, s in list(shares.items())[:3] if s is not None}
     text = (
         "A model that is no better than length may have learnt length; where the shorter completion won, length is "
         "always wrong."
     )
+    if told := told_groups(result.evaluation):
+        text += f"\n\n{told[0].upper()}{told[1:]}."
+    if result.evaluation.groups == 1:
+        text += " With one group, the threshold was fitted on a half of its pairs and used on the other."
+    columns = ("judge", "accuracy", "interval over pairs", "pairs", "interval over groups")
     drawn = [bars("accuracy on held-out pairs", Axis("", "accuracy"), values, ("chance", 0.5))] if values else []
-    return Section("Accuracy", text, [Table("held out", ("judge", "accuracy", "interval", "pairs"), rows)], drawn)
+    return Section("Accuracy", text, [Table("held out", columns, rows)], drawn)
 
 
 def _members(result: RewardResult) -> list[Section]:
@@ -106,10 +122,11 @@ def _sureness(result: RewardResult) -> Section:
     found = result.sureness
     if found is None:
         return Section("Calibration", "Too few held-out pairs to measure it.")
+    halves = "the held-out groups" if found.split == "groups" else "the pairs of the one held-out group"
     text = (
         f"Expected calibration error {found.error:.3f}: how far the probability of the preferred side is from the "
-        "share of votes for it, on average. The temperature was fitted on one half of the held-out pairs and used on "
-        f"the other. The folder's logit scale is {result.logit_scale:.3f}."
+        f"share of votes for it, on average. The temperature was fitted on one half of {halves} and used on the other. "
+        f"The folder's logit scale is {result.logit_scale:.3f}."
     )
     predicted = [bin.predicted for bin in found.bins]
     series = {"model": [bin.observed for bin in found.bins], "ideal": predicted}
@@ -184,6 +201,10 @@ def _pairs(estimate: int | None, fewest: int) -> str:
     if estimate is None:
         return "more than 1000 times the data's"
     return f"fewer than {fewest}" if estimate < fewest else str(estimate)
+
+
+def _over_groups(share: Share | None) -> str:
+    return "–" if share is None or share.over_groups is None else "{:.3f} to {:.3f}".format(*share.over_groups)
 
 
 def _cells(share: Share | None) -> tuple[str, str, str]:

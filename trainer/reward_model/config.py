@@ -43,7 +43,9 @@ class RewardTrainConfig(FitConfig):
         default=None,
         description="Comparisons to measure on, in the same forms; none = whole groups are taken out of the data.",
     )
-    held_out_share: float = Field(default=0.1, gt=0, lt=1, description="Share of the data that is taken out for that.")
+    held_out_share: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of the data that is taken out where no held-out file is given."
+    )
     template: Literal["auto", "chat", "pair", "join"] = Field(
         default="auto",
         description='Prompt and completion as "chat" template, encoder "pair", or joined text; "auto" = what fits.',
@@ -135,6 +137,14 @@ class RewardTrainConfig(FitConfig):
         several = ("members", "shared_backbone", "bootstrap") if self.members > 1 else ()
         told = {name: getattr(self, name) for name in (*names, *prior, *several)}
         return told | {"centring": self.centring_weight()}
+
+    @model_validator(mode="after")
+    def _one_held_out(self) -> Self:
+        if self.held_out is not None and "held_out_share" in self.model_fields_set:
+            raise ValueError(
+                "held_out_share has no effect with held_out, which says what is measured on: leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _members_there(self) -> Self:

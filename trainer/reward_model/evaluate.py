@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from trainer.data.comparisons import Comparison
+from trainer.data.comparisons import Comparison, linked_groups
+from trainer.reward_model.bootstrap import interval_over_groups
+from trainer.reward_model.halves import halved
 
 _Z = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
@@ -14,12 +16,22 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of comparisons with its 95 % Wilson interval."""
+    """A share of comparisons with its 95 % Wilson interval.
+
+    Attributes:
+        value: The share.
+        low: The interval's lower end, as if comparisons were independent.
+        high: Its upper end.
+        count: Comparisons.
+        over_groups: Ends of a 95 % bootstrap interval over whole groups, whose comparisons may be alike; None where
+            nobody asked, every comparison is a group of its own, groups are fewer than five, or all judged alike.
+    """
 
     value: float
     low: float
     high: float
     count: int
+    over_groups: tuple[float, float] | None = None
 
 
 def wilson(successes: float, count: int) -> Share | None:
@@ -37,8 +49,16 @@ def wilson(successes: float, count: int) -> Share | None:
 
 def accuracy(rows: Sequence[Comparison], differences: Sequence[float]) -> Share | None:
     """How often score(a) − score(b) has the sign of the label; ties are left out, a difference of 0 counts half."""
-    credits = [credit(difference, row) for row, difference in zip(rows, differences, strict=True) if row.label != "tie"]
-    return wilson(sum(credits), len(credits))
+    decided = [(row, difference) for row, difference in zip(rows, differences, strict=True) if row.label != "tie"]
+    return _share([credit(difference, row) for row, difference in decided], linked_groups([row for row, _ in decided]))
+
+
+def _share(credits: Sequence[float], groups: Sequence[str]) -> Share | None:
+    """The mean of what comparisons earned, each between 0 and 1, with both of its intervals."""
+    share = wilson(math.fsum(credits), len(credits))
+    if share is None or len(set(groups)) == len(groups):
+        return share
+    return replace(share, over_groups=interval_over_groups(credits, groups))
 
 
 def credit(difference: float, row: Comparison) -> float:
@@ -71,6 +91,8 @@ class Evaluation:
         shorter_won: By the reward model, where the shorter completion was preferred.
         threshold: Completions on the right side of one threshold, the middle between preferred and other ones: how well
             a single text can be judged. It means something where labels do not depend on what a text is compared with.
+            The interval is over pairs, as a pair's two completions are no two trials.
+        groups: Groups of the comparisons; those that share a prompt are one.
     """
 
     reward_model: Share | None
@@ -78,6 +100,16 @@ class Evaluation:
     bag_of_words: Share | None
     shorter_won: Share | None
     threshold: Share | None
+    groups: int
+
+    def shares(self) -> dict[str, Share | None]:
+        """All of them, by who judges."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "groups"}
+
+    @property
+    def clustered(self) -> bool:
+        """Whether several comparisons are of one group, so that intervals over comparisons may be too narrow."""
+        return self.reward_model is not None and self.groups < self.reward_model.count
 
 
 def evaluate(
@@ -92,31 +124,36 @@ def evaluate(
         bag_of_words=accuracy(rows, bag_of_words),
         shorter_won=accuracy([rows[i] for i in short], [differences[i] for i in short]),
         threshold=threshold_accuracy(rows, scores_a, scores_b),
+        groups=len(set(linked_groups(rows))),
     )
 
 
 def threshold_accuracy(
     rows: Sequence[Comparison], scores_a: Sequence[float], scores_b: Sequence[float]
 ) -> Share | None:
-    """Share of completions on the right side of the middle between preferred and other ones.
+    """Share of completions on the right side of the middle between preferred and other ones; counted are pairs.
 
-    The middle is fitted on one half of the rows and used on the other, and the other way round.
+    The middle is fitted on one half of the groups (of the rows, where there is one group) and used on the other, and
+    the other way round.
     """
-    sides = [
-        (a, b) if row.label == "a" else (b, a)
-        for row, a, b in zip(rows, scores_a, scores_b, strict=True)
-        if row.label != "tie"
-    ]
-    halves = sides[::2], sides[1::2]
-    if not all(halves):
+    decided = [each for each in zip(rows, scores_a, scores_b, strict=True) if each[0].label != "tie"]
+    groups = linked_groups([row for row, _, _ in decided])
+    sides = [(a, b) if row.label == "a" else (b, a) for row, a, b in decided]
+    if (halves := halved(groups)) is None:
         return None
-    right = sum(_right_of(halves[1 - i], _middle(halves[i])) for i in (0, 1))
-    return wilson(right, 2 * len(sides))
+    credits = [0.0] * len(sides)
+    for fitted, used in ((halves.first, halves.second), (halves.second, halves.first)):
+        middle = _middle([sides[place] for place in fitted])
+        for place in used:
+            credits[place] = _right_of(sides[place], middle)
+    return _share(credits, groups)
 
 
 def _middle(sides: Sequence[tuple[float, float]]) -> float:
     return math.fsum(good + bad for good, bad in sides) / (2 * len(sides))
 
 
-def _right_of(sides: Sequence[tuple[float, float]], middle: float) -> int:
-    return sum((good > middle) + (bad < middle) for good, bad in sides)
+def _right_of(sides: tuple[float, float], middle: float) -> float:
+    """Which share of a pair's two completions is where it should be."""
+    good, bad = sides
+    return ((good > middle) + (bad < middle)) / 2

@@ -48,18 +48,27 @@ def labels_of(pairs: Sequence[Pair], rule: LabelRule) -> Labels:
     return Labels(shares, counts / counts.mean() if rule == "votes" else ones)
 
 
-def check_annotators(pairs: Sequence[Pair]) -> None:
-    """Raises DataError where reliabilities cannot be learnt: nameless votes, or one annotator."""
+def check_annotators(pairs: Sequence[Pair], unread: Sequence[str] = ()) -> None:
+    """Raises DataError where reliabilities cannot be learnt: nameless votes, or one annotator.
+
+    Args:
+        pairs: What is learnt from.
+        unread: Keys under which the annotators may stand instead.
+    """
     counts = count_votes(pairs)
     if counts.unnamed:
         raise DataError(
             f"{counts.unnamed} of {counts.votes} votes do not say whose they are; reliabilities of annotators need an "
-            "'annotator' in each, or learn without them"
+            f"'annotator' in each{_instead(unread)}, or learn without them"
         )
     if counts.annotators < 2:
         raise DataError(
             "one annotator cast all votes, and there is nobody to compare with; learn without reliabilities"
         )
+
+
+def _instead(unread: Sequence[str]) -> str:
+    return f" (there is {', '.join(map(repr, unread))}: call that so, if it says it)" if unread else ""
 
 
 def _check_overlap(pairs: Sequence[Pair]) -> None:

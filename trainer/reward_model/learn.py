@@ -145,7 +145,7 @@ def _rendered(split: Split, renderer: Renderer) -> tuple[list[tuple[RenderedPair
     parts = (split.learnt, split.validation, split.held_out)
     found = [render_pairs(part, renderer) if part else ((), 0) for part in parts]
     kept = [part for part, _ in found]
-    return kept, counts_of(split, [len(part) for part in kept], sum(count for _, count in found))
+    return kept, counts_of(split, [len(part) for part in kept], [count for _, count in found])
 
 
 def _pad_id(start: Start, renderer: Renderer) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.data.comparisons import Comparison
+from trainer.data.comparisons import Comparison, linked_groups
 from trainer.data.lines import write_rows
 from trainer.reward_model.annotators import report_annotators
 from trainer.reward_model.baseline import labels_needed, words_learnt
@@ -42,7 +42,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     check_folder(config)
     split = split_data(config)
     if config.annotators == "reliability":
-        check_annotators(split.learnt)
+        check_annotators(split.learnt, split.of_data.unread)
     several = config.members > config.heads
     first = get_ready(config.member(0) if several else config, split)
     # Members are runs of their own, with metrics of their own: only one process has the port.
@@ -66,7 +66,7 @@ def _measured(config: RewardTrainConfig, learnt: Learnt) -> RewardResult:
         learnt.scale.calibration,
         learnt.scale.logit_scale,
         learnt.new_head,
-        sureness_of(held_out.differences(), held_out.shares()),
+        sureness_of(held_out.differences(), held_out.shares(), linked_groups(rows)),
         report_annotators(pairs, learnt.reliabilities),
         labels_needed(pairs, rows, config),
         compare_members(held_out),
@@ -85,8 +85,8 @@ def _write_report(result: RewardResult, config: RewardTrainConfig) -> None:
 
 
 def _metrics(result: RewardResult) -> dict[str, float]:
-    shares = {f"eval/accuracy_{name}": share for name, share in asdict(result.evaluation).items() if share}
-    found = {name: float(share["value"]) for name, share in shares.items()}
+    shares = result.evaluation.shares()
+    found = {f"eval/accuracy_{name}": share.value for name, share in shares.items() if share is not None}
     found |= {"eval/score_std": result.calibration.std, "eval/logit_scale": result.logit_scale}
     return found | ({"eval/disagreement": result.members.disagreement} if result.members else {})
 

@@ -47,6 +47,10 @@ def test_the_pairs_that_members_judge_most_differently_are_compared(config, rewa
     expected = sorted(spread, key=lambda number: -spread[number])[: len(usable) // 4]
     first = [row for row in rows if row["provenance"]["number"] < BLOCK]
     assert [row["provenance"]["number"] for row in first] == expected
+    # The rest is one of 4 too: of the second block, as many pairs are looked at as what is missing is chosen from.
+    rest = [row["provenance"]["number"] for row in rows[len(first) :]]
+    assert len(rest) == 40 - len(first)
+    assert max(rest) < BLOCK + 2 * 4 * len(rest)  # a few of these cannot be compared
     for row in first:
         assert row["provenance"]["choice"]["disagreement"] == pytest.approx(spread[row["provenance"]["number"]])
     named = {"model": info.provenance.model, "revision": info.provenance.revision}
@@ -86,8 +90,8 @@ def test_what_the_ensemble_cannot_read_is_left_out(config, rewards, tmp_path):
     ]
     tally = Tally(8)
     with opened_chooser(config(tmp_path, choose="disagreement", reward=rewards)) as chooser:
-        (chosen,) = chooser.chosen(pairs, tally)
-        assert not chooser.chosen(pairs[1:2], tally)
+        (chosen,) = chooser.chosen(pairs, 8, tally)
+        assert not chooser.chosen(pairs[1:2], 8, tally)
     assert chosen.place.number in (0, 2)
     assert tally.left_out == {"cannot be scored": 2}
 

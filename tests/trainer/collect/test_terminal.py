@@ -2,6 +2,7 @@ import io
 
 from tests.json_lines import read_rows
 from trainer.collect import run_collect
+from trainer.collect.run import kept_in
 from trainer.collect.terminal import printable
 from trainer.data.comparisons import read_comparisons
 
@@ -35,6 +36,21 @@ def test_a_person_types_and_stops_and_goes_on(config, tmp_path, monkeypatch, cap
     shown = capsys.readouterr().out
     assert rows[0]["prompt"] in shown
     assert "5 of 8" in shown
+
+
+def test_who_stops_before_the_first_choice_is_told_of_no_file(config, tmp_path, monkeypatch):
+    there = config(tmp_path / "c.jsonl", labeller="person", annotator="ann", pairs=8)
+    typed(monkeypatch, ["q"])
+    told = run_collect(there).summary()
+    assert told == "no comparisons yet (0 were there before; left out: none); stopped, the same command goes on"
+    assert not (tmp_path / "c.jsonl").exists()
+    assert kept_in(tmp_path / "c.jsonl") == "nothing was compared yet: the same command begins again"
+    typed(monkeypatch, ["s", "q"])
+    run_collect(there)
+    assert kept_in(tmp_path / "c.jsonl").startswith(f"{tmp_path / 'c.left-out.jsonl'} keeps what was compared")
+    typed(monkeypatch, ["1", "q"])
+    assert f"1 comparisons in {tmp_path / 'c.jsonl'} (0 were" in run_collect(there).summary()
+    assert kept_in(tmp_path / "c.jsonl").startswith(f"{tmp_path / 'c.jsonl'} keeps what was compared")
 
 
 def test_nobody_is_asked_about_the_same_two_texts_twice(config, tmp_path, monkeypatch):

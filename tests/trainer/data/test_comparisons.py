@@ -121,6 +121,17 @@ def test_votes_are_a_comparison_each(tmp_path):
     assert (found.copies, found.duplicates) == (0, 0)
 
 
+def test_keys_that_look_like_an_annotators_are_not_read_in_silence(tmp_path):
+    votes = [{"worker": "ann", "vote": "a"}, {"vote": "b", "reason": "userland"}]
+    found = read(tmp_path, ROW | {"votes": votes}, ROW | {"worker_id": "w1", "label_error": "none"})
+    assert found.unread == ("worker", "worker_id")
+    assert not any(row.annotator for row in found.rows)
+    both = read(
+        tmp_path, ROW | {"annotator": "ann", "worker_id": "w1"}, ROW | {"votes": [{**votes[0], "annotator": "b"}]}
+    )
+    assert both.unread == ()
+
+
 def test_groups_can_stand_under_another_key(tmp_path):
     write_rows(tmp_path / "c.jsonl", [ROW | {"topic": "t", "group": "g"}, ROW | {"a": "z"}])
     with pytest.raises(DataError, match=r"c.jsonl:2: 'topic' must be a text; it is missing"):

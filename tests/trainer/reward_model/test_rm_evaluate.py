@@ -1,9 +1,12 @@
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.data.comparisons import Comparison
 from trainer.reward_model.evaluate import accuracy, evaluate, shorter_won, threshold_accuracy, wilson
+from trainer.reward_model.result import told_groups
 
 
 def row(label, a="aaaa", b="bb"):
@@ -60,6 +63,65 @@ def test_a_threshold_judges_single_texts_and_is_fitted_on_the_other_half():
     shifted = threshold_accuracy(rows, [11.0, 0.0, -9.0, 0.0], [10.0, 1.0, -10.0, 1.0])
     assert shifted.value < 1.0
     assert threshold_accuracy(rows[:1], [1.0], [0.0]) is None
+
+
+def grouped(count, groups):
+    """Rows of so many groups, whose prompts say which."""
+    return [Comparison(f"prompt {number % groups}", f"a {number}", f"b {number}", "a") for number in range(count)]
+
+
+def test_the_two_sides_of_a_pair_are_one_trial_of_a_threshold():
+    rng = Random(0)
+    good = [rng.gauss(1.0, 1.0) for _ in range(200)]
+    found = threshold_accuracy(grouped(200, 200), good, [score - 1.0 for score in good])
+    twin = wilson(200 * found.value, 200)
+    assert found.count == 200
+    assert (found.low, found.high) == (pytest.approx(twin.low), pytest.approx(twin.high))
+
+
+def test_a_threshold_is_fitted_on_other_groups():
+    """Two groups that lie far apart: each one's middle is right about one side of the other's pairs alone."""
+    scores = [100.0 if number // 2 % 2 else 0.0 for number in range(40)]
+    good, bad = [score + 1.0 for score in scores], [score - 1.0 for score in scores]
+    own = [Comparison(f"prompt {score}", f"a {place}", f"b {place}", "a") for place, score in enumerate(scores)]
+    assert threshold_accuracy(own, good, bad).value == 0.5
+    assert threshold_accuracy(grouped(40, 1), [1.0] * 40, [-1.0] * 40).value == 1.0  # one group: halves are of its rows
+
+
+def test_groups_that_differ_make_the_interval_over_groups_the_wider_one():
+    """In half of the groups the model is always right, in half never."""
+    rows = grouped(400, 8)
+    differences = [1.0 if number % 8 < 4 else -1.0 for number in range(400)]
+    share = accuracy(rows, differences)
+    low, high = share.over_groups
+    assert low < share.low - 0.1
+    assert high > share.high + 0.1
+    assert accuracy(rows, differences) == share
+
+
+@pytest.mark.parametrize("groups", [1, 4, 400])
+def test_few_groups_and_groups_of_one_pair_have_no_interval_over_groups(groups):
+    assert accuracy(grouped(400, groups), [1.0, 1.0, -1.0, 1.0] * 100).over_groups is None
+
+
+def test_draws_that_are_all_alike_are_no_interval():
+    assert accuracy(grouped(400, 8), [1.0] * 400).over_groups is None
+    assert accuracy(grouped(400, 8), [-1.0, *[1.0] * 399]).over_groups is not None
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (1, "these are of one group, and other groups may differ by more"),
+        (4, "these are of 4 groups, and other groups may differ by more"),
+        (8, "these are of 8 groups, and other groups may differ by more (over groups: a bootstrap of whole ones)"),
+        (40, ""),
+    ],
+)
+def test_what_intervals_do_not_say_is_told_where_it_matters(groups, told):
+    found = evaluate(grouped(40, groups), [1.0] * 40, [0.0] * 40, [1.0] * 40)
+    assert found.groups == groups
+    assert told_groups(found) == (told and f"intervals are over pairs; {told}")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.floats(-5, 5)), min_size=1))

@@ -18,7 +18,7 @@ from trainer.data.lines import DataError, write_rows
 from trainer.metrics import rounded
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.rows import scores_of
-from trainer.reward_model.splits import split_data
+from trainer.reward_model.splits import LeftOut, split_data
 from trainer.reward_model.start import initialise_head, load_start
 from trainer.reward_model.train import run_reward
 from trainer.run_folder import newest_checkpoint
@@ -138,7 +138,7 @@ def test_ties_are_learnt_or_left_out(tmp_path):
     assert len(read_comparisons(config(tmp_path, rows=rows).data).rows) == 68
     assert split_data(config(tmp_path, rows=rows)).votes.ties == 8
     dropped = split_data(config(tmp_path, rows=rows, ties="drop"))
-    assert (dropped.left_out.dropped_ties, dropped.votes.ties, dropped.votes.votes) == (8, 0, 60)
+    assert (dropped.of_data.left_out.dropped_ties, dropped.votes.ties, dropped.votes.votes) == (8, 0, 60)
     only = [{**row, "label": "tie"} for row in toy_rows(4)]
     for ties in ("soft", "drop"):
         with pytest.raises(DataError, match="only ties, from which nothing can be learnt"):
@@ -306,6 +306,7 @@ def test_labels_are_made_as_asked(tmp_path, labels):
     [
         ({"annotators": "reliability", "labels": "majority"}, "annotators reliability excludes labels"),
         ({"annotators": "reliability", "margin": 1.0, "label_smoothing": 0.1}, "excludes margin, label_smoothing"),
+        ({"held_out": "other.jsonl", "held_out_share": 0.1}, "held_out_share has no effect with held_out"),
         ({"prior_right": 9.0}, "have no effect without annotators reliability"),
         ({"annotators": "reliability", "prior_wrong": 4.0}, "prior_right 4.0 must be above prior_wrong 4.0"),
     ],
@@ -347,6 +348,46 @@ def test_bad_rows_are_counted_and_told(tmp_path):
     twice = [*bad, good[3] | {"seconds": 2, "annotator": "ann"}]
     result = run_reward(config(tmp_path, rows=good + twice, max_steps=1))
     left_out = result.data.left_out
-    assert (left_out.copies, left_out.empty, left_out.identical, left_out.duplicates) == (1, 1, 1, 1)
+    assert (left_out.copies, left_out.empty, left_out.identical, result.data.duplicates) == (1, 1, 1, 1)
     assert (result.data.votes.fewest, result.data.votes.most) == (1, 3)
-    assert "left out: 1 copies" in result.summary()
+    assert "  left out: 1 copies, 1 identical, 1 empty\n  merged: 1 duplicates, votes" in result.summary()
+
+
+def test_a_held_out_file_has_the_same_rules_and_numbers_of_its_own(tmp_path):
+    other = [{**row, "prompt": f"Another {number}?"} for number, row in enumerate(toy_rows(20, seed=1))]
+    named = [other[5] | {"annotator": "ann", "seconds": seconds} for seconds in (1, 2)]
+    bad = [other[0], other[1] | {"a": " "}, other[2] | {"label": "tie"}, other[3] | {"a": "the plan " * 60}, *named]
+    write_rows(tmp_path / "other.jsonl", other + bad)
+    fixed = {"held_out": tmp_path / "other.jsonl", "max_steps": 1, "max_tokens": 96}
+    result = run_reward(config(tmp_path, ties="drop", **fixed))
+    found = result.data.held_out_file
+    expected = LeftOut(copies=1, identical=0, empty=1, dropped_ties=1, too_long=1)
+    assert (found.left_out, found.duplicates) == (expected, 1)
+    assert (result.data.held_out, result.data.left_out.too_long) == (20, 0)
+    told = "  left out of the held-out file: 1 copies, 1 empty, 1 dropped ties, 1 too long\n  merged of the held-out"
+    assert told in result.summary()
+    report = json.loads((tmp_path / "rm" / "report.json").read_text())
+    assert report["data"]["held_out_file"]["left_out"]["dropped_ties"] == 1
+    assert "left out of the held-out file" in (tmp_path / "rm" / "card.html").read_text()
+    write_rows(tmp_path / "ties.jsonl", [row | {"label": "tie"} for row in other])
+    with pytest.raises(DataError, match="only ties, on which nothing can be measured"):
+        split_data(config(tmp_path, ties="drop", held_out=tmp_path / "ties.jsonl"))
+
+
+def test_annotators_under_another_key_are_told(tmp_path):
+    rows = [row | {"worker_id": f"worker {number % 3}"} for number, row in enumerate(toy_rows(80))]
+    result = run_reward(config(tmp_path, rows=rows, max_steps=1))
+    told = "votes without an 'annotator' have 'worker_id'"
+    assert f"  not read: {told}" in result.summary()
+    assert "Not read: votes without" in (tmp_path / "rm" / "card.html").read_text()
+    with pytest.raises(DataError, match=r"'annotator' in each \(there is 'worker_id': call that so"):
+        run_reward(config(tmp_path, rows=rows, annotators="reliability", out=tmp_path / "named"))
+
+
+def test_groups_of_several_pairs_are_told_on_the_terminal_and_the_card(tmp_path):
+    rows = [row | {"group": f"topic {number % 40 // 5}"} for number, row in enumerate(toy_rows(160))]
+    result = run_reward(config(tmp_path, rows=rows, max_steps=1, held_out_share=0.2))
+    assert result.evaluation.groups == 2
+    told = "these are of 2 groups, and other groups may differ by more"
+    assert told in result.summary()
+    assert told in (tmp_path / "rm" / "card.html").read_text()

@@ -12,6 +12,7 @@ from trainer.demo.biased.results import BiasedResults, PolicyChange, WayResult, 
 from trainer.demo.biased.table import HEADER, rows_of
 from trainer.demo.page import History
 from trainer.demo.results import told
+from trainer.reward_model.config import ENSEMBLE_CENTRING
 
 _SMOOTH = 3
 _ANSWERS = 3
@@ -143,13 +144,21 @@ def _annotators(way: WayResult) -> list[tuple[str, ...]]:
 
 
 def _ensemble(way: WayResult) -> Section:
-    doubt = None if way.policy is None else way.policy.doubt
-    found = "" if doubt is None else f"Members' scores differ by {doubt[0]:.2f} SD before and {doubt[1]:.2f} after. "
+    doubt = None if way.policy is None else way.policy.doubt_in_sd
+    found = (
+        ""
+        if doubt is None
+        else f"Members' scores differ by {doubt[0]:.2f} SD before and {doubt[1]:.2f} after, in SD of the mean score of "
+        "the SFT policy's completions. "
+    )
     text = (
-        f"{found}Members are heads of one backbone, trained on the same labels, and the policy is trained on "
-        "their mean less a part of their variance. That helps where members disagree: about noise, and "
-        "about texts unlike those they have seen. A bias that all labels share is learnt by all members alike, and "
-        "nothing of it shows in their disagreement."
+        f"{found}Members are heads of one backbone, trained on the same labels, every one on all of them (no "
+        "bootstrap), and the policy is trained on their mean less a part of their variance. So this way differs from "
+        f"“biased” in two more things: its scores are kept around 0 ({ENSEMBLE_CENTRING:g} times the mean square of a "
+        "pair's sum), and its critic starts from the policy, since a critic has one head; that of the others starts "
+        "from the reward model. What separates the two is what all of this does together.\n\n"
+        "An ensemble helps where members disagree: about noise, and about texts unlike those they have seen. A bias "
+        "that all labels share is learnt by all members alike, and nothing of it shows in their disagreement."
     )
     return Section("What an ensemble can do, and what not", text)
 

@@ -62,7 +62,7 @@ class PolicyChange:
         after: The trained one.
         score_std: SD of the scores of the SFT policy's completions.
         kl: Mean sequence KL to the SFT policy, nats.
-        doubt: Mean SD among the ensemble's members, before and after; None without an ensemble.
+        doubt: Mean SD among the ensemble's members, before and after, as raw scores; None without an ensemble.
         audit: What the policy says more than before.
         answers: To every paraphrase of the business-idea question.
     """
@@ -79,6 +79,14 @@ class PolicyChange:
     def proxy_gain(self) -> float:
         """What the reward model thinks of it, in SD of its scores of SFT's completions."""
         return (self.after.score - self.before.score) / self.score_std
+
+    @property
+    def doubt_in_sd(self) -> tuple[float, float] | None:
+        """How far members differ before and after, in the unit of `proxy_gain`; None without an ensemble."""
+        if self.doubt is None:
+            return None
+        before, after = self.doubt
+        return before / self.score_std, after / self.score_std
 
     @property
     def gold_gain(self) -> float | None:

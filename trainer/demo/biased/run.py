@@ -42,7 +42,7 @@ def run_biased(config: DemoConfig) -> BiasedResults:
     Servers are processes of their own and end with this function, however it ends.
     """
     chosen = ways(config.label_error)
-    config, clock = _sized(config), Clock()
+    config, clock = sized(config), Clock()
     clear(config.out)
     with ExitStack() as servers:
         services = train_and_collect(config, phases.Paths(config.out), clock, servers)
@@ -73,7 +73,7 @@ def side_by_side(
     return results
 
 
-def _sized(config: DemoConfig) -> DemoConfig:
+def sized(config: DemoConfig) -> DemoConfig:
     """Every way gets the same pairs and steps, labelled first by the biased panel."""
     sizes = {"comparisons": config.sizes.way_comparisons, "ppo_steps": config.sizes.way_steps}
     return config.model_copy(update={"panel": "biased", "sizes": config.sizes.model_copy(update=sizes)})

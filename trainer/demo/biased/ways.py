@@ -13,6 +13,9 @@ HASTY, CAREFUL = 0.35, 0.05
 MEMBERS = 4
 """Of the ensemble."""
 
+_BESIDE = "centred, and with a critic that starts from the policy"
+"""What an ensemble needs beside, and the other ways do not have."""
+
 VARIANCE_WEIGHT = 0.5
 """What the ensemble's objective takes off: so many times the variance of its members' scores."""
 
@@ -49,7 +52,12 @@ def ways(label_error: float) -> tuple[Way, ...]:
     return (
         Way("biased", "five who like warmth, length or hedging", biased),
         Way("honest", "five who err, but have no bias", honest_panel(label_error)),
-        Way("ensemble", f"the labels of “biased”, a reward model with {MEMBERS} heads", biased, members=MEMBERS),
+        Way(
+            "ensemble",
+            f"the labels of “biased”, a reward model with {MEMBERS} heads; {_BESIDE}",
+            biased,
+            members=MEMBERS,
+        ),
         Way("reliability", learnt, hasty, annotators="reliability"),
         Way("plain", "the labels of “reliability”, every vote counting alike", hasty, has_policy=False),
         Way(

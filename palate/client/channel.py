@@ -80,8 +80,8 @@ class ChannelOptions:
         max_message_bytes: Largest request and reply; a larger request is refused before it is sent.
         max_attempts: How often an idempotent call is tried when the server is away or sheds load; gRPC allows 2 to 5,
             1 switches retries off.
-        retry_buffer_bytes: How much of a request is kept for another try; gRPC does not retry what is larger. It does not
-            bound streams, which our clients begin again themselves.
+        retry_buffer_bytes: How much of a request is kept for another try; gRPC does not retry what is larger. Streams,
+            which our clients begin again themselves, are not bounded by it.
     """
 
     tls: Tls | None = None

@@ -59,11 +59,6 @@ class _Client:
             checked_size(request, self._options)
         return method(request, timeout=seconds, metadata=self._metadata)
 
-    def _until_next(self, error: grpc.RpcError, pause: float | None, deadline: float) -> float | None:
-        """Seconds until a stream is begun again; None where it is given up."""
-        wait = None if pause is None else pause_before(error, pause)
-        return None if wait is None or time.monotonic() + wait >= deadline else wait
-
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed(self.target)
@@ -119,7 +114,7 @@ class BlockingClient(_Client):
                         yield reply
                     return
                 except grpc.RpcError as error:
-                    if has_begun or (wait := self._until_next(error, pause, deadline)) is None:
+                    if has_begun or (wait := _until_next(error, pause, deadline)) is None:
                         raise
                 finally:
                     call.cancel()
@@ -173,7 +168,7 @@ class AwaitedClient(_Client):
                         yield reply
                     return
                 except grpc.RpcError as error:
-                    if has_begun or (wait := self._until_next(error, pause, deadline)) is None:
+                    if has_begun or (wait := _until_next(error, pause, deadline)) is None:
                         raise
                 finally:
                     call.cancel()
@@ -190,3 +185,9 @@ class AwaitedClient(_Client):
             if self._closed and task is not None and not task.cancelling():
                 raise ClientClosed(self.target) from error
             raise
+
+
+def _until_next(error: grpc.RpcError, pause: float | None, deadline: float) -> float | None:
+    """Seconds until a stream is begun again; None where it is given up."""
+    wait = None if pause is None else pause_before(error, pause)
+    return None if wait is None or time.monotonic() + wait >= deadline else wait

@@ -80,7 +80,8 @@ class ChannelOptions:
         max_message_bytes: Largest request and reply; a larger request is refused before it is sent.
         max_attempts: How often an idempotent call is tried when the server is away or sheds load; gRPC allows 2 to 5,
             1 switches retries off.
-        retry_buffer_bytes: How much of a request is kept for another try; gRPC does not retry what is larger.
+        retry_buffer_bytes: How much of a request is kept for another try; gRPC does not retry what is larger. It does not
+            bound streams, which our clients begin again themselves.
     """
 
     tls: Tls | None = None
@@ -187,7 +188,7 @@ def pauses(service: str, options: ChannelOptions) -> tuple[float, ...]:
     gRPC repeats such a call only where the proxy's whole answer has come when it looks at the headers: of nginx's 502
     it passed on one in five.
     """
-    return _PAUSES[: options.max_attempts - 1] if {"service": service} in _RETRIED else ()
+    return stream_pauses(options) if {"service": service} in _RETRIED else ()
 
 
 def stream_pauses(options: ChannelOptions) -> tuple[float, ...]:

@@ -204,10 +204,11 @@ def call_error(error: grpc.RpcError, target: str, service: str) -> CallError:
 def pause_before(error: grpc.RpcError, pause: float) -> float | None:
     """Seconds until a stream that ended so may be begun again: `pause`, or what the server said; None where it is over.
 
-    As gRPC's own retry policy has it.
+    As gRPC's own retry policy has it, which also repeats no call whose answer is too large.
     """
     trailing = _trailing(error)
-    if error.code() not in _MAY_PASS or int(trailing.get(_PUSHBACK, "0")) < 0:
+    may_pass = error.code() in _MAY_PASS and not _is_oversize(error, error.details() or "")
+    if not may_pass or int(trailing.get(_PUSHBACK, "0")) < 0:
         return None
     return pause if (told := _retry_after(trailing)) is None else told
 

@@ -60,7 +60,7 @@ class VllmEngine(TransformersEngine):
         self.joins = True
         self._longest: int = vllm.model_config.max_model_len
         self._requests = Requests(vllm, params)
-        self._in_vllm: nn.Module = model
+        self._in_vllm: nn.Module | None = model
 
     @classmethod
     def start(
@@ -103,6 +103,7 @@ class VllmEngine(TransformersEngine):
     def batch(self, weights: nn.Module) -> VllmBatch:  # type: ignore[override]  # another batch, the same protocol
         """A batch without rows; brings the weights into vLLM, where no other batch may be under way."""
         if weights is not self._in_vllm:
+            self._in_vllm = None  # which they are, if this breaks off
             self._requests.load(untied_state_dict(weights).items())
             self._in_vllm = weights
         return VllmBatch(self._requests, self.eos_token_ids)

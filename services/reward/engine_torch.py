@@ -33,7 +33,8 @@ class TorchEngine:
     """Runs the checkpoint as it is; a decoder computes what rows of a batch share at their begin once.
 
     PyTorch chooses its kernels by shape, so that a row's last bits depend on its batch. In strict mode every row is
-    computed by itself, without padding; so it is in bfloat16 on the CPU, where the last bits are no longer small.
+    computed by itself, without padding (on a GPU, filled up to a recorded length); so it is in bfloat16 on the CPU,
+    where the last bits are no longer small.
     """
 
     name = "torch"
@@ -63,7 +64,7 @@ class TorchEngine:
 
     def _get_ready_on_gpu(self) -> None:
         longest, record = self._manifest.max_tokens, recorder(self._device)
-        start = tokens_in_a_start(self._model, self._device, longest)
+        start = tokens_in_a_start(self._model, self._device, longest, self._max_tokens)
         self._group_cost = max(CPU_GROUP_COST, 2 * start)  # two passes: of the prefix, and of what comes after it
         # What is measured differs a little from start to start, and strict bits must not.
         most = longest if self._one_by_one else min(start, MOST_TOKENS)

@@ -14,6 +14,9 @@ from palate.models.classifier import MaskedClassifier
 
 logger = logging.getLogger(__name__)
 
+ALONE = threading.Lock()
+"""Held while a pass is recorded or timed: beside a recording CUDA allows no other, and no waiting for the device."""
+
 Compute = Callable[[], Tensor]
 """A pass over tensors that stay where they are."""
 
@@ -111,11 +114,17 @@ def recorded_shape(rows: int, length: int, longest: int) -> tuple[int, int]:
 
 @torch.inference_mode()
 def can_record(model: MaskedClassifier, given: Sequence[Tensor], record: Callable[[Compute], Compute]) -> bool:
-    """Whether a model's passes can be recorded: not where the processor must look at results in between."""
+    """Whether a model's passes can be recorded: not where the processor must look at results in between.
+
+    Raises:
+        torch.OutOfMemoryError: That says nothing of the model.
+    """
     try:
         record(lambda: model(*given))
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        logger.info("passes are started kernel by kernel, as they cannot be recorded: %s", error)
+        logger.warning("passes are started kernel by kernel, as they cannot be recorded: %s", error)
         return False
     return True
 
@@ -126,7 +135,7 @@ def recorder(device: torch.device) -> Callable[[Compute], Compute]:
     graphs: list[torch.cuda.CUDAGraph] = []  # the first, since a pool without graphs is gone for good
 
     def record(compute: Compute) -> Compute:
-        with torch.cuda.device(device):
+        with ALONE, torch.cuda.device(device):
             _warm_up(compute)
             graph = torch.cuda.CUDAGraph()
             # Other models' threads may allocate meanwhile.

@@ -10,6 +10,7 @@ import numpy as np
 
 from palate.models.folder import FolderError
 from services.reward.engine import Engine, Row
+from services.reward.recorded_passes import RecordedPasses
 from tests.checks.gpu.seen import Place, Seen, agreement, pairs, timed
 from tests.services.reward.references import open_folder, rows_of, scores_of
 
@@ -37,6 +38,9 @@ def _engines(name: str, folder: Path, device: str) -> Iterator[Seen]:
         except FolderError as missing:
             yield Seen(what, str(missing), "", None)
             continue
+        if engine == "torch" and device != "cpu":
+            recorded = isinstance(opened._forward, RecordedPasses)  # type: ignore[attr-defined]  # of the engine alone
+            yield Seen(f"{what}, short passes", "recorded" if recorded else "not recorded", "recorded", recorded)
         yield agreement(what, expected, scores_of(opened, given, _BATCH), dtype)
         yield Seen(f"{what}, speed", f"{_rows_per_second(opened, given):.0f} rows/s", "", None)
         yield _same_bits(f"{what}, strict", strict, given[:96])

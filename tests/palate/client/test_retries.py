@@ -13,6 +13,7 @@ from palate.client import (
     AsyncPolicyClient,
     AsyncRewardClient,
     ChannelOptions,
+    OverLimit,
     Overloaded,
     PolicyClient,
     RewardClient,
@@ -147,8 +148,16 @@ def test_sampling_is_given_up_without_leave_or_time(server: LocalServer):
         pytest.raises(Unavailable, match="not yet"),
     ):
         list(client.generate(["unavailable-twice, once"]))
-    with PolicyClient(server.target) as client, pytest.raises(Unavailable, match="not yet"):
-        list(client.generate(["unavailable-twice, soon"], timeout=0.09))
+    with PolicyClient(server.target) as client, pytest.raises(Overloaded, match="full"):
+        list(client.generate(["shed for 60"], timeout=30))
+
+
+def test_sampling_whose_answer_is_too_large_is_not_asked_for_again(server: LocalServer):
+    before = started(server, "Generate")
+    options = ChannelOptions(max_message_bytes=50_000)
+    with PolicyClient(server.target, options=options) as client, pytest.raises(OverLimit):
+        list(client.generate(["without end"]))
+    assert started(server, "Generate") - before == 1
 
 
 def test_grpc_itself_does_not_repeat_sampling(server: LocalServer):

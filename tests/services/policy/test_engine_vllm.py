@@ -198,6 +198,23 @@ def test_other_weights_come_in_with_the_first_batch_of_them(folder, tmp_path):
     assert engine.logprobs(first, pair, 1.0) == TransformersEngine.logprobs(engine, first, pair, 1.0)
 
 
+def test_weights_whose_loading_broke_off_are_nobodys(folder):
+    class Breaking(Recorder):
+        def reset_prefix_cache(self):
+            super().reset_prefix_cache()
+            return self.resets > 1
+
+    _, first = TransformersEngine.load(folder, "float32")
+    vllm = Breaking()
+    engine = VllmEngine(first, "float32", 2, vllm, dict)
+    second = engine.build({name: tensor + 1 for name, tensor in engine.tensors(first).items()})
+    with pytest.raises(RuntimeError, match="did not forget"):
+        engine.batch(second)
+    engine.batch(first)
+    assert len(vllm.loaded) == 2
+    assert all(torch.equal(vllm.loaded[1][name], tensor) for name, tensor in engine.tensors(first).items())
+
+
 def test_sequences_of_the_most_tokens_are_read_on_the_processor(folder):
     _, weights = TransformersEngine.load(folder, "float32")
     vllm = Recorder()

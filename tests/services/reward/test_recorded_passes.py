@@ -103,3 +103,11 @@ def test_a_model_that_cannot_be_recorded_is_told(model: MaskedClassifier):
 
     assert not can_record(model, batch(model, [4]), refuse)
     assert can_record(model, batch(model, [4]), computed_again)
+
+
+def test_too_little_memory_is_no_reason_to_go_on_without_recording(model: MaskedClassifier):
+    def no_room(compute: Compute) -> Compute:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        can_record(model, batch(model, [4]), no_room)

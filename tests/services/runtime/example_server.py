@@ -106,6 +106,8 @@ class ExamplePolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
         self.tries[word] += 1
         if word.startswith("unavailable-twice") and self.tries[word] < 3:
             raise NotReady("not yet")
+        if word.startswith("shed for "):
+            raise Overloaded("full", retry_after=float(word.removeprefix("shed for ")))
         while word == "without end":
             yield policy_service_pb2.GenerateResponse(completion={"text": "x" * 100_000})
         text = "third" if self.tries[word] == 3 else "first"

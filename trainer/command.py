@@ -85,27 +85,29 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a PPO run, which 
 
 
 def run_or_explain(
-    prog: str, run: Callable[[], Result], stopped: Callable[[], str] = lambda: RESUMED, code: int = NOT_GOOD
+    prog: str, run: Callable[[], Result], stopped: Callable[[], str] | None = None, code: int = NOT_GOOD
 ) -> Result:
     """What `run` returns; where it fails for a reason one can mend, prints it and exits with `code`, or with 2 where
     no other try of the same would help.
 
-    On Ctrl-C it prints what `stopped` says, what is kept and how to go on, and exits with 130.
+    On Ctrl-C it prints what `stopped` says, what is kept and how to go on, and exits with 130. None = by --resume,
+    which a run whose file finds no room is told of too.
     """
     from palate.client.errors import PalateError
     from palate.file_errors import words_of
     from palate.models.folder import FolderError
     from palate.models.frames import RenderingError
-    from trainer.errors import TrainerError
+    from trainer.errors import NotWritten, TrainerError
     from trainer.ppo.errors import TrainingError
 
     try:
         return run()
     except (TrainerError, TrainingError, FolderError, RenderingError, PalateError, OSError) as error:
-        print(f"{prog}: {words_of(error)}", file=sys.stderr)
+        remedy = f". Once it can be, {RESUMED}" if stopped is None and isinstance(error, NotWritten) else ""
+        print(f"{prog}: {words_of(error)}{remedy}", file=sys.stderr)
         raise SystemExit(STOPPED if no_other_try_mends(error) else code) from error
     except KeyboardInterrupt:
-        print(f"{prog}: stopped; {stopped()}", file=sys.stderr)
+        print(f"{prog}: stopped; {stopped() if stopped else RESUMED}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -7,6 +7,7 @@ would tokenise a second time, in another way than the services do.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import Failure, TrainerError
@@ -144,7 +146,8 @@ class _Fitter(Trainer):
             with written(folder):
                 super()._save_checkpoint(model, trial)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def compute_loss(
@@ -165,6 +168,15 @@ class _Fitter(Trainer):
         with torch.no_grad():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer's state, its last file, is there to its end; older checkpoints go after that."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 class _Observer(TrainerCallback):

@@ -1,4 +1,4 @@
-"""Tells what is in the way of writing a run's files, whichever library writes them, and how to go on."""
+"""Tells what is in the way of writing a run's files, whichever library writes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from palate.file_errors import has_no_room, unwritable
 from palate.models.unwritten import os_error_of
-from trainer.errors import RESUMED, NotWritten
+from trainer.errors import NotWritten
 
 
 @contextmanager
@@ -25,4 +25,4 @@ def written(target: Path) -> Iterator[None]:
         found = os_error_of(error)
         if found is None or (found is error and not has_no_room(error)):
             raise
-        raise NotWritten(f"{unwritable(found.filename or target, found)}. Once it can be, {RESUMED}") from found
+        raise NotWritten(unwritable(found.filename or target, found)) from found

@@ -21,7 +21,7 @@ from palate.audit.gate import Policy, breaches, check_names, read_policy
 from palate.audit.gauges import MetricsFile, write_metrics
 from palate.audit.items import Probe
 from palate.audit.metrics import AuditMetrics
-from palate.audit.out import Out, telling
+from palate.audit.out import AuditScores, Out
 from palate.audit.probes import builtin_probes
 from palate.audit.scorer import Scorer
 from palate.audit.sets import read_set
@@ -37,7 +37,6 @@ from palate.file_errors import words_of
 from palate.local_server import ServerStartError
 from palate.models.folder import FolderError
 from palate.oip.client import Tensors
-from palate.rescore.kept import KeptScores
 from palate.terminal import stdout_console
 from palate.waiting import WAIT_SECONDS, say_waiting
 
@@ -111,7 +110,7 @@ def run(
         check_names(policy, [each.name for each in probes])
         place.check()
         with opened(subject, way) as (scorer, source):
-            answers = _asked(scorer, probes, KeptScores(way.keep / f"{source.key}.jsonl"))
+            answers = _asked(scorer, probes, AuditScores(way.keep / f"{source.key}.jsonl"))
         findings = judge(probes, answers)
         audit = Audit(source, findings, breaches(findings, policy))
         place.write(as_json(audit), lambda file: write_card(file, audit))
@@ -167,8 +166,8 @@ def _tensors(names: str) -> Tensors:
     return Tensors(*given)
 
 
-def _asked(scorer: Scorer, probes: Sequence[Probe], kept: KeptScores) -> Answers:
+def _asked(scorer: Scorer, probes: Sequence[Probe], kept: AuditScores) -> Answers:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with telling(kept.path), Progress(*columns, console=_CONSOLE) as progress:
+    with Progress(*columns, console=_CONSOLE) as progress:
         task = progress.add_task("texts", total=len(in_turn(probes)))
         return ask(scorer, probes, kept, lambda more: progress.advance(task, more))

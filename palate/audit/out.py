@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from palate.client import PalateError
 from palate.file_errors import try_folder, unwritable
+from palate.rescore.kept import KeptScores
 
 
 class OutProblem(PalateError):
@@ -48,6 +49,8 @@ class Out:
         with telling(self.folder):
             try_folder(self.folder)
         for file in (self.document, self.card):
+            if file.is_dir():
+                raise OutProblem(f"{file} cannot be written: it is a folder; remove it, or choose another --out")
             with telling(file):
                 if file.exists():
                     file.open("ab").close()
@@ -63,6 +66,19 @@ class Out:
             self.document.write_text(text + "\n", encoding="utf-8")
         with telling(self.card):
             card(self.card)
+
+
+class AuditScores(KeptScores):
+    """Scores of an audit, kept as they come."""
+
+    def add(self, scores: Mapping[str, float], cut: Collection[str] = ()) -> None:
+        """Keeps scores.
+
+        Raises:
+            OutProblem: They cannot be written.
+        """
+        with telling(self.path):
+            super().add(scores, cut)
 
 
 @contextmanager

@@ -77,7 +77,8 @@ class Source:
     def key(self) -> str:
         """A name for files with its scores, which are never mixed with those of another."""
         endpoint = "" if self.revision else self.endpoint
-        parts = (self.model, self.revision, self.engine, self.dtype, endpoint, "with cuts")
+        cuts = "cuts told" if self.tells_cuts else "cuts not told"
+        parts = (self.model, self.revision, self.engine, self.dtype, endpoint, cuts)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

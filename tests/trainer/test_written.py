@@ -1,11 +1,14 @@
 import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
+from transformers import TrainerState
+from transformers import trainer as trainer_of_transformers
 from typer.testing import CliRunner
 
 from palate.exit_codes import NOT_GOOD
@@ -41,7 +44,7 @@ def test_every_library_says_of_the_disk_what_one_can_mend(tmp_path, library):
     ):
         WRITERS[library](file)
     assert str(raised.value).startswith(f"{file} cannot be written: ")
-    assert "choose another --out. Once it can be, the same command with --resume" in str(raised.value)
+    assert str(raised.value).endswith("choose another --out")
 
 
 def test_a_full_disk_is_called_one():
@@ -92,8 +95,48 @@ def test_training_on_a_full_disk_ends_with_a_line_and_goes_on_once_there_is_room
     assert done.exit_code == NOT_GOOD, done.output
     place = out / "checkpoints" / "checkpoint-1" if checkpoints else out / "model" / "model.safetensors"
     assert done.stderr.splitlines()[-1].startswith(f"palate train {phase}: {place} cannot be written: no file may be")
+    assert "choose another --out. Once it can be, the same command with --resume goes on" in done.stderr
     assert newest_checkpoint(out) is None
     assert not list(out.glob("*.draft"))
     again = CliRunner().invoke(command.app, [*fixed, "--resume"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "model" / "palate.json").read_text())
+
+
+def test_a_command_without_resume_does_not_name_it(tmp_path, capsys):
+    with pytest.raises(SystemExit), files_of_at_most(20_000):
+        command.run_or_explain("palate train report", lambda: _write(tmp_path / "file"), lambda: "nothing is written")
+    assert capsys.readouterr().err.endswith("choose another --out\n")
+
+
+def _write(file):
+    with written(file):
+        WRITERS["python"](file)
+
+
+def _cut_short(state, path):
+    Path(path).write_text('{"epoch": ')
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _not_sorted(**_):
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "broken", "kept"),
+    [
+        (TrainerState, "save_to_json", _cut_short, False),
+        (trainer_of_transformers, "rotate_checkpoints", _not_sorted, True),
+    ],
+)
+def test_a_checkpoint_goes_only_where_it_is_not_whole(tmp_path, monkeypatch, of, name, broken, kept):
+    base = make_tiny_policy(tmp_path / "base", 0, chat=True)
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": x, "completion": "a friend"} for x in "abcd"])
+    places = ["--model", str(base), "--data", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out")]
+    fixed = ["sft", *places, "--max-steps=2", "--checkpoint-every=1", "--no-progress", "--threads=1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(of, name, broken)
+        assert CliRunner().invoke(command.app, fixed).exit_code == NOT_GOOD
+    assert (newest_checkpoint(tmp_path / "out") is not None) == kept
+    assert CliRunner().invoke(command.app, [*fixed, "--resume"]).exit_code == 0

@@ -40,7 +40,7 @@ class Sureness:
     Attributes:
         error: Expected calibration error: mean |predicted − observed| over bins, by their counts (Guo et al. 2017).
         bins: Of equal width over [½, 1], those that hold pairs.
-        split: What the halves are of: whole groups, or rows where there is one group alone.
+        split: What the halves are of: whole groups, or rows where one group holds nearly all.
     """
 
     error: float

@@ -90,8 +90,10 @@ def _accuracy(result: RewardResult) -> Section:
     )
     if told := told_groups(result.evaluation):
         text += f"\n\n{told[0].upper()}{told[1:]}."
-    if result.evaluation.groups == 1:
-        text += " With one group, the threshold was fitted on a half of its pairs and used on the other."
+    if result.evaluation.threshold_split == "rows":
+        text += (
+            " With (nearly) all pairs in one group, the threshold was fitted on a half of the pairs, used on the other."
+        )
     columns = ("judge", "accuracy", "interval over pairs", "pairs", "interval over groups")
     drawn = [bars("accuracy on held-out pairs", Axis("", "accuracy"), values, ("chance", 0.5))] if values else []
     return Section("Accuracy", text, [Table("held out", columns, rows)], drawn)
@@ -122,7 +124,7 @@ def _sureness(result: RewardResult) -> Section:
     found = result.sureness
     if found is None:
         return Section("Calibration", "Too few held-out pairs to measure it.")
-    halves = "the held-out groups" if found.split == "groups" else "the pairs of the one held-out group"
+    halves = "the held-out groups" if found.split == "groups" else "the held-out pairs, (nearly) all of one group,"
     text = (
         f"Expected calibration error {found.error:.3f}: how far the probability of the preferred side is from the "
         f"share of votes for it, on average. The temperature was fitted on one half of {halves} and used on the other. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from trainer.data.comparisons import Comparison, linked_groups
 from trainer.reward_model.bootstrap import interval_over_groups
@@ -47,10 +48,19 @@ def wilson(successes: float, count: int) -> Share | None:
     return Share(share, max(0.0, middle - half), min(1.0, middle + half), count)
 
 
-def accuracy(rows: Sequence[Comparison], differences: Sequence[float]) -> Share | None:
-    """How often score(a) − score(b) has the sign of the label; ties are left out, a difference of 0 counts half."""
-    decided = [(row, difference) for row, difference in zip(rows, differences, strict=True) if row.label != "tie"]
-    return _share([credit(difference, row) for row, difference in decided], linked_groups([row for row, _ in decided]))
+def accuracy(
+    rows: Sequence[Comparison], differences: Sequence[float], groups: Sequence[str] | None = None
+) -> Share | None:
+    """How often score(a) − score(b) has the sign of the label; ties are left out, a difference of 0 counts half.
+
+    Args:
+        rows: What is judged.
+        differences: Of each row.
+        groups: What each row belongs to; None = as these rows alone are linked.
+    """
+    linked = linked_groups(rows) if groups is None else groups
+    decided = [each for each in zip(rows, differences, linked, strict=True) if each[0].label != "tie"]
+    return _share([credit(difference, row) for row, difference, _ in decided], [group for _, _, group in decided])
 
 
 def _share(credits: Sequence[float], groups: Sequence[str]) -> Share | None:
@@ -92,7 +102,8 @@ class Evaluation:
         threshold: Completions on the right side of one threshold, the middle between preferred and other ones: how well
             a single text can be judged. It means something where labels do not depend on what a text is compared with.
             The interval is over pairs, as a pair's two completions are no two trials.
-        groups: Groups of the comparisons; those that share a prompt are one.
+        groups: Groups of the comparisons that are no ties; those that share a prompt are one.
+        threshold_split: What the halves are of on which the threshold was fitted and used, as in `Halves`.
     """
 
     reward_model: Share | None
@@ -101,10 +112,12 @@ class Evaluation:
     shorter_won: Share | None
     threshold: Share | None
     groups: int
+    threshold_split: Literal["groups", "rows"] | None
 
     def shares(self) -> dict[str, Share | None]:
         """All of them, by who judges."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "groups"}
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in found.items() if name not in ("groups", "threshold_split")}
 
     @property
     def clustered(self) -> bool:
@@ -117,36 +130,42 @@ def evaluate(
 ) -> Evaluation:
     """Judges `rows` by raw scores of both sides, by length, and by the differences that a bag of words gives."""
     differences = [a - b for a, b in zip(scores_a, scores_b, strict=True)]
-    short = shorter_won(rows)
+    short, groups = shorter_won(rows), linked_groups(rows)
+    decided = [group for row, group in zip(rows, groups, strict=True) if row.label != "tie"]
+    halves = halved(decided)
     return Evaluation(
-        reward_model=accuracy(rows, differences),
-        length_only=accuracy(rows, length_differences(rows)),
-        bag_of_words=accuracy(rows, bag_of_words),
-        shorter_won=accuracy([rows[i] for i in short], [differences[i] for i in short]),
-        threshold=threshold_accuracy(rows, scores_a, scores_b),
-        groups=len(set(linked_groups(rows))),
+        reward_model=accuracy(rows, differences, groups),
+        length_only=accuracy(rows, length_differences(rows), groups),
+        bag_of_words=accuracy(rows, bag_of_words, groups),
+        shorter_won=accuracy([rows[i] for i in short], [differences[i] for i in short], [groups[i] for i in short]),
+        threshold=threshold_accuracy(rows, scores_a, scores_b, groups),
+        groups=len(set(decided)),
+        threshold_split=halves.by if halves else None,
     )
 
 
 def threshold_accuracy(
-    rows: Sequence[Comparison], scores_a: Sequence[float], scores_b: Sequence[float]
+    rows: Sequence[Comparison],
+    scores_a: Sequence[float],
+    scores_b: Sequence[float],
+    groups: Sequence[str] | None = None,
 ) -> Share | None:
     """Share of completions on the right side of the middle between preferred and other ones; counted are pairs.
 
-    The middle is fitted on one half of the groups (of the rows, where there is one group) and used on the other, and
-    the other way round.
+    The middle is fitted on one half of the groups (of the rows, where one group holds nearly all) and used on the
+    other, and the other way round. `groups` are as those of `accuracy`.
     """
-    decided = [each for each in zip(rows, scores_a, scores_b, strict=True) if each[0].label != "tie"]
-    groups = linked_groups([row for row, _, _ in decided])
-    sides = [(a, b) if row.label == "a" else (b, a) for row, a, b in decided]
-    if (halves := halved(groups)) is None:
+    linked = linked_groups(rows) if groups is None else groups
+    decided = [each for each in zip(rows, scores_a, scores_b, linked, strict=True) if each[0].label != "tie"]
+    sides, of = [(a, b) if row.label == "a" else (b, a) for row, a, b, _ in decided], [each[3] for each in decided]
+    if (halves := halved(of)) is None:
         return None
     credits = [0.0] * len(sides)
     for fitted, used in ((halves.first, halves.second), (halves.second, halves.first)):
         middle = _middle([sides[place] for place in fitted])
         for place in used:
             credits[place] = _right_of(sides[place], middle)
-    return _share(credits, groups)
+    return _share(credits, of)
 
 
 def _middle(sides: Sequence[tuple[float, float]]) -> float:

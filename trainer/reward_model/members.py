@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.data.comparisons import linked_groups
 from trainer.reward_model.evaluate import Share, accuracy
 from trainer.reward_model.held_out import HeldOut
 
@@ -66,7 +67,10 @@ def _halves(held_out: HeldOut, differences: Tensor) -> tuple[Share | None, Share
     order = (spread / (mean + spread).clamp_min(torch.finfo(spread.dtype).tiny)).argsort(stable=True).tolist()
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     rows, means = held_out.rows(), differences.mean(1).tolist()
-    first, second = (accuracy([rows[i] for i in half], [means[i] for i in half]) for half in halves)
+    groups = linked_groups(rows)
+    first, second = (
+        accuracy([rows[i] for i in half], [means[i] for i in half], [groups[i] for i in half]) for half in halves
+    )
     return first, second
 
 

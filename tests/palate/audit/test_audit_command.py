@@ -11,15 +11,14 @@ from benchmarks.ports import free_port
 from palate.audit.ask import ask, in_turn
 from palate.audit.command import _asked, app
 from palate.audit.items import Item, Measure, Probe, Text
-from palate.audit.out import OutProblem
+from palate.audit.out import AuditScores, OutProblem
 from palate.audit.probes import builtin_probes
 from palate.audit.scorer import FunctionScorer
-from palate.audit.subject import Server, Way, opened
+from palate.audit.subject import Server, Source, Way, opened
 from palate.client import ChannelOptions, Failed, ItemErrorCode
 from palate.local_server import local_server
 from palate.models.manifest import load_manifest, write_manifest
 from palate.oip.client import Tensors
-from palate.rescore.kept import KeptScores
 from tests.expositions import series_of, value
 from tests.servers import start_server
 from tests.tiny_models import make_tiny_policy, make_tiny_reward
@@ -247,7 +246,8 @@ def test_what_is_in_the_way_of_the_report_is_told_before_anything_is_asked(serve
     assert (done.exit_code, "choose another --out" in done.output) == (STOPPED, True), done.output
     (tmp_path / "out" / "audit.html").mkdir(parents=True)
     done = audit("--target", server.target, "--out", tmp_path / "out")
-    assert (done.exit_code, "audit.html cannot be written" in done.output) == (STOPPED, True), done.output
+    assert (done.exit_code, "choose a file" in done.output) == (STOPPED, False), done.output
+    assert "audit.html cannot be written: it is a folder; remove it, or choose another --out" in done.output
     assert not (tmp_path / "out" / "scores").exists()
 
 
@@ -267,10 +267,26 @@ def test_a_full_disk_is_told_with_file_and_remedy_and_nothing_is_asked_again(ser
 
 
 def test_a_disk_that_is_full_for_scores_is_told_likewise(tmp_path):
-    kept = KeptScores(tmp_path / "kept.jsonl")
+    kept = AuditScores(tmp_path / "kept.jsonl")
     kept.path.symlink_to("/dev/full")
     with pytest.raises(OutProblem, match=r"kept\.jsonl cannot be written: the disk is full; free some space"):
         _asked(FunctionScorer(lambda prompt, completion: len(completion)), builtin_probes()[:1], kept)
+
+
+def test_what_fails_while_asking_is_no_matter_of_the_scores_file(tmp_path):
+    def fail(prompt, completion):
+        raise error
+
+    error = OSError(5, "of the scorer's own")
+    with pytest.raises(OSError, match="of the scorer's own") as raised:
+        _asked(FunctionScorer(fail), builtin_probes()[:1], AuditScores(tmp_path / "kept.jsonl"))
+    assert raised.value is error
+
+
+def test_scores_without_cuts_are_not_taken_for_scores_with_them():
+    """A server that tells no cuts, and the one in its place that does, at the same version."""
+    told = Source("model", "1", "triton", "", "127.0.0.1:1", tells_cuts=True)
+    assert replace(told, tells_cuts=False).key != told.key == replace(told, endpoint="127.0.0.1:2").key
 
 
 def test_a_policy_is_no_reward_model(tmp_path):

@@ -108,5 +108,12 @@ def test_no_group_is_on_both_sides_of_the_temperature():
     assert by_group.error > by_row.error + 0.02
 
 
+def test_a_group_beside_one_that_holds_nearly_all_is_no_half():
+    differences, votes = judged(Random(6), 1000, 1.0)
+    found = sureness_of(differences, votes, ["large"] * 990 + ["small"] * 10)
+    assert found == sureness_of(differences, votes, ["large"] * 1000)
+    assert found.split == "rows"
+
+
 def test_too_few_pairs_have_no_calibration_error():
     assert sureness_of([1.0], [1.0], ["group"]) is None

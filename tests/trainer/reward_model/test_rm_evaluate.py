@@ -124,6 +124,36 @@ def test_what_intervals_do_not_say_is_told_where_it_matters(groups, told):
     assert told_groups(found) == (told and f"intervals are over pairs; {told}")
 
 
+def test_groups_are_those_of_what_is_counted():
+    """Ties of other prompts are judged by nobody, so they do not hide that the rest are of few groups."""
+    ties = [Comparison(f"tie {number}", "a", "b", "tie") for number in range(40)]
+    found = evaluate([*grouped(40, 8), *ties], [1.0] * 80, [0.0] * 80, [1.0] * 80)
+    assert (found.reward_model.count, found.groups, found.clustered) == (40, 8, True)
+    assert "these are of 8 groups" in told_groups(found)
+
+
+def test_groups_that_hang_together_by_a_row_outside_a_subset_are_one_there_too():
+    """Five groups of pairs where the shorter one won, two of which share a prompt with a pair where it did not."""
+    short = [
+        Comparison(f"prompt {number % 5}", f"a {number}", "b", "b", group=f"group {number % 5}") for number in range(40)
+    ]
+    link = [Comparison("prompt 0", "a longer one", "b", "a", group="group 1")]
+    alone, linked = (
+        evaluate(rows, [1.0, *[0.0] * (len(rows) - 1)], [0.5] * len(rows), [1.0] * len(rows))
+        for rows in (short, short + link)
+    )
+    assert (alone.groups, linked.groups) == (5, 4)
+    assert alone.shorter_won.count == linked.shorter_won.count == 40
+    assert alone.shorter_won.over_groups is not None
+    assert linked.shorter_won.over_groups is None  # of fewer than five groups
+
+
+@pytest.mark.parametrize(("rest", "split"), [(1, "rows"), (20, "groups")])
+def test_which_halves_a_threshold_was_fitted_on_is_told(rest, split):
+    rows = [*grouped(100 - rest, 1), *(Comparison(f"other {n}", f"a {n}", f"b {n}", "a") for n in range(rest))]
+    assert evaluate(rows, [1.0] * 100, [0.0] * 100, [1.0] * 100).threshold_split == split
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.floats(-5, 5)), min_size=1))
 def test_a_judge_and_its_opposite_share_all_credit(drawn):
     rows, differences = [row(label) for label, _ in drawn], [difference for _, difference in drawn]

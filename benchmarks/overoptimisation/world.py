@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from trainer.data.lines import write_rows
 from trainer.demo import phases
 from trainer.demo.config import DemoConfig
 from trainer.overoptimisation.objectives import SINGLE
+from trainer.pretrain import run_pretrain
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.train import run_reward
 from trainer.simulation.gold import gold_reward
@@ -23,6 +24,9 @@ NOISE = 0.25
 """Share of labels that say the contrary of gold (Coste et al. 2023)."""
 
 VARIANCE_WEIGHT = 1.0
+_SEEDS_APART = 1000
+"""Between base models of one world, so that no seed of the benchmark has another's."""
+
 JUDGES = "judges"
 OBJECTIVES = (SINGLE, "mean", "min", "mean-var")
 """One of the ensemble's members alone, and three ways to use all of them."""
@@ -36,6 +40,7 @@ class Sizes:
         pairs: Labelled pairs, those held out among them.
         epochs: Of every member.
         members: Of the ensemble.
+        bases: Base models that members start from in turn: the policy's, and others pretrained on the same documents.
         prompts: Held-out prompts of best of n.
         samples: N, completions of each.
         steps: Of a PPO run.
@@ -44,6 +49,7 @@ class Sizes:
     pairs: int = 1000
     epochs: float = 3.0
     members: int = 4
+    bases: int = 1
     prompts: int = 24
     samples: int = 256
     steps: int = 40
@@ -62,8 +68,18 @@ def make_judges(demo: DemoConfig, sizes: Sizes, out: Path) -> Path:
         paths = phases.Paths(demo.out)
         rows = noisy(_rows(paths.comparisons), sizes.pairs, Random(f"labels {demo.seed}"))
         write_rows(out.with_name("comparisons.jsonl"), rows)
-        run_reward(_training(paths.base, demo, sizes, out))
+        others = [_other_base(demo, paths, number) for number in range(1, sizes.bases)]
+        run_reward(_training([paths.base, *others], demo, sizes, out))
     return out
+
+
+def _other_base(demo: DemoConfig, paths: phases.Paths, number: int) -> Path:
+    """The demo's base model from another seed; shared by all that is done with this world."""
+    out = demo.out / f"base-{number + 1}"
+    if not (out / "model").exists():
+        changes = {"out": out, "seed": demo.seed + _SEEDS_APART * number}
+        run_pretrain(phases.pretrain_config(demo, paths).model_copy(update=changes))
+    return out / "model"
 
 
 def noisy(rows: Iterator[dict[str, Any]], count: int, rng: Random) -> list[dict[str, Any]]:
@@ -85,10 +101,11 @@ def serve_judges(run: Path, log: Path, stack: ExitStack) -> LocalServer:
     return stack.enter_context(local_server(command, log=log))
 
 
-def _training(base: Path, demo: DemoConfig, sizes: Sizes, out: Path) -> RewardTrainConfig:
+def _training(starts: Sequence[Path], demo: DemoConfig, sizes: Sizes, out: Path) -> RewardTrainConfig:
     return RewardTrainConfig(
         out=out,
-        model=base,
+        model=starts[0],
+        member_models=list(starts[1:]),
         data=out.with_name("comparisons.jsonl"),
         learning_rate=1e-3,
         weight_decay=0.1,

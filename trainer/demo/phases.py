@@ -98,19 +98,22 @@ def make_data(config: DemoConfig, paths: Paths) -> None:
 
 def pretrain(config: DemoConfig, paths: Paths) -> None:
     """A base model that continues the world's text."""
-    run_pretrain(
-        PretrainConfig(
-            out=paths.base.parent,
-            documents=paths.documents,
-            hidden_size=128,
-            layers=3,
-            batch_size=24,
-            learning_rate=3e-3,
-            max_steps=config.sizes.base_steps,
-            seed=config.seed,
-            threads=config.threads,
-            progress=config.progress,
-        )
+    run_pretrain(pretrain_config(config, paths))
+
+
+def pretrain_config(config: DemoConfig, paths: Paths) -> PretrainConfig:
+    """How the base model learns."""
+    return PretrainConfig(
+        out=paths.base.parent,
+        documents=paths.documents,
+        hidden_size=128,
+        layers=3,
+        batch_size=24,
+        learning_rate=3e-3,
+        max_steps=config.sizes.base_steps,
+        seed=config.seed,
+        threads=config.threads,
+        progress=config.progress,
     )
 
 

@@ -28,7 +28,7 @@ _JUDGES = {
 def write_card(path: Path, config: RewardTrainConfig, result: RewardResult) -> None:
     """Writes card.html; report.json holds the same figures, and every annotator."""
     lead = (
-        f"Trained by Palate from {config.model.name} on {config.sources()['data']}, seed {config.seed}. Accuracies are "
+        f"Trained by Palate from {', '.join(start.name for start in config.starts)} on {config.sources()['data']}, seed {config.seed}. Accuracies are "
         "on groups that training did not see, against what most votes say; intervals are 95 %."
     )
     sections = [_data(config, result), *_adapters(result), _accuracy(result), *_members(result), _sureness(result)]

@@ -89,6 +89,11 @@ class RewardTrainConfig(FitConfig):
     bootstrap: bool = Field(
         default=False, description="Each member learns from a draw of its own of the groups, with replacement."
     )
+    member_models: list[Path] = Field(
+        default=[],
+        description="Further folders to start from, with the tokenizer of --model: members start from --model and these "
+        "in turn. Models that were pretrained apart are wrong apart.",
+    )
     patience: int = Field(
         default=0, ge=0, description="Epochs without a lower loss on a part of the training data; 0 = to the end."
     )
@@ -111,9 +116,16 @@ class RewardTrainConfig(FitConfig):
             return self.centring
         return ENSEMBLE_CENTRING if self.members > 1 else 0.0
 
+    @property
+    def starts(self) -> tuple[Path, ...]:
+        """Folders that members start from, in turn."""
+        return (self.model, *self.member_models)
+
     def member(self, number: int) -> Self:
-        """How member `number` (from 0) of several models is trained; the first has the run's own seed."""
+        """How member `number` (from 0) of several models is trained; the first has the run's own seed and model."""
         changes = {
+            "model": self.starts[number % len(self.starts)],
+            "member_models": [],
             "out": self.out / f"member-{number + 1}",
             "seed": (self.seed + _SEEDS_APART * number) % 2**31,
             "centring": self.centring_weight(),
@@ -136,6 +148,7 @@ class RewardTrainConfig(FitConfig):
         prior = ("prior_right", "prior_wrong") if self.annotators == "reliability" else ()
         several = ("members", "shared_backbone", "bootstrap") if self.members > 1 else ()
         told = {name: getattr(self, name) for name in (*names, *prior, *several)}
+        told |= {"starts": len(self.starts)} if self.member_models else {}
         return told | {"centring": self.centring_weight()}
 
     @model_validator(mode="after")
@@ -148,9 +161,16 @@ class RewardTrainConfig(FitConfig):
 
     @model_validator(mode="after")
     def _members_there(self) -> Self:
-        asked = [name for name in ("shared_backbone", "bootstrap") if getattr(self, name)]
+        asked = [name for name in ("shared_backbone", "bootstrap", "member_models") if getattr(self, name)]
         if asked and self.members == 1:
             raise ValueError(f"{', '.join(asked)} has no effect without members; say how many with members")
+        if self.member_models and self.shared_backbone:
+            raise ValueError("member_models and shared_backbone exclude each other: one backbone starts from one model")
+        if len(self.starts) > self.members:
+            raise ValueError(
+                f"{len(self.starts)} models to start from, model among them, are more than {self.members} members: ask "
+                "for more members, or leave out some of member_models"
+            )
         if self.shared_backbone and self.annotators == "reliability":
             raise ValueError(
                 "shared_backbone and annotators reliability exclude each other: votes are weighed by one score of a "

@@ -15,7 +15,7 @@ from trainer.reward_model.calibrate import sureness_of
 from trainer.reward_model.card import write_card
 from trainer.reward_model.commits import commits_of, with_commits, write_commits
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.reward_model.ensemble import learn_ensemble
+from trainer.reward_model.ensemble import check_starts, learn_ensemble
 from trainer.reward_model.evaluate import evaluate
 from trainer.reward_model.labels import check_annotators
 from trainer.reward_model.learn import Learnt, get_ready, learn
@@ -31,7 +31,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
 
     Raises:
         DataError: The comparisons cannot be used or split.
-        FolderError: The model cannot be trained like this.
+        FolderError: A model cannot be trained like this, or those of the members do not go together.
         NotAdaptable: The adapters asked for do not fit the model.
         DataAway: They are on the hub, which cannot be reached.
         RunFolderError: The folder of the run holds another run.
@@ -44,6 +44,7 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     if config.annotators == "reliability":
         check_annotators(split.learnt, split.of_data.unread)
     several = config.members > config.heads
+    check_starts(config)
     first = get_ready(config.member(0) if several else config, split)
     # Members are runs of their own, with metrics of their own: only one process has the port.
     with begin_run(config.model_copy(update={"prometheus_port": None}) if several else config) as writer:

@@ -6,13 +6,14 @@ from random import Random
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from palate.client import Aggregate, MeanMinusVariance, RewardClient
 from palate.models.ensemble import read_ensemble
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest
 from tests.servers import start_server
-from tests.tiny_models import make_tiny_reward
+from tests.tiny_models import make_tiny_gpt2, make_tiny_policy, make_tiny_reward
 from tests.trainer.reward_model.test_rm_train import config, panel_rows, toy_rows
 from trainer.data.comparisons import Comparison
 from trainer.data.votes import pairs_of
@@ -116,6 +117,43 @@ def test_a_half_trained_ensemble_goes_on_where_it_was(tmp_path):
     again = run_reward(settings.model_copy(update={"resume": True}))
     assert again.calibration == whole.calibration
     assert read_ensemble(again.model_folder).members == read_ensemble(whole.model_folder).members
+
+
+def test_members_start_from_several_models_in_turn(tmp_path):
+    others = [make_tiny_policy(tmp_path / f"other-{seed}", seed, chat=True) for seed in (1, 2)]
+    settings = config(tmp_path, rows=toy_rows(60), members=4, member_models=others, max_steps=1, learning_rate=1e-9)
+    run_reward(settings)
+    starts = [settings.model, *others, settings.model]
+    assert [_embedding(settings.out / f"member-{n}" / "model") for n in (1, 2, 3, 4)] == [
+        pytest.approx(_embedding(start), abs=1e-6) for start in starts
+    ]
+    assert json.loads((settings.out / "report.json").read_text())["loss"]["starts"] == 3
+    assert "from start, other-1, other-2 on comparisons.jsonl" in (settings.out / "card.html").read_text()
+
+
+def _embedding(folder):
+    return load_file(folder / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist()
+
+
+def test_members_that_would_read_other_ids_are_refused_before_anything_is_learnt(tmp_path):
+    other = make_tiny_gpt2(tmp_path / "gpt2", 0)
+    settings = config(tmp_path, rows=toy_rows(60), members=2, member_models=[other], max_steps=1)
+    with pytest.raises(FolderError, match="gpt2 differ in their t"):
+        run_reward(settings)
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, "member_models has no effect without members"),
+        ({"members": 2, "shared_backbone": True}, "exclude each other: one backbone starts from one model"),
+        ({"members": 2, "member_models": ["b", "c"]}, "3 models to start from, model among them, are more than 2"),
+    ],
+)
+def test_models_to_start_from_that_nobody_would_use_are_refused(changes, problem, tmp_path):
+    with pytest.raises(ValueError, match=problem):
+        RewardTrainConfig(**{"out": tmp_path, "model": "a", "data": "d", "member_models": ["b"], **changes})
 
 
 def test_reliabilities_of_members_are_averaged(tmp_path):

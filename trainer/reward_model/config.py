@@ -91,8 +91,8 @@ class RewardTrainConfig(FitConfig):
     )
     member_models: list[Path] = Field(
         default=[],
-        description="Further folders to start from, with the tokenizer of --model: members start from --model and these "
-        "in turn. Models that were pretrained apart are wrong apart.",
+        description="Further folders to start from, with the tokenizer of --model: members start from --model and "
+        "these in turn. Models that were pretrained apart are wrong apart.",
     )
     patience: int = Field(
         default=0, ge=0, description="Epochs without a lower loss on a part of the training data; 0 = to the end."

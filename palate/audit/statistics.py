@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from palate.audit.items import Alternative, Measure
+from palate.wilson import wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -113,11 +114,10 @@ def sign_test(hits: int, misses: int, alternative: Alternative = "two-sided", nu
 
 
 def wilson(hits: int, trials: int) -> Share | None:
-    """A share with its 95 % interval (Wilson 1927); None without any trial."""
+    """A share with its 95 % interval; None without any trial."""
     if trials == 0:
         return None
-    low, high = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
-    return Share(hits, trials, hits / trials, float(low), float(high))
+    return Share(hits, trials, hits / trials, *wilson_interval(hits, trials))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from palate.wilson import wilson_interval
 from trainer.data.comparisons import Comparison, linked_groups
 from trainer.reward_model.bootstrap import interval_over_groups
 from trainer.reward_model.halves import halved
-
-_Z = 1.959963984540054
-"""Two-sided 95 % of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +34,10 @@ class Share:
 
 
 def wilson(successes: float, count: int) -> Share | None:
-    """Share and Wilson score interval; None where nothing was counted.
-
-    Source: Wilson 1927. `successes` may hold halves, for draws.
-    """
+    """A share with its interval; None where nothing was counted. `successes` may hold halves, for draws."""
     if count == 0:
         return None
-    share, z2 = successes / count, _Z * _Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return Share(share, max(0.0, middle - half), min(1.0, middle + half), count)
+    return Share(successes / count, *wilson_interval(successes, count), count)
 
 
 def accuracy(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from palate.models.ensemble import check_alike, write_ensemble
 from palate.models.manifest import digest_folder
-from trainer.fit import Fitted
+from trainer.fit import Fitted, prepare_process
 from trainer.model_folder import replaced_folder
 from trainer.reward_model.annotators import together
 from trainer.reward_model.config import RewardTrainConfig
@@ -25,6 +25,7 @@ def check_starts(config: RewardTrainConfig) -> None:
         FolderError: A model cannot be trained like this, or two differ in tokenizer or template.
     """
     if config.member_models:
+        prepare_process(config)
         members = [config.member(number) for number in range(len(config.starts))]
         check_alike({str(one.model): digest_folder(one.model, load_start(one).manifest) for one in members})
 

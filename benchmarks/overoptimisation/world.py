@@ -49,13 +49,13 @@ class Sizes:
     pairs: int = 1000
     epochs: float = 3.0
     members: int = 4
-    bases: int = 1
+    bases: int = 4
     prompts: int = 24
     samples: int = 256
     steps: int = 40
 
 
-QUICK = Sizes(pairs=200, epochs=1.0, members=3, prompts=4, samples=16, steps=2)
+QUICK = Sizes(pairs=200, epochs=1.0, members=3, bases=1, prompts=4, samples=16, steps=2)
 """Shows that everything runs; says nothing."""
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.estimators import is_prepared, prepare
 from benchmarks.overoptimisation.best_of_n import BestOfN, best_of_n_rows
 from benchmarks.overoptimisation.page import write_curves
-from benchmarks.overoptimisation.ppo import KL_COEF, PPORow, ppo_row
+from benchmarks.overoptimisation.ppo import KL_COEF, Judged, PPORow, ppo_row
 from benchmarks.overoptimisation.table import table
 from benchmarks.overoptimisation.world import NOISE, OBJECTIVES, QUICK, VARIANCE_WEIGHT, Sizes
 from benchmarks.seeds import keep_rows, kept_rows
@@ -54,13 +54,14 @@ def _best_of_n(arguments: Namespace) -> list[BestOfN]:
 
 
 def _ppo(arguments: Namespace) -> list[PPORow]:
-    file, settings = _file(arguments, "ppo"), {**_settings(arguments), "kl_coef": KL_COEF}
+    file, settings = _file(arguments, "ppo"), {**_settings(arguments), "kl_coef": arguments.kl_coef}
     rows = [PPORow(**row) for row in kept_rows(file, settings)]
     for seed in arguments.seeds:
         for objective in OBJECTIVES:
             if (seed, objective) not in {(row.seed, row.objective) for row in rows}:
                 world = _world(arguments, seed)
-                rows.append(ppo_row(world, arguments.sizes, _folder(arguments, seed), objective))
+                judged = Judged(arguments.sizes, objective, arguments.kl_coef)
+                rows.append(ppo_row(world, judged, _folder(arguments, seed)))
                 keep_rows(file, settings, rows)
     return rows
 
@@ -98,6 +99,7 @@ def _arguments(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds to run")
     parser.add_argument("--json", type=Path, required=True, help="figures go to FILE-bon.json and FILE-ppo.json")
     parser.add_argument("--only", nargs="+", choices=("bon", "ppo"), default=["bon", "ppo"], help="some parts")
+    parser.add_argument("--kl-coef", type=float, default=KL_COEF, help="weight of PPO's KL penalty")
     parser.add_argument("--work", type=Path, default=Path("runs/estimators"), help="folder that stays, with the models")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes: shows that it runs, says nothing")
     parser.add_argument("--sizes", type=json.loads, default={}, help='JSON, e.g. {"samples": 512}')

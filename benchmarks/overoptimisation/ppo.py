@@ -64,9 +64,24 @@ class PPORow:
     fit: Mapping[str, Any]
 
 
-def ppo_row(demo: DemoConfig, sizes: Sizes, out: Path, objective: str) -> PPORow:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a run learns from.
+
+    Attributes:
+        sizes: Of the ensemble, and of the run.
+        objective: What is made of the members' scores.
+        kl_coef: Weight of the KL penalty.
+    """
+
+    sizes: Sizes
+    objective: str
+    kl_coef: float = KL_COEF
+
+
+def ppo_row(demo: DemoConfig, judged: Judged, out: Path) -> PPORow:
     """Trains, or goes on with a run that was stopped, and reads what it wrote down."""
-    judges = make_judges(demo, sizes, out / "judges")
+    judges, single = make_judges(demo, judged.sizes, out / "judges"), judged.objective == SINGLE
     paths = phases.Paths(demo.out)
     with ExitStack() as stack:
         policy, ref = serve_policies(paths, stack)
@@ -75,25 +90,23 @@ def ppo_row(demo: DemoConfig, sizes: Sizes, out: Path, objective: str) -> PPORow
             policy=[policy.target],
             ref=ref.target,
             reward=reward.target,
-            reward_model=SINGLE if objective == SINGLE else JUDGES,
+            reward_model=SINGLE if single else JUDGES,
         )
-        config = ppo_config(demo, sizes, services, out / f"ppo-{objective}", objective, judges)
+        config = ppo_config(demo, judged, services, out / f"ppo-{judged.objective}-{judged.kl_coef:g}", judges)
         run_ppo(config)
-    return _read(demo.seed, objective, config.out)
+    return _read(demo.seed, judged.objective, config.out)
 
 
-def ppo_config(
-    demo: DemoConfig, sizes: Sizes, services: ServicesGroup, out: Path, objective: str, judges: Path
-) -> PPOConfig:
+def ppo_config(demo: DemoConfig, judged: Judged, services: ServicesGroup, out: Path, judges: Path) -> PPOConfig:
     """The demo's phase 3 with another objective, less KL penalty, and gold beside it."""
     base = phases.ppo_config(demo, phases.Paths(demo.out), services)
     changed = {
         "out": out,
-        "total_steps": sizes.steps,
+        "total_steps": judged.sizes.steps,
         "resume": True,
-        "scoring": ScoringGroup(**{**dict(base.scoring), **_WAYS[objective]}),
+        "scoring": ScoringGroup(**{**dict(base.scoring), **_WAYS[judged.objective]}),
         "ppo": PPOGroup(
-            **{**dict(base.ppo), "kl_coef": KL_COEF, "critic_init": f"reward:{judges / 'member-1' / 'model'}"}
+            **{**dict(base.ppo), "kl_coef": judged.kl_coef, "critic_init": f"reward:{judges / 'member-1' / 'model'}"}
         ),
         "record": RecordGroup(**{**dict(base.record), "checkpoint_every": 10}),
         "watch": WatchGroup(gold_function="trainer.simulation.gold_function:gold"),

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.overoptimisation.best_of_n import BestOfN
 from benchmarks.overoptimisation.page import write_curves
-from benchmarks.overoptimisation.ppo import KL_COEF, ppo_config
+from benchmarks.overoptimisation.ppo import Judged, ppo_config
 from benchmarks.overoptimisation.table import fall, pooled, table
 from benchmarks.overoptimisation.world import NOISE, OBJECTIVES, QUICK, noisy
 from trainer.config import ServicesGroup
@@ -33,8 +33,8 @@ def test_a_quarter_of_the_labels_is_wrong():
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_has_a_run_that_looks_at_gold(tmp_path, objective):
     demo, services = DemoConfig(out=tmp_path), ServicesGroup(reward_model="judges")
-    found = ppo_config(demo, QUICK, services, tmp_path / "run", objective, tmp_path / "judges")
-    assert (found.total_steps, found.ppo.kl_coef) == (QUICK.steps, KL_COEF)
+    found = ppo_config(demo, Judged(QUICK, objective, 0.05), services, tmp_path / "run", tmp_path / "judges")
+    assert (found.total_steps, found.ppo.kl_coef) == (QUICK.steps, 0.05)
     assert found.watch.gold_reward().function == "trainer.simulation.gold_function:gold"
     assert (found.scoring.aggregate is None) == (objective == "single")
 

@@ -44,23 +44,25 @@ def main() -> None:
 
 def _best_of_n(arguments: Namespace) -> list[BestOfN]:
     """All rows, the file's among them."""
-    file, settings = _file(arguments, "bon"), _settings(arguments)
+    weight = arguments.variance_weight
+    file, settings = _file(arguments, "bon"), {**_settings(arguments), "variance_weight": weight}
     rows = [BestOfN(**row) for row in kept_rows(file, settings)]
     for seed in arguments.seeds:
         if seed not in {row.seed for row in rows}:
-            rows += best_of_n_rows(_world(arguments, seed), arguments.sizes, _folder(arguments, seed))
+            rows += best_of_n_rows(_world(arguments, seed), arguments.sizes, weight, _folder(arguments, seed))
             keep_rows(file, settings, rows)
     return rows
 
 
 def _ppo(arguments: Namespace) -> list[PPORow]:
-    file, settings = _file(arguments, "ppo"), {**_settings(arguments), "kl_coef": arguments.kl_coef}
+    pressure = {"variance_weight": arguments.variance_weight, "kl_coef": arguments.kl_coef}
+    file, settings = _file(arguments, "ppo"), _settings(arguments) | pressure
     rows = [PPORow(**row) for row in kept_rows(file, settings)]
     for seed in arguments.seeds:
         for objective in OBJECTIVES:
             if (seed, objective) not in {(row.seed, row.objective) for row in rows}:
                 world = _world(arguments, seed)
-                judged = Judged(arguments.sizes, objective, arguments.kl_coef)
+                judged = Judged(arguments.sizes, objective, **pressure)
                 rows.append(ppo_row(world, judged, _folder(arguments, seed)))
                 keep_rows(file, settings, rows)
     return rows
@@ -89,7 +91,8 @@ def _file(arguments: Namespace, part: str) -> Path:
 
 
 def _settings(arguments: Namespace) -> dict[str, object]:
-    return {"noise": NOISE, "variance_weight": VARIANCE_WEIGHT, **asdict(arguments.sizes)}
+    """What decides what the members are."""
+    return {"noise": NOISE, **asdict(arguments.sizes)}
 
 
 def _arguments(argv: Sequence[str] | None = None) -> Namespace:
@@ -99,6 +102,9 @@ def _arguments(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds to run")
     parser.add_argument("--json", type=Path, required=True, help="figures go to FILE-bon.json and FILE-ppo.json")
     parser.add_argument("--only", nargs="+", choices=("bon", "ppo"), default=["bon", "ppo"], help="some parts")
+    parser.add_argument(
+        "--variance-weight", type=float, default=VARIANCE_WEIGHT, help="λ of the mean minus λ times the variance"
+    )
     parser.add_argument("--kl-coef", type=float, default=KL_COEF, help="weight of PPO's KL penalty")
     parser.add_argument("--work", type=Path, default=Path("runs/estimators"), help="folder that stays, with the models")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes: shows that it runs, says nothing")

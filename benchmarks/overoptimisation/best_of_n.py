@@ -15,7 +15,6 @@ import numpy as np
 from benchmarks.overoptimisation.world import (
     JUDGES,
     OBJECTIVES,
-    VARIANCE_WEIGHT,
     Sizes,
     make_judges,
     serve_judges,
@@ -60,7 +59,7 @@ class BestOfN:
     disagreement: tuple[float, ...]
 
 
-def best_of_n_rows(demo: DemoConfig, sizes: Sizes, out: Path) -> list[BestOfN]:
+def best_of_n_rows(demo: DemoConfig, sizes: Sizes, variance_weight: float, out: Path) -> list[BestOfN]:
     """A row for each objective; what was drawn and trained stays in `out`."""
     run = make_judges(demo, sizes, out / "judges")
     drawn = _drawn(demo, sizes, out)
@@ -69,7 +68,7 @@ def best_of_n_rows(demo: DemoConfig, sizes: Sizes, out: Path) -> list[BestOfN]:
         server = serve_judges(run, out / "judges.log", stack)
         reward = stack.enter_context(RewardClient(server.target, model=JUDGES))
         members = np.array([_members(reward, prompt, texts) for prompt, texts in drawn])  # (P, N, M)
-    proxies = [objectives(one, VARIANCE_WEIGHT).values() for one in members]
+    proxies = [objectives(one, variance_weight).values() for one in members]
     return [
         _row(demo.seed, name, list(map(Choice, chosen_by, gold, members.std(-1))))
         for name, chosen_by in zip(OBJECTIVES, zip(*proxies, strict=True), strict=True)

@@ -33,13 +33,6 @@ from trainer.ppo.watch_config import WatchGroup
 KL_COEF = 0.02
 """Small, as in Coste et al. 2023: enough to keep text text, too little to stop before the reward model is exploited."""
 
-_WAYS: Mapping[str, Mapping[str, Any]] = {
-    SINGLE: {},
-    "mean": {"aggregate": AggregateName.MEAN},
-    "min": {"aggregate": AggregateName.MIN},
-    "mean-var": {"aggregate": AggregateName.MEAN_MINUS_VARIANCE, "variance_weight": VARIANCE_WEIGHT},
-}
-
 
 @dataclass(frozen=True, slots=True)
 class PPORow:
@@ -71,12 +64,31 @@ class Judged:
     Attributes:
         sizes: Of the ensemble, and of the run.
         objective: What is made of the members' scores.
+        variance_weight: What "mean-var" takes off: so many times the members' variance.
         kl_coef: Weight of the KL penalty.
     """
 
     sizes: Sizes
     objective: str
+    variance_weight: float = VARIANCE_WEIGHT
     kl_coef: float = KL_COEF
+
+    @property
+    def scoring(self) -> Mapping[str, Any]:
+        """What this changes in the demo's scoring."""
+        ways: Mapping[str, Mapping[str, Any]] = {
+            SINGLE: {},
+            "mean": {"aggregate": AggregateName.MEAN},
+            "min": {"aggregate": AggregateName.MIN},
+            "mean-var": {"aggregate": AggregateName.MEAN_MINUS_VARIANCE, "variance_weight": self.variance_weight},
+        }
+        return ways[self.objective]
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder: another KL penalty or another λ is another run."""
+        weight = f"-{self.variance_weight:g}" if self.objective == "mean-var" else ""
+        return f"ppo-{self.objective}{weight}-kl-{self.kl_coef:g}"
 
 
 def ppo_row(demo: DemoConfig, judged: Judged, out: Path) -> PPORow:
@@ -92,7 +104,7 @@ def ppo_row(demo: DemoConfig, judged: Judged, out: Path) -> PPORow:
             reward=reward.target,
             reward_model=SINGLE if single else JUDGES,
         )
-        config = ppo_config(demo, judged, services, out / f"ppo-{judged.objective}-{judged.kl_coef:g}", judges)
+        config = ppo_config(demo, judged, services, out / judged.name, judges)
         run_ppo(config)
     return _read(demo.seed, judged.objective, config.out)
 
@@ -104,7 +116,7 @@ def ppo_config(demo: DemoConfig, judged: Judged, services: ServicesGroup, out: P
         "out": out,
         "total_steps": judged.sizes.steps,
         "resume": True,
-        "scoring": ScoringGroup(**{**dict(base.scoring), **_WAYS[judged.objective]}),
+        "scoring": ScoringGroup(**{**dict(base.scoring), **judged.scoring}),
         "ppo": PPOGroup(
             **{**dict(base.ppo), "kl_coef": judged.kl_coef, "critic_init": f"reward:{judges / 'member-1' / 'model'}"}
         ),

@@ -33,10 +33,11 @@ def test_a_quarter_of_the_labels_is_wrong():
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_has_a_run_that_looks_at_gold(tmp_path, objective):
     demo, services = DemoConfig(out=tmp_path), ServicesGroup(reward_model="judges")
-    found = ppo_config(demo, Judged(QUICK, objective, 0.05), services, tmp_path / "run", tmp_path / "judges")
+    found = ppo_config(demo, Judged(QUICK, objective, 2.0, 0.05), services, tmp_path / "run", tmp_path / "judges")
     assert (found.total_steps, found.ppo.kl_coef) == (QUICK.steps, 0.05)
     assert found.watch.gold_reward().function == "trainer.simulation.gold_function:gold"
     assert (found.scoring.aggregate is None) == (objective == "single")
+    assert found.scoring.variance_weight == (2.0 if objective == "mean-var" else None)
 
 
 def planted(seed, objective, beta):

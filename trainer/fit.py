@@ -7,7 +7,6 @@ would tokenise a second time, in another way than the services do.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +26,12 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import Failure, TrainerError
 from trainer.fit_config import FitConfig
 from trainer.metrics import MetricsWriter
-from trainer.run_folder import checkpoints_of, newest_checkpoint
+from trainer.run_folder import checkpoints_of, is_whole, newest_checkpoint
 from trainer.written import written
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -146,7 +144,7 @@ class _Fitter(Trainer):
             with written(folder):
                 super()._save_checkpoint(model, trial)
         except BaseException:
-            if not _is_whole(folder):
+            if not is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -168,15 +166,6 @@ class _Fitter(Trainer):
         with torch.no_grad():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the Trainer's state, its last file, is there to its end; older checkpoints go after that."""
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 class _Observer(TrainerCallback):

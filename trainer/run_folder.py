@@ -21,6 +21,7 @@ from trainer.written import written
 SETTINGS_FILE = "settings.json"
 _LOCK_FILE = ".lock"
 _PHASE = "phase"
+_TRAINER_STATE = "trainer_state.json"
 
 FREE = frozenset(
     {
@@ -69,9 +70,19 @@ def checkpoints_of(out: Path) -> Path:
 
 
 def newest_checkpoint(out: Path) -> tuple[Path, int] | None:
-    """The newest checkpoint of a supervised run and its step."""
-    found = {int(path.name.split("-")[1]): path for path in checkpoints_of(out).glob("checkpoint-[0-9]*")}
+    """The newest whole checkpoint of a supervised run and its step; a kill may have left a newer part of one."""
+    paths = [path for path in checkpoints_of(out).glob("checkpoint-[0-9]*") if is_whole(path)]
+    found = {int(path.name.split("-")[1]): path for path in paths}
     return (found[max(found)], max(found)) if found else None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer's state, its last file, is there to its end; older checkpoints go after that."""
+    try:
+        json.loads((checkpoint / _TRAINER_STATE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def learnt_in(out: Path) -> list[str]:

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palate.models.agreement import mean_ranks, spearman
+from palate.wilson import Z
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
-
-_Z = 1.959963984540054
-"""Of a two-sided 95 % interval."""
 
 _FEWEST = 4
 """Below this the interval of a rank correlation is the whole line."""
@@ -93,7 +91,7 @@ def rank_correlation(before: Floats, after: Floats) -> Correlation | None:
     value = max(-1.0, min(1.0, value))
     if abs(value) == 1:
         return Correlation(value, value, value)
-    half = _Z * math.sqrt((1 + value * value / 2) / (len(before) - 3))
+    half = Z * math.sqrt((1 + value * value / 2) / (len(before) - 3))
     return Correlation(value, math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half))
 
 

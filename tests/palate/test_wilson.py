@@ -25,6 +25,18 @@ def test_published_intervals(successes, trials, low, high):
     assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize("trials", [1, 9, 10, 64, 299, 1999])
+def test_none_and_all_end_exactly_at_0_and_1(trials):
+    assert wilson_interval(0, trials)[0] == 0.0
+    assert wilson_interval(trials, trials)[1] == 1.0
+
+
+@pytest.mark.parametrize("successes", [-0.5, 10.5])
+def test_more_than_all_is_no_count(successes):
+    with pytest.raises(ValueError, match="among 10 trials"):
+        wilson_interval(successes, 10)
+
+
 def test_a_half_lies_between_its_neighbours():
     none, half, one = (wilson_interval(successes, 9) for successes in (4, 4.5, 5))
     assert none[0] < half[0] < one[0]

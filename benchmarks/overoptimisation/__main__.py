@@ -112,7 +112,7 @@ def _arguments(argv: Sequence[str] | None = None) -> Namespace:
     arguments = parser.parse_args(argv)
     try:
         arguments.sizes = Sizes(**(asdict(QUICK if arguments.quick else Sizes()) | arguments.sizes))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         parser.error(f"--sizes: {error}")
     return arguments
 

@@ -54,8 +54,12 @@ class Sizes:
     samples: int = 256
     steps: int = 40
 
+    def __post_init__(self) -> None:
+        if not 2 <= self.members or not 1 <= self.bases <= self.members:
+            raise ValueError(f"members {self.members}, bases {self.bases}: at least 2, and no more bases than members")
 
-QUICK = Sizes(pairs=200, epochs=1.0, members=3, bases=1, prompts=4, samples=16, steps=2)
+
+QUICK = Sizes(pairs=200, epochs=1.0, members=3, bases=2, prompts=4, samples=16, steps=2)
 """Shows that everything runs; says nothing."""
 
 
@@ -77,7 +81,7 @@ def _other_base(demo: DemoConfig, paths: phases.Paths, number: int) -> Path:
     """The demo's base model from another seed; shared by all that is done with this world."""
     out = demo.out / f"base-{number + 1}"
     if not (out / "model").exists():
-        changes = {"out": out, "seed": demo.seed + _SEEDS_APART * number}
+        changes = {"out": out, "seed": demo.seed + _SEEDS_APART * number, "resume": True}
         run_pretrain(phases.pretrain_config(demo, paths).model_copy(update=changes))
     return out / "model"
 

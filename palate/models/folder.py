@@ -100,8 +100,16 @@ class ModelFolder:
         if not self.has(names[0]) and self.has(INDEX_NAME):
             names = sorted(set(self._json(INDEX_NAME).get("weight_map", {}).values()))
         if missing := [name for name in names if not self.has(name)]:
-            raise FolderError(self._pickled_problem() or f"{self.path} lacks {', '.join(missing)}; copy it again")
+            told = f"{self.path} lacks {', '.join(missing)}; {self._elsewhere() or 'copy it again'}"
+            raise FolderError(self._pickled_problem() or told)
         return tuple(self.path / name for name in names)
+
+    def _elsewhere(self) -> str:
+        """Which other folder is perhaps meant; empty where nothing speaks for one."""
+        if (self.path / "model" / "config.json").is_file():
+            return f"give {self.path / 'model'}"
+        names_others = self.has("palate.json") and self._json("palate.json").get("kind") == "ensemble"
+        return "it is an ensemble, which only names its members: give one of them" if names_others else ""
 
     def _pickled_problem(self) -> str:
         """What to do where the weights are there, but pickled; empty where there are none."""

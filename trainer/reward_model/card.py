@@ -27,10 +27,9 @@ _JUDGES = {
 
 def write_card(path: Path, config: RewardTrainConfig, result: RewardResult) -> None:
     """Writes card.html; report.json holds the same figures, and every annotator."""
-    starts = ", ".join(start.name for start in config.starts)
     lead = (
-        f"Trained by Palate from {starts} on {config.sources()['data']}, seed {config.seed}. Accuracies are on groups "
-        "that training did not see, against what most votes say; intervals are 95 %."
+        f"Trained by Palate from {', '.join(config.start_names())} on {config.sources()['data']}, seed {config.seed}. "
+        "Accuracies are on groups that training did not see, against what most votes say; intervals are 95 %."
     )
     sections = [_data(config, result), *_adapters(result), _accuracy(result), *_members(result), _sureness(result)]
     sections += [_annotators(result), _labels(result)]

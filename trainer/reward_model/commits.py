@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from palate.file_errors import cause_of
 from palate.hub import is_on_hub
 from trainer.data.repository import at_commit, commit_of, hub_of
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.run_folder import RunFolderError
+from trainer.reward_model.pins import read_pins, write_pins
 
 _FILE = "commits.json"
 
@@ -24,7 +22,7 @@ def commits_of(config: RewardTrainConfig) -> dict[str, str]:
         RunFolderError: It cannot be read what a resumed run began with.
     """
     asked = dict.fromkeys(hub_of(source) for source in _on_hub(config).values())
-    before = _written(config.out / _FILE) if asked and config.resume else {}
+    before = read_pins(config.out / _FILE) if asked and config.resume else {}
     return {str(hub): before.get(str(hub)) or commit_of(hub) for hub in asked}
 
 
@@ -36,25 +34,8 @@ def with_commits(config: RewardTrainConfig, commits: Mapping[str, str]) -> Rewar
 
 def write_commits(out: Path, commits: Mapping[str, str]) -> None:
     """Writes them down for when the run is resumed; nothing where nothing is on the hub."""
-    if commits:
-        draft = out / f"{_FILE}.draft"
-        draft.write_text(json.dumps(commits, indent=2) + "\n", encoding="utf-8")
-        draft.replace(out / _FILE)
+    write_pins(out / _FILE, commits)
 
 
 def _on_hub(config: RewardTrainConfig) -> dict[str, Path]:
     return {name: source for name, source in config.given().items() if is_on_hub(source)}
-
-
-def _written(file: Path) -> Mapping[str, str]:
-    """Empty before the run has begun."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {str(name): str(commit) for name, commit in found.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunFolderError(
-            f"{file} cannot be read ({cause_of(error)}), so nobody knows from which commit the run began; "
-            "give another --out"
-        ) from error

@@ -142,13 +142,17 @@ class RewardTrainConfig(FitConfig):
         """The same as the report has them: no folders of this machine."""
         return {name: str(source) if is_on_hub(source) else source.name for name, source in self.given().items()}
 
+    def start_names(self) -> list[str]:
+        """Of the folders that members start from, for card and report; of a run's `model`, the run's with it."""
+        return ["/".join(start.parts[-2:] if start.name == "model" else start.parts[-1:]) for start in self.starts]
+
     def loss(self) -> dict[str, Any]:
         """What is said of labels and loss, for the report."""
         names = ("labels", "annotators", "ties", "margin", "label_smoothing")
         prior = ("prior_right", "prior_wrong") if self.annotators == "reliability" else ()
         several = ("members", "shared_backbone", "bootstrap") if self.members > 1 else ()
         told = {name: getattr(self, name) for name in (*names, *prior, *several)}
-        told |= {"starts": len(self.starts)} if self.member_models else {}
+        told |= {"starts": ", ".join(self.start_names())} if self.member_models else {}
         return told | {"centring": self.centring_weight()}
 
     @model_validator(mode="after")
@@ -166,6 +170,8 @@ class RewardTrainConfig(FitConfig):
             raise ValueError(f"{', '.join(asked)} has no effect without members; say how many with members")
         if self.member_models and self.shared_backbone:
             raise ValueError("member_models and shared_backbone exclude each other: one backbone starts from one model")
+        if len({start.resolve() for start in self.starts}) < len(self.starts):
+            raise ValueError("model and member_models name a folder twice: members start from them in turn anyway")
         if len(self.starts) > self.members:
             raise ValueError(
                 f"{len(self.starts)} models to start from, model among them, are more than {self.members} members: ask "

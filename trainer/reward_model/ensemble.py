@@ -5,29 +5,15 @@ from __future__ import annotations
 import statistics
 from dataclasses import replace
 
-from palate.models.ensemble import check_alike, write_ensemble
-from palate.models.manifest import digest_folder
-from trainer.fit import Fitted, prepare_process
+from palate.models.ensemble import write_ensemble
+from trainer.fit import Fitted
 from trainer.model_folder import replaced_folder
 from trainer.reward_model.annotators import together
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.held_out import side_by_side
 from trainer.reward_model.learn import Learnt, Ready, get_ready, learn, scale_of
 from trainer.reward_model.splits import Split
-from trainer.reward_model.start import load_start
 from trainer.run_folder import begin_run
-
-
-def check_starts(config: RewardTrainConfig) -> None:
-    """Whether members that start from several models will read the same ids; asked before any of them learns.
-
-    Raises:
-        FolderError: A model cannot be trained like this, or two differ in tokenizer or template.
-    """
-    if config.member_models:
-        prepare_process(config)
-        members = [config.member(number) for number in range(len(config.starts))]
-        check_alike({str(one.model): digest_folder(one.model, load_start(one).manifest) for one in members})
 
 
 def learn_ensemble(config: RewardTrainConfig, split: Split, first: Ready) -> Learnt:

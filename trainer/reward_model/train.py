@@ -15,13 +15,14 @@ from trainer.reward_model.calibrate import sureness_of
 from trainer.reward_model.card import write_card
 from trainer.reward_model.commits import commits_of, with_commits, write_commits
 from trainer.reward_model.config import RewardTrainConfig
-from trainer.reward_model.ensemble import check_starts, learn_ensemble
+from trainer.reward_model.ensemble import learn_ensemble
 from trainer.reward_model.evaluate import evaluate
 from trainer.reward_model.labels import check_annotators
 from trainer.reward_model.learn import Learnt, get_ready, learn
 from trainer.reward_model.members import compare_members
 from trainer.reward_model.result import RewardResult
 from trainer.reward_model.splits import split_data
+from trainer.reward_model.starts import check_starts, write_starts
 from trainer.run_folder import begin_run, check_folder
 from trainer.samples import show_samples
 
@@ -44,11 +45,12 @@ def run_reward(config: RewardTrainConfig) -> RewardResult:
     if config.annotators == "reliability":
         check_annotators(split.learnt, split.of_data.unread)
     several = config.members > config.heads
-    check_starts(config)
+    starts = check_starts(config) if several else {}
     first = get_ready(config.member(0) if several else config, split)
     # Members are runs of their own, with metrics of their own: only one process has the port.
     with begin_run(config.model_copy(update={"prometheus_port": None}) if several else config) as writer:
         write_commits(config.out, commits)
+        write_starts(config.out, starts)
         learnt = learn_ensemble(config, split, first) if several else learn(config, first, writer)
         result = _measured(config, learnt)
         writer.log(learnt.fitted.steps, _metrics(result))

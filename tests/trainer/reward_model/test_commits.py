@@ -80,7 +80,7 @@ def test_members_that_are_left_learn_from_the_same_commit(hub, config, monkeypat
 def test_what_a_run_began_with_must_be_readable(hub, config):
     config.out.mkdir()
     (config.out / "commits.json").write_text("[]")
-    with pytest.raises(RunFolderError, match=r"commits\.json cannot be read .* from which commit the run began"):
+    with pytest.raises(RunFolderError, match=r"commits\.json cannot be read .* with what the run began"):
         commits_of(config.model_copy(update={"resume": True}))
 
 

@@ -1,6 +1,7 @@
 """Ensembles from training: several models or several heads, what is told of them, and how a reward service has them."""
 
 import json
+import shutil
 from collections import Counter
 from random import Random
 
@@ -9,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from palate.client import Aggregate, MeanMinusVariance, RewardClient
-from palate.models.ensemble import read_ensemble
+from palate.models.ensemble import read_ensemble, write_ensemble
 from palate.models.folder import FolderError
 from palate.models.manifest import load_manifest
 from tests.servers import start_server
-from tests.tiny_models import make_tiny_gpt2, make_tiny_policy, make_tiny_reward
+from tests.tiny_models import make_tiny_policy, make_tiny_reward
+from tests.tiny_tokenizers import word_tokenizer
 from tests.trainer.reward_model.test_rm_train import config, panel_rows, toy_rows
 from trainer.data.comparisons import Comparison
 from trainer.data.votes import pairs_of
@@ -120,27 +122,68 @@ def test_a_half_trained_ensemble_goes_on_where_it_was(tmp_path):
 
 
 def test_members_start_from_several_models_in_turn(tmp_path):
-    others = [make_tiny_policy(tmp_path / f"other-{seed}", seed, chat=True) for seed in (1, 2)]
+    others = [make_tiny_policy(tmp_path / f"base-{seed}" / "model", seed, chat=True) for seed in (1, 2)]
     settings = config(tmp_path, rows=toy_rows(60), members=4, member_models=others, max_steps=1, learning_rate=1e-9)
     run_reward(settings)
     starts = [settings.model, *others, settings.model]
     assert [_embedding(settings.out / f"member-{n}" / "model") for n in (1, 2, 3, 4)] == [
         pytest.approx(_embedding(start), abs=1e-6) for start in starts
     ]
-    assert json.loads((settings.out / "report.json").read_text())["loss"]["starts"] == 3
-    assert "from start, other-1, other-2 on comparisons.jsonl" in (settings.out / "card.html").read_text()
+    named = "start, base-1/model, base-2/model"
+    assert json.loads((settings.out / "report.json").read_text())["loss"]["starts"] == named
+    assert f"from {named} on comparisons.jsonl" in (settings.out / "card.html").read_text()
 
 
 def _embedding(folder):
     return load_file(folder / "model.safetensors")["model.embed_tokens.weight"].flatten().tolist()
 
 
-def test_members_that_would_read_other_ids_are_refused_before_anything_is_learnt(tmp_path):
-    other = make_tiny_gpt2(tmp_path / "gpt2", 0)
-    settings = config(tmp_path, rows=toy_rows(60), members=2, member_models=[other], max_steps=1)
-    with pytest.raises(FolderError, match="gpt2 differ in their t"):
+def _other_tokenizer(folder):
+    make_tiny_policy(folder, 1, chat=True)
+    word_tokenizer().save(str(folder / "tokenizer.json"))
+    return "differ in their tokenizer"
+
+
+def _other_template(folder):
+    make_tiny_policy(folder, 1, chat=True, max_tokens=128)
+    return "differ in their template"
+
+
+def _trained(folder):
+    make_tiny_reward(folder, "decoder", 1)
+    return "a reward model already, among models that are none"
+
+
+def _ensemble(folder):
+    write_ensemble(folder, [make_tiny_reward(folder.with_name(f"rm-{n}"), "decoder", n) for n in (1, 2)])
+    return "it is an ensemble, which only names its members: give one of them"
+
+
+def _run_folder(folder):
+    make_tiny_policy(folder / "model", 1, chat=True)
+    return "lacks model.safetensors; give .*other/model"
+
+
+@pytest.mark.parametrize("made", [_other_tokenizer, _other_template, _trained, _ensemble, _run_folder])
+def test_models_that_members_cannot_start_from_are_refused_before_anything_is_learnt(made, tmp_path):
+    problem = made(tmp_path / "other")
+    settings = config(tmp_path, rows=toy_rows(60), members=2, member_models=[tmp_path / "other"], max_steps=1)
+    with pytest.raises(FolderError, match=problem):
         run_reward(settings)
     assert not settings.out.exists()
+
+
+def test_other_weights_to_start_from_end_a_resumed_ensemble(tmp_path):
+    other = make_tiny_policy(tmp_path / "other", 1, chat=True)
+    settings = config(tmp_path, rows=toy_rows(60), members=2, member_models=[other], max_steps=1)
+    run_reward(settings)
+    shutil.rmtree(settings.out / "member-2")
+    again = settings.model_copy(update={"resume": True})
+    make_tiny_policy(other, 2, chat=True)
+    with pytest.raises(RunFolderError, match=f"{other} had other weights when the run"):
+        run_reward(again)
+    make_tiny_policy(other, 1, chat=True)
+    run_reward(again)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +192,8 @@ def test_members_that_would_read_other_ids_are_refused_before_anything_is_learnt
         ({}, "member_models has no effect without members"),
         ({"members": 2, "shared_backbone": True}, "exclude each other: one backbone starts from one model"),
         ({"members": 2, "member_models": ["b", "c"]}, "3 models to start from, model among them, are more than 2"),
+        ({"members": 4, "member_models": ["b", "./b"]}, "name a folder twice"),
+        ({"members": 2, "member_models": ["a"]}, "name a folder twice"),
     ],
 )
 def test_models_to_start_from_that_nobody_would_use_are_refused(changes, problem, tmp_path):

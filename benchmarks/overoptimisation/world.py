@@ -55,7 +55,7 @@ class Sizes:
     steps: int = 40
 
     def __post_init__(self) -> None:
-        if not 2 <= self.members or not 1 <= self.bases <= self.members:
+        if self.members < 2 or not 1 <= self.bases <= self.members:
             raise ValueError(f"members {self.members}, bases {self.bases}: at least 2, and no more bases than members")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from palate.audit.findings import Finding, Findings
 from palate.client import PalateError
@@ -35,6 +35,12 @@ class Limits(PlainModel):
     max_effect: Annotated[float, Field(ge=0)] | None = None
     max_excluded: Annotated[float, Field(ge=0, le=1)] | None = None
     min_items: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _satisfiable(self) -> Self:
+        if self.min_share is not None and self.max_share is not None and self.min_share > self.max_share:
+            raise ValueError(f"min_share {self.min_share:g} is above max_share {self.max_share:g}: nothing can pass")
+        return self
 
 
 class Policy(PlainModel):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from palate.settings import Settings
@@ -94,6 +94,13 @@ class CollectConfig(AccessFields, Settings):
     wait: float = Field(default=WAIT_SECONDS, ge=0, description=WAIT_HELP)
     concurrency: int = Field(default=3, ge=1, le=64, description="Calls at a time; changes speed, not results.")
     progress: bool = Field(default=True, description="Show a progress bar.")
+
+    @field_validator("out")
+    @classmethod
+    def _plain(cls, value: Path) -> Path:
+        if value.suffix == ".gz":
+            raise ValueError(f"{value}: comparisons are written as plain lines, which a name ending in .gz would deny")
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> Self:

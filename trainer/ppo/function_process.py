@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import math
 import multiprocessing
 import signal
@@ -155,10 +156,20 @@ def _found(name: str) -> tuple[Function, str]:
     function = getattr(module, attribute, None) if attribute else None
     if not callable(function):
         raise NoFunction("there is no such function; write module:function")
+    _check_parameters(function)
     file = getattr(module, "__file__", None)
     if file is None:
         raise NoFunction("its module has no file that a run could be pinned to")
     return function, file
+
+
+def _check_parameters(function: Function) -> None:
+    try:
+        inspect.signature(function).bind(prompts=[], completions=[])
+    except TypeError as error:
+        raise NoFunction(f"it is called as function(prompts=…, completions=…), and {error}") from error
+    except ValueError:  # some callables, those of C among them, do not tell what they take
+        return
 
 
 def _imported(module: str) -> Any:

@@ -178,6 +178,11 @@ def test_options_that_would_be_ignored_or_are_missing_are_refused(served, tmp_pa
         CollectConfig(policy=served[0], prompts=served[1], out=tmp_path / "c.jsonl", **changes)
 
 
+def test_a_name_that_says_gzip_is_refused(served, tmp_path):
+    with pytest.raises(ValidationError, match="written as plain lines"):
+        CollectConfig(policy=served[0], prompts=served[1], out=tmp_path / "c.jsonl.gz")
+
+
 def test_without_a_service_the_call_fails_and_nothing_is_written(config, tmp_path):
     with pytest.raises(Unavailable):
         run_collect(config(tmp_path / "c.jsonl", policy="127.0.0.1:1", timeout=2.0, wait=0))

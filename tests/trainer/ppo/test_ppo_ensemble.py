@@ -22,6 +22,10 @@ GOLD = '''
 def gold(prompts, completions):
     """Likes the letter e; has no opinion on some."""
     return [None if "a" in text else float(text.count("e")) for text in completions]
+
+
+def positional(texts, answers):
+    return [1.0 for _ in answers]
 '''
 WAYS = {"mean": Aggregate.MEAN, "least": Aggregate.MIN, "careful": MeanMinusVariance(2.0)}
 
@@ -72,9 +76,13 @@ def watched(configure, ensemble_server, tmp_path, monkeypatch):
     return make
 
 
-def test_a_gold_function_that_is_not_there_leaves_nothing_behind(watched):
-    config = watched("--total-steps", 1, "--watch.gold-function", "my_gold:absent")
-    with pytest.raises(TrainingError, match="there is no such function"):
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("absent", "there is no such function"), ("positional", "called as .*completions=.*, and .* argument")],
+)
+def test_a_gold_function_that_cannot_be_called_leaves_nothing_behind(name, problem, watched):
+    config = watched("--total-steps", 1, "--watch.gold-function", f"my_gold:{name}")
+    with pytest.raises(TrainingError, match=problem):
         run_ppo(config)
     assert not config.out.exists()
 

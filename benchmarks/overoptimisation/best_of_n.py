@@ -104,10 +104,19 @@ def _drawn(demo: DemoConfig, sizes: Sizes, out: Path) -> list[tuple[str, list[st
 
 
 def _said(policy: PolicyClient, prompt: str, count: int, seed: int) -> list[str]:
+    """The first `count` completions that say something: an empty one has no score, so nothing could choose it.
+
+    Raises:
+        ValueError: More than one in sixteen is empty.
+    """
+    asked = count + count // 16 + 1
     drawn = policy.generate(
-        [prompt], sampling=SAMPLING, completions_per_prompt=count, seeds=[seed], timeout=_SAMPLING_SECONDS
+        [prompt], sampling=SAMPLING, completions_per_prompt=asked, seeds=[seed], timeout=_SAMPLING_SECONDS
     )
-    return [one.text for one in sorted(drawn, key=lambda one: one.completion_index)]
+    said = [one.text for one in sorted(drawn, key=lambda one: one.completion_index) if one.text.strip()]
+    if len(said) < count:
+        raise ValueError(f"of {asked} completions {asked - len(said)} are empty: this policy has not learnt to answer")
+    return said[:count]
 
 
 def _members(reward: RewardClient, prompt: str, texts: Sequence[str]) -> list[tuple[float, ...]]:

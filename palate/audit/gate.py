@@ -74,7 +74,8 @@ def read_policy(file: Path) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise PolicyProblem(f"{file}: {place}: {first['msg']}; see docs/audit.md") from error
+        told = first["msg"].removeprefix("Value error, ")  # as pydantic begins what a validator of ours says
+        raise PolicyProblem(f"{file}: {place}: {told}; see docs/audit.md") from error
 
 
 def check_names(policy: Policy, names: Sequence[str]) -> None:

@@ -193,19 +193,19 @@ def test_a_text_beyond_a_request_is_an_exclusion(server, tmp_path):
 
 def test_a_set_and_a_gate(server, tmp_path):
     rows = [{"prompt": f"q{i}", "chosen": "a plan", "rejected": "the costs come", "subset": "all"} for i in range(40)]
-    data, gate = tmp_path / "mine.jsonl", tmp_path / "policy.yaml"
+    data, gate, out = tmp_path / "mine.jsonl", tmp_path / "policy.yaml", tmp_path / "out"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    gate.write_text("probes:\n  pairs:mine: {flagged: allow, min_share: 1.0, max_share: 1.0}\n")
-    shares = []
-    for limits, code in (("{flagged: allow}", 0), ("{flagged: allow, min_share: 1.0, max_share: 0.0}", OUTSIDE)):
-        gate.write_text(f"probes:\n  pairs:mine: {limits}\n")
-        out = tmp_path / "out"
-        said = audit(
-            "--target", server.target, "--probe", "none", "--data", data, "--gate", gate, "--out", out
-        )  # fmt: skip
+
+    def share(limits, code):
+        gate.write_text(f"probes:\n  pairs:mine: {{flagged: allow{limits}}}\n")
+        asked = ("--target", server.target, "--probe", "none", "--data", data, "--gate", gate, "--out", out)
+        said = audit(*asked)
         assert said.exit_code == code, said.output
-        shares.append(json.loads((out / "audit.json").read_text())["findings"]["probes"][0]["share"])
-    assert shares[0] == shares[1]
+        return json.loads((out / "audit.json").read_text())["findings"]["probes"][0]["share"]
+
+    allowed = share("", 0)
+    beyond = ", max_share: 0.0" if allowed["value"] > 0 else ", min_share: 1.0"
+    assert share(beyond, OUTSIDE) == allowed
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,10 @@ def test_a_misspelt_probe_in_a_policy_is_refused():
         ("probes: {hedging: {max_share: on}}", "a number is wanted"),
         ("probes: {verbosity: {flagged: perhaps}}", "flagged"),
         ("max_excluded: 0.1\nmax_excluded: 0.2", "given twice"),
-        ("probes: {verbosity: {max_share: 0.2, min_share: 0.5}}", "min_share 0.5 is above max_share 0.2"),
+        (
+            "probes: {verbosity: {max_share: 0.2, min_share: 0.5}}",
+            "probes.verbosity: min_share 0.5 is above max_share 0.2",
+        ),
         ("- a list", "the file"),
         ("{", "cannot be read"),
     ],

@@ -172,7 +172,7 @@ def test_a_misspelt_probe_in_a_policy_is_refused():
         ("max_excluded: 0.1\nmax_excluded: 0.2", "given twice"),
         (
             "probes: {verbosity: {max_share: 0.2, min_share: 0.5}}",
-            "probes.verbosity: min_share 0.5 is above max_share 0.2",
+            "verbosity: min_share 0.5 is above max_share 0.2",
         ),
         ("- a list", "the file"),
         ("{", "cannot be read"),

@@ -93,7 +93,7 @@ class Judged:
 
 def ppo_row(demo: DemoConfig, judged: Judged, out: Path) -> PPORow:
     """Trains, or goes on with a run that was stopped, and reads what it wrote down."""
-    judges, single = make_judges(demo, judged.sizes, out / "judges"), judged.objective == SINGLE
+    judges = make_judges(demo, judged.sizes, out / "judges")
     paths = phases.Paths(demo.out)
     with ExitStack() as stack:
         policy, ref = serve_policies(paths, stack)
@@ -102,7 +102,7 @@ def ppo_row(demo: DemoConfig, judged: Judged, out: Path) -> PPORow:
             policy=[policy.target],
             ref=ref.target,
             reward=reward.target,
-            reward_model=SINGLE if single else JUDGES,
+            reward_model=SINGLE if judged.objective == SINGLE else JUDGES,
         )
         config = ppo_config(demo, judged, services, out / judged.name, judges)
         run_ppo(config)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from palate.models.ensemble import check_alike
 from palate.models.folder import FolderError
-from palate.models.manifest import digest_folder
+from palate.models.manifest import Manifest, digest_folder
 from trainer.fit import prepare_process
 from trainer.reward_model.config import RewardTrainConfig
 from trainer.reward_model.pins import read_pins, write_pins
@@ -15,6 +16,14 @@ from trainer.reward_model.start import load_start
 from trainer.run_folder import RunFolderError
 
 _FILE = "starts.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is kept of a model that was looked at, its weights not among it: all of them at once may be too many."""
+
+    manifest: Manifest
+    new_head: bool
 
 
 def check_starts(config: RewardTrainConfig) -> dict[str, str]:
@@ -26,15 +35,9 @@ def check_starts(config: RewardTrainConfig) -> dict[str, str]:
     """
     prepare_process(config)
     members = [config.member(number) for number in range(len(config.starts))]
-    starts = {str(member.model): load_start(member) for member in members}
-    new = {folder: start.new_head for folder, start in starts.items()}
-    if len(set(new.values())) > 1:
-        trained = ", ".join(folder for folder, is_new in new.items() if not is_new)
-        raise FolderError(
-            f"{trained}: a reward model already, among models that are none, which may have learnt what the others are "
-            "measured on. Start all members from reward models, or none"
-        )
-    digests = {folder: digest_folder(folder, start.manifest) for folder, start in starts.items()}
+    read = {str(member.model): _read(member) for member in members}
+    _check_kinds({folder: found.new_head for folder, found in read.items()})
+    digests = {folder: digest_folder(folder, found.manifest) for folder, found in read.items()}
     check_alike(digests)
     weights = {folder: found.weights for folder, found in digests.items()}
     if config.resume:
@@ -45,6 +48,20 @@ def check_starts(config: RewardTrainConfig) -> dict[str, str]:
 def write_starts(out: Path, weights: Mapping[str, str]) -> None:
     """Writes them down for when the run is resumed."""
     write_pins(out / _FILE, weights)
+
+
+def _read(member: RewardTrainConfig) -> _Read:
+    start = load_start(member)
+    return _Read(start.manifest, start.new_head)
+
+
+def _check_kinds(new: Mapping[str, bool]) -> None:
+    if len(set(new.values())) > 1:
+        trained = ", ".join(folder for folder, is_new in new.items() if not is_new)
+        raise FolderError(
+            f"{trained}: a reward model already, among models that are none, which may have learnt what the others are "
+            "measured on. Start all members from reward models, or none"
+        )
 
 
 def _check_pins(out: Path, weights: Mapping[str, str]) -> None:
